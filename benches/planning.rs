@@ -96,11 +96,11 @@ fn measure(shape: &str, sessions: usize) {
         let observation = kind_host(&plan::queries(&manifest, &registry));
         let plan = plan::plan(&manifest, &registry, &observation, None).expect("the manifest can be planned");
         planning.push(begun.elapsed());
-        assert_eq!(plan.sessions.len(), sessions);
+        assert_eq!(plan.sessions().len(), sessions);
         let begun = Instant::now();
         let text = Review::new(&plan).text(Style::default());
         showing.push(begun.elapsed());
-        assert!(text.contains(&plan.digest));
+        assert!(text.contains(plan.digest()));
         let begun = Instant::now();
         let mut json = Vec::new();
         plan.write(&mut json).expect("a plan is JSON");

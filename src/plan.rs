@@ -53,32 +53,32 @@ pub use crate::provider::DISCOVERY_FILE;
 pub struct Plan {
     /// Version of the format of this document, [`SCHEMA_VERSION`].
     #[schemars(extend("const" = SCHEMA_VERSION))]
-    pub schema_version: u32,
+    pub(crate) schema_version: u32,
     /// Name of the swarm; empty in the plan of a standalone session, whose path is its id.
-    pub swarm: String,
+    pub(crate) swarm: String,
     /// `sha256:` and the hash of the planned sessions: of everything here except `digest`, `applied`, `changes`,
     /// `again`, `losses`, `occupants` and `behind`.
-    pub digest: String,
+    pub(crate) digest: String,
     /// Digest of the applied plan that `changes` start from; `null` if no swarm is applied.
-    pub applied: Option<String>,
+    pub(crate) applied: Option<String>,
     /// Sessions, parents before children.
-    pub sessions: Vec<Session>,
+    pub(crate) sessions: Vec<Session>,
     /// Changes, one for each session of the plan, and one for each active session that the plan removes.
-    pub changes: Vec<Change>,
+    pub(crate) changes: Vec<Change>,
     /// Steps that are repeated in active sessions; empty unless the caller requested some.
     #[serde(default, skip_serializing_if = "Again::is_empty")]
-    pub again: Again,
+    pub(crate) again: Again,
     /// Unsaved work that applying this plan would lose, as found when the plan was made. Applying checks again, and
     /// refuses to lose work.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub losses: Vec<Loss>,
+    pub(crate) losses: Vec<Loss>,
     /// Processes that use allocations that applying this plan would release, as found when the plan was made. Applying
     /// checks again.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub occupants: Vec<Occupant>,
+    pub(crate) occupants: Vec<Occupant>,
     /// Sessions that are kept and whose base has new commits, as found when the plan was made.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub behind: Vec<Behind>,
+    pub(crate) behind: Vec<Behind>,
 }
 
 /// Session whose base has commits that its worktree lacks.
@@ -394,6 +394,63 @@ fn sessions(
 }
 
 impl Plan {
+    /// Returns the name of the swarm; empty in the plan of a standalone session.
+    pub fn swarm(&self) -> &str {
+        &self.swarm
+    }
+
+    /// Returns the digest of the planned sessions: `sha256:` and the hash.
+    pub fn digest(&self) -> &str {
+        &self.digest
+    }
+
+    /// Returns the digest of the applied plan that the changes start from; `None` if no swarm is applied.
+    pub fn applied(&self) -> Option<&str> {
+        self.applied.as_deref()
+    }
+
+    /// Returns the sessions, parents before children.
+    pub fn sessions(&self) -> &[Session] {
+        &self.sessions
+    }
+
+    /// Returns the changes, in the order of the sessions, and then those of active sessions that the plan removes.
+    pub fn changes(&self) -> &[Change] {
+        &self.changes
+    }
+
+    /// Returns the steps that are repeated in active sessions.
+    pub fn again(&self) -> &Again {
+        &self.again
+    }
+
+    /// Returns the unsaved work that applying this plan would lose, as found when the plan was made.
+    pub fn losses(&self) -> &[Loss] {
+        &self.losses
+    }
+
+    /// Returns the processes that use what applying this plan would release, as found when the plan was made.
+    pub fn occupants(&self) -> &[Occupant] {
+        &self.occupants
+    }
+
+    /// Returns the kept sessions whose base has new commits, as found when the plan was made.
+    pub fn behind(&self) -> &[Behind] {
+        &self.behind
+    }
+
+    /// Adds findings for a reviewer, which the digest leaves out: unsaved work, and processes that use releases.
+    #[must_use]
+    pub fn with_refusals(self, losses: Vec<Loss>, occupants: Vec<Occupant>) -> Self {
+        Self { losses, occupants, ..self }
+    }
+
+    /// Adds the kept sessions whose base has new commits, which the digest leaves out.
+    #[must_use]
+    pub fn with_behind(self, behind: Vec<Behind>) -> Self {
+        Self { behind, ..self }
+    }
+
     /// Returns the digest of this plan's content: the hash of the JSON array of the format's version, the swarm and the
     /// sessions.
     ///

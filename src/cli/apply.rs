@@ -74,7 +74,7 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode, Fa
     if global.json {
         output::print_line(Done::applied(&plan));
     } else if !global.quiet {
-        output::print(&output::session_table(&project.registry, &plan.sessions));
+        output::print(&output::session_table(&project.registry, plan.sessions()));
         say!("{}", outcome(&plan));
         if let Some(line) = plan::setup_not_run(&plan) {
             say!("{line}");
@@ -123,16 +123,16 @@ fn checked(
     project: &Project,
     swarm: &LockedSwarm<'_>,
     manifest: &Manifest,
-    mut plan: Plan,
+    plan: Plan,
     path: &Path,
 ) -> Result<(Plan, Option<Record>), Failure> {
-    if manifest.swarm != plan.swarm {
+    if manifest.swarm != plan.swarm() {
         return Err(Failure::new(
             error::PLAN_FILE_FOREIGN,
             format!(
                 "{} is a plan for swarm `{}`, and the manifest declares `{}`\nhelp: name its manifest with `-f FILE`",
                 path.display(),
-                plan.swarm,
+                plan.swarm(),
                 manifest.swarm
             ),
         ));
@@ -151,7 +151,8 @@ fn checked(
     if !stale.is_empty() {
         return Err(apply::Error::Stale(stale).into());
     }
-    plan::inspect_releases(project, swarm, record.as_ref(), applied.as_ref(), &shared_results, &mut plan)?;
+    let before = record.as_ref();
+    let plan = plan::inspect_releases(project, swarm, before, applied.as_ref(), &shared_results, plan)?;
     Ok((plan, record))
 }
 
@@ -167,11 +168,11 @@ fn consent(
     options: apply::Options,
     full: bool,
 ) -> Result<(), Failure> {
-    if !plan.losses.is_empty() || plan.occupants.iter().any(Occupant::is_refusal) {
+    if !plan.losses().is_empty() || plan.occupants().iter().any(Occupant::is_refusal) {
         apply::check_releases(context, plan, applied, options)?;
     }
     let goes: Vec<_> = plan
-        .changes
+        .changes()
         .iter()
         .filter(|change| {
             matches!(change.action, Action::Destroy | Action::Replace) && !change.release.is_empty()
@@ -227,8 +228,8 @@ fn wait_for_an_answer(global: &Global) -> Result<(), Failure> {
 
 fn outcome(plan: &Plan) -> String {
     if plan.has_changes() {
-        format!("swarm {} is applied: {}", plan.swarm, review::outcome(plan))
+        format!("swarm {} is applied: {}", plan.swarm(), review::outcome(plan))
     } else {
-        format!("swarm {} is applied; nothing to do", plan.swarm)
+        format!("swarm {} is applied; nothing to do", plan.swarm())
     }
 }

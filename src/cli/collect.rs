@@ -95,7 +95,7 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode, Fa
     });
     let document = CollectedSwarm {
         schema_version: SCHEMA_VERSION,
-        swarm: family.record.plan.swarm.clone(),
+        swarm: family.record.plan.swarm().to_owned(),
         workspace: workspace.to_owned(),
         sessions: results.collect(),
         overlaps: collected.overlaps,
@@ -126,7 +126,7 @@ fn unsaved(project: &Project, sessions: &[Active<'_>]) -> Result<BTreeMap<String
         }
         let (_, stake) = apply::examine(swarm, &project.registry, record)?;
         for Loss { session, what, .. } in [stake.work, stake.beyond_rescue, stake.unknown].concat() {
-            unsaved.entry(session.id(&record.plan.swarm)).or_default().push(what);
+            unsaved.entry(session.id(record.plan.swarm())).or_default().push(what);
         }
     }
     Ok(unsaved)

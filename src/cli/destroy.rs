@@ -115,11 +115,11 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode, Fa
         if named.is_empty() || !destroy.sessions.is_empty() {
             released += destroy.children_of(context.swarm.host(), &record)?.len();
             let after = apply::destroy(context, &record, &destroy)?;
-            let left = after.as_ref().map_or(0, |record| record.plan.sessions.len());
-            released += record.plan.sessions.len() - left;
+            let left = after.as_ref().map_or(0, |record| record.plan.sessions().len());
+            released += record.plan.sessions().len() - left;
             return Ok(Some((released, left + children(context, after.as_ref())?)));
         }
-        Ok(Some((released, record.plan.sessions.len() + children(context, Some(&record))?)))
+        Ok(Some((released, record.plan.sessions().len() + children(context, Some(&record))?)))
     })?;
     let (released, left) = done.unwrap_or_default();
     if global.json {
@@ -177,7 +177,7 @@ fn impact(project: &Project, targets: &[Target<'_>]) -> Result<(ReleaseImpact, V
         impact.add(apply::release_impact(swarm, &project.registry, record, destroy)?);
         let children = destroy.children_of(swarm.host(), record)?;
         let children = children.iter().rev().filter_map(RecordedSwarm::record);
-        let paths = children.flat_map(|child| &child.plan.sessions).chain(destroy.sessions_of(record));
+        let paths = children.flat_map(|child| child.plan.sessions()).chain(destroy.sessions_of(record));
         sessions.extend(paths.map(|session| session.path.clone()));
     }
     Ok((impact, sessions))
@@ -231,7 +231,7 @@ fn selection<'h>(
     let also_removed = |child: &Record| {
         child.ancestors.iter().any(|above| {
             named.contains(above.as_str())
-                || destroy.sessions.iter().any(|path| path.id(&record.plan.swarm) == *above)
+                || destroy.sessions.iter().any(|path| path.id(record.plan.swarm()) == *above)
         })
     };
     children.retain(|(child, record)| named.contains(child.name()) && !also_removed(record));

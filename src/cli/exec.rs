@@ -123,8 +123,9 @@ pub(super) fn run_and_destroy(global: &Global, arguments: &RunArguments) -> Resu
         }
         let mut options = Options::default();
         options.temporary = !arguments.keep;
-        let plan =
-            apply_manifest(global, &project, context, &manifest, &RepeatedSteps::default(), options)?.digest;
+        let plan = apply_manifest(global, &project, context, &manifest, &RepeatedSteps::default(), options)?
+            .digest()
+            .to_owned();
         let code =
             context.swarm.applied()?.map(|record| run_in(global, context, &record, arguments)).transpose();
         if !arguments.keep
@@ -160,7 +161,7 @@ fn run_in(
     let swarm: &Swarm<'_> = context.swarm;
     let session = match &arguments.session {
         Some(name) => lookup::session(record, name)?,
-        None => &record.plan.sessions[0],
+        None => &record.plan.sessions()[0],
     };
     let active = Active { swarm, record, session };
     let mut command = command(active, context.registry, &arguments.command)?;

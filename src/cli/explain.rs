@@ -71,7 +71,7 @@ fn unknown(sources: &Sources<'_>, subject: &str) -> Failure {
     if let Some(failure) = sources.manifest_failure() {
         return failure;
     }
-    let sessions = sources.plans().iter().flat_map(|located| &located.plan.sessions);
+    let sessions = sources.plans().iter().flat_map(|located| located.plan.sessions());
     let nearest = nearest(subject, sessions.map(|session| session.path.as_str()));
     let message = format!("`{subject}` is not a port, a session of this swarm or an existing path");
     Failure::new(

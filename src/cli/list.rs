@@ -88,7 +88,7 @@ fn listed(
     registry: &Registry,
 ) -> ListedSwarm {
     let record = found.record();
-    let sessions = record.into_iter().flat_map(|record| &record.plan.sessions);
+    let sessions = record.into_iter().flat_map(|record| record.plan.sessions());
     ListedSwarm {
         swarm: found.name().to_owned(),
         sessions: sessions.map(|session| session.path.clone()).collect(),
@@ -109,7 +109,7 @@ fn listed_child(found: &RecordedSwarm, host: &Host, registry: &Registry) -> List
 }
 
 fn row(found: &RecordedSwarm, host: &Host, registry: &Registry) -> [String; 6] {
-    let sessions = found.record().map(|record| record.plan.sessions.len());
+    let sessions = found.record().map(|record| record.plan.sessions().len());
     let or_dash = |text: Option<String>| text.unwrap_or_else(|| "-".to_owned());
     [
         found.name().to_owned(),
@@ -148,7 +148,7 @@ fn workspace_exists(found: &RecordedSwarm) -> Option<bool> {
 
 /// Returns the blocks that are not shares of other blocks.
 fn ports(registry: &Registry, record: &Record) -> Vec<PortBlock> {
-    let allocations = record.plan.sessions.iter().flat_map(|session| &session.allocations);
+    let allocations = record.plan.sessions().iter().flat_map(|session| &session.allocations);
     let own = allocations.filter(|allocation| !allocation.within_parent);
     let mut blocks: Vec<_> =
         own.filter_map(|allocation| registry.get(&allocation.kind)?.ports(allocation)).collect();
@@ -173,7 +173,7 @@ fn recorded(found: &RecordedSwarm, host: &Host, registry: &Registry) -> Recorded
         workspace_exists: workspace_exists(found),
         applied: found.applied.is_some(),
         since: found.since.clone(),
-        plan: found.applied.as_ref().map(|record| record.plan.digest.clone()),
+        plan: found.applied.as_ref().map(|record| record.plan.digest().to_owned()),
         interrupted: found.is_unfinished(),
         running: found.is_running(host),
         unfinished: unfinished_runs::described(found, host),

@@ -73,8 +73,8 @@ impl<'h> Family<'h> {
 
     /// Returns every session, parents before children; children that programs have provisioned come first.
     pub(super) fn sessions(&self) -> Vec<Active<'_>> {
-        let mut sessions = Vec::with_capacity(self.record.plan.sessions.len());
-        for session in &self.record.plan.sessions {
+        let mut sessions = Vec::with_capacity(self.record.plan.sessions().len());
+        for session in self.record.plan.sessions() {
             sessions.push(Active { swarm: &self.swarm, record: &self.record, session });
             self.add_children_of(&session.id, &mut sessions);
         }
@@ -84,7 +84,7 @@ impl<'h> Family<'h> {
     fn add_children_of<'f>(&'f self, id: &str, sessions: &mut Vec<Active<'f>>) {
         for (swarm, record) in &self.children {
             if record.ancestors.first().is_some_and(|parent| parent == id) {
-                for session in record.plan.sessions.iter().filter(|session| session.id != id) {
+                for session in record.plan.sessions().iter().filter(|session| session.id != id) {
                     sessions.push(Active { swarm, record, session });
                     self.add_children_of(&session.id, sessions);
                 }
@@ -137,7 +137,7 @@ pub(super) fn children<'h>(swarm: &Swarm<'h>, record: &Record) -> Result<Vec<(Sw
 
 /// Finds the session that the user calls `name`: by its path, its id, or its name if the name is unique.
 pub(super) fn session<'r>(record: &'r Record, name: &str) -> Result<&'r Session, Failure> {
-    let sessions = &record.plan.sessions;
+    let sessions = record.plan.sessions();
     if let Some(session) = sessions.iter().find(|session| session.path.as_str() == name || session.id == name)
     {
         return Ok(session);
@@ -181,7 +181,7 @@ pub(super) fn sessions<'r>(record: &'r Record, name: &str) -> Result<Vec<&'r Ses
     } else {
         Box::new(|session| is_replica_of(session, name))
     };
-    let found: Vec<_> = record.plan.sessions.iter().filter(|session| matches(session)).collect();
+    let found: Vec<_> = record.plan.sessions().iter().filter(|session| matches(session)).collect();
     if found.is_empty() { Err(unfound) } else { Ok(found) }
 }
 

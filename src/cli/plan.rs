@@ -48,8 +48,9 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode, Fa
     let manifest = project.manifest()?;
     let swarm = project.swarm()?;
     settled(&swarm, || swarm.is_locked())?;
-    let (mut plan, input, kept) = make(&project, &swarm, &manifest, &arguments.again)?;
-    plan.behind = behind(&swarm, &plan, &input);
+    let (plan, input, kept) = make(&project, &swarm, &manifest, &arguments.again)?;
+    let behind = behind(&swarm, &plan, &input);
+    let plan = plan.with_behind(behind);
     global.unless_interrupted()?;
     if let Some(path) = &arguments.output {
         let path = super::project::directory(global)?.join(path);
@@ -63,7 +64,7 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode, Fa
     notices.extend(kept.iter().map(not_refreshed));
     notices.extend(left_by_updates(&project, &swarm, &plan, input.record.as_ref()));
     notices.extend(outdated(&project, &swarm, &plan, input.record.as_ref()));
-    notices.extend(lacking(&plan.behind));
+    notices.extend(lacking(plan.behind()));
     let notices: Vec<_> = notices.iter().map(|notice| pasteable(notice)).collect();
     let review = Review::new(&plan)
         .with_registry(&project.registry)
@@ -101,7 +102,7 @@ pub(super) fn make(
         plan.do_again(again, &project.registry, input.applied.as_ref());
     }
     let PlanningInput { record, applied, shared_results, .. } = &input;
-    inspect_releases(project, swarm, record.as_ref(), applied.as_ref(), shared_results, &mut plan)?;
+    let plan = inspect_releases(project, swarm, record.as_ref(), applied.as_ref(), shared_results, plan)?;
     Ok((plan, input, not_refreshed))
 }
 
@@ -139,35 +140,34 @@ pub(super) fn inspect_releases(
     applied: Option<&Record>,
     broken: Option<&AppliedPlan>,
     shared_results: &SharedResults,
-    plan: &mut Plan,
-) -> Result<(), Failure> {
-    let Some(applied) = applied else { return Ok(()) };
-    let stake = apply::impact_of_plan(swarm, &project.registry, applied, plan, shared_results)?;
+    plan: Plan,
+) -> Result<Plan, Failure> {
+    let Some(applied) = applied else { return Ok(plan) };
+    let stake = apply::impact_of_plan(swarm, &project.registry, applied, &plan, shared_results)?;
     let mut losses = stake.refused(Unsaved::Keep);
     // The need to repair a kept session is unknown too.
     let is_kept = |loss: &Loss| losses.iter().all(|known| known.session != loss.session || !known.unknown);
     let unknown: Vec<_> = apply::unknown(broken).filter(is_kept).collect();
     losses.extend(unknown);
-    plan.losses = losses;
-    plan.occupants = apply::occupancy_in(swarm, &project.registry, applied, plan).occupants;
-    Ok(())
+    let occupants = apply::occupancy_in(swarm, &project.registry, applied, &plan).occupants;
+    Ok(plan.with_refusals(losses, occupants))
 }
 
 /// Returns the unsaved work that a plan would lose, and the processes that use its releases, one line each, for
 /// reviewers.
 pub(super) fn refusals(plan: &Plan) -> Vec<String> {
     let mut lines: Vec<_> = plan
-        .losses
+        .losses()
         .iter()
         .map(|loss| {
             let has = if loss.unknown { "" } else { " has unsaved work" };
             format!("apply refuses this: {}{has}: {}", loss.session, loss.what)
         })
         .collect();
-    if plan.losses.iter().any(|loss| !loss.unknown) {
+    if plan.losses().iter().any(|loss| !loss.unknown) {
         lines.push("commit that work to a branch, or apply with `--rescue` or `--discard`".to_owned());
     }
-    let (refusals, others): (Vec<_>, Vec<_>) = plan.occupants.iter().partition(|one| one.is_refusal());
+    let (refusals, others): (Vec<_>, Vec<_>) = plan.occupants().iter().partition(|one| one.is_refusal());
     lines.extend(refusals.iter().map(|one| format!("apply refuses this: {}", at_work(one))));
     if !refusals.is_empty() {
         lines.push("end these processes, or apply with `--stop`".to_owned());
@@ -216,7 +216,7 @@ fn left_by_updates(
 /// Returns the changes of the sessions that are kept, by session.
 fn staying(plan: &Plan) -> BTreeMap<&SessionPath, &Change> {
     let stays = |change: &&Change| change.action != Action::Destroy && change.release.is_empty();
-    plan.changes.iter().filter(stays).map(|change| (&change.session, change)).collect()
+    plan.changes().iter().filter(stays).map(|change| (&change.session, change)).collect()
 }
 
 /// Returns the copies in kept sessions whose source files in the workspace have changed, with the command that copies
@@ -251,7 +251,7 @@ fn behind(swarm: &Swarm<'_>, plan: &Plan, input: &PlanningInput) -> Vec<Behind> 
     };
     let worktree =
         |session: &Session| Worktree::from_allocation(session.allocations_of(git_worktree::KIND).next()?);
-    let staying = record.plan.sessions.iter().filter(|session| staying.contains_key(&session.path));
+    let staying = record.plan.sessions().iter().filter(|session| staying.contains_key(&session.path));
     let (sessions, worktrees): (Vec<_>, Vec<_>) =
         staying.filter_map(|session| Some((&session.path, worktree(session).filter(has_moved)?))).unzip();
     if worktrees.is_empty() {
@@ -378,7 +378,7 @@ pub(super) fn notices(registry: &Registry, plan: &Plan, input: &PlanningInput) -
         }
         notices
     };
-    plan.sessions.par_iter().zip(&plan.changes).map(of_session).reduce(Vec::new, each_once)
+    plan.sessions().par_iter().zip(plan.changes()).map(of_session).reduce(Vec::new, each_once)
 }
 
 #[cfg(test)]

@@ -205,7 +205,7 @@ pub(super) fn destroy_gone(global: &Global, name: &str, unsaved: Unsaved) -> Res
             say!("not removed: {}: {}: {}", failure.session, failure.step, printable(&failure.cause));
         }
         state::sweep_locks(&host)?;
-        sessions += found.record().map_or(0, |record| record.plan.sessions.len());
+        sessions += found.record().map_or(0, |record| record.plan.sessions().len());
     }
     Ok(sessions)
 }

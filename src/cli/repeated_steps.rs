@@ -32,7 +32,7 @@ impl RepeatedSteps {
     /// `setup` runs in each session that has one in `plan`.
     pub(super) fn sessions(&self, record: Option<&Record>, plan: &Plan) -> Result<Again, Failure> {
         let with_setup: HashSet<_> = plan
-            .sessions
+            .sessions()
             .iter()
             .filter(|session| !session.setup.is_empty())
             .map(|session| &session.path)
@@ -52,7 +52,7 @@ fn chosen(
 ) -> Result<BTreeSet<SessionPath>, Failure> {
     let (Some(names), Some(record)) = (names, record) else { return Ok(BTreeSet::new()) };
     if names.is_empty() {
-        let sessions = record.plan.sessions.iter().filter(|session| is_default(session));
+        let sessions = record.plan.sessions().iter().filter(|session| is_default(session));
         return Ok(sessions.map(|session| session.path.clone()).collect());
     }
     let mut chosen = BTreeSet::new();

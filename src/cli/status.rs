@@ -100,9 +100,9 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode, Fa
     if global.json {
         output::print_json_pretty(&SwarmStatus {
             schema_version: SCHEMA_VERSION,
-            swarm: record.plan.swarm.clone(),
+            swarm: record.plan.swarm().to_owned(),
             workspace: record.workspace.clone(),
-            plan: record.plan.digest.clone(),
+            plan: record.plan.digest().to_owned(),
             interrupted: !unfinished.is_empty(),
             run: found.filter(|found| found.is_running(swarm.host())).and_then(|found| {
                 let (phase, phase_since) = found.phase.unzip();
@@ -160,7 +160,7 @@ struct Inspected {
 impl Inspected {
     /// Adds the results for the sessions of one record.
     fn add(&mut self, project: &Project, swarm: &Swarm<'_>, record: &Record) -> Result<(), Failure> {
-        let id = |path: &SessionPath| path.id(&record.plan.swarm);
+        let id = |path: &SessionPath| path.id(record.plan.swarm());
         let (broken, stake) = apply::examine(swarm, &project.registry, record)?;
         for ((path, kind), damage) in broken {
             if !damage.older {

@@ -58,7 +58,7 @@ pub(super) fn explained(swarm: &Swarm<'_>) -> Result<Vec<String>, state::Error> 
 
 fn provisioned(record: &Record) -> String {
     let is_undone = |change: &&Change| !matches!(change.action, Action::Keep | Action::Destroy);
-    let changes = record.plan.changes.iter().filter(is_undone);
+    let changes = record.plan.changes().iter().filter(is_undone);
     named(&changes.map(|change| change.session.as_str()).collect::<Vec<_>>())
 }
 
@@ -68,7 +68,7 @@ fn released(record: &Record) -> String {
 }
 
 fn all(record: &Record) -> String {
-    named(&record.plan.sessions.iter().map(|session| session.path.as_str()).collect::<Vec<_>>())
+    named(&record.plan.sessions().iter().map(|session| session.path.as_str()).collect::<Vec<_>>())
 }
 
 fn named(sessions: &[&str]) -> String {

@@ -50,8 +50,8 @@ fn every_example_is_valid_and_plans_without_a_word_of_warning() {
         let observation = friendly(&plan::queries(&manifest, &registry));
         let plan = plan::plan(&manifest, &registry, &observation, None)
             .unwrap_or_else(|diagnostics| panic!("{name}: {diagnostics:#?}"));
-        assert!(!plan.sessions.is_empty(), "{name}");
-        for allocation in plan.sessions.iter().flat_map(|session| &session.allocations) {
+        assert!(!plan.sessions().is_empty(), "{name}");
+        for allocation in plan.sessions().iter().flat_map(|session| &session.allocations) {
             assert_eq!(allocation.notes, Vec::<String>::new(), "{name}");
             let provider = registry.get(&allocation.kind).unwrap();
             let notices = provider.notices(allocation, &observation);

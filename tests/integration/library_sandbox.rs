@@ -140,7 +140,7 @@ impl Sandbox {
     /// Applies as [`Self::apply`] does, with other kinds.
     pub(crate) fn apply_with(&self, registry: &Registry, text: &str) -> Result<Record, String> {
         let plan = self.plan_with(registry, text)?;
-        self.locked(registry, &plan.swarm, |context| {
+        self.locked(registry, plan.swarm(), |context| {
             let applied = context.swarm.applied().unwrap();
             apply::apply(context, &plan, applied.as_ref(), apply::Options::default())
                 .map_err(|error| format!("{error:?}"))?;

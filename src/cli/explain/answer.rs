@@ -22,7 +22,7 @@ pub(super) struct Answer {
 /// Returns the session as the owner of the explained subject.
 pub(super) fn owner_of(located: &LocatedPlan, session: &Session) -> Owner {
     Owner {
-        swarm: located.plan.swarm.clone(),
+        swarm: located.plan.swarm().to_owned(),
         workspace: located.workspace.clone(),
         session: session.path.to_string(),
         id: session.id.clone(),

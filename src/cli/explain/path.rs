@@ -34,7 +34,7 @@ pub(super) fn explain(sources: &mut Sources<'_>, asked: &str) -> Option<Answer> 
     let innermost = |located: &LocatedPlan| within(located, &resolved).or_else(|| within(located, &path));
     let mut explanation = if let Some((at, (session, owned_path))) = sources.find(innermost) {
         let located = &sources.plans()[at];
-        owned(sources, located, &located.plan.sessions[session], owned_path, &resolved)
+        owned(sources, located, &located.plan.sessions()[session], owned_path, &resolved)
     } else {
         let below = below(sources, &resolved);
         if below.is_empty() && std::fs::symlink_metadata(&path).is_err() {
@@ -60,7 +60,7 @@ fn innermost(
     located: &LocatedPlan,
     path: &Path,
 ) -> Option<(usize, OwnedPath)> {
-    let sessions = located.plan.sessions.iter().enumerate();
+    let sessions = located.plan.sessions().iter().enumerate();
     let owned_paths = sessions.flat_map(|(at, session)| {
         let around = owned_paths(host, registry, located, session)
             .into_iter()
@@ -165,7 +165,7 @@ fn below(sources: &Sources<'_>, path: &Path) -> Vec<String> {
     let mut below = Vec::new();
     for located in sources.plans() {
         // A planned session that is active as well is listed once.
-        let new = located.plan.sessions.iter().filter(|session| seen.insert((&located.key, &session.id)));
+        let new = located.plan.sessions().iter().filter(|session| seen.insert((&located.key, &session.id)));
         for session in new {
             let owned_paths = owned_paths(sources.host, sources.registry, located, session).into_iter();
             let inside: Vec<_> = owned_paths
@@ -184,7 +184,7 @@ fn unowned(sources: &Sources<'_>, path: &Path, below: Vec<String>) -> Answer {
     let mut explanation = Answer::new(format!("{} belongs to no session", path.display()));
     let around = sources.plans().iter().find(|located| path.starts_with(&located.workspace));
     if let Some(located) = around.filter(|_| below.is_empty()) {
-        let (workspace, swarm) = (located.workspace.display(), &located.plan.swarm);
+        let (workspace, swarm) = (located.workspace.display(), located.plan.swarm());
         explanation
             .document
             .rules

@@ -19,7 +19,7 @@ pub(super) fn explain(sources: &mut Sources<'_>, port: u16) -> Result<Answer, Fa
     let mut explanation = match sources.find(|located| owner(registry, located, port)) {
         Some((at, session)) => {
             let located = &sources.plans()[at];
-            owned(sources, located, &located.plan.sessions[session], port)
+            owned(sources, located, &located.plan.sessions()[session], port)
         }
         None => unowned(sources, port, &observation)?,
     };
@@ -36,7 +36,7 @@ pub(super) fn explain(sources: &mut Sources<'_>, port: u16) -> Result<Answer, Fa
 fn owner(registry: &Registry, located: &LocatedPlan, port: u16) -> Option<usize> {
     let blocks = located
         .plan
-        .sessions
+        .sessions()
         .iter()
         .enumerate()
         .filter_map(|(at, session)| Some((allocation_with_port(registry, session, port)?.1.size(), at)));
@@ -154,7 +154,8 @@ fn default_options<'a>(sources: &Sources<'a>) -> Vec<(&'a dyn Kind, manifest::Op
 
 /// Returns the allocations in the plans of this swarm.
 fn own_allocations<'s>(sources: &'s Sources<'_>) -> impl Iterator<Item = (&'s Session, &'s Allocation)> {
-    let own = sources.plans().iter().filter(|located| located.own).flat_map(|located| &located.plan.sessions);
+    let own =
+        sources.plans().iter().filter(|located| located.own).flat_map(|located| located.plan.sessions());
     own.flat_map(|session| session.allocations.iter().map(move |allocation| (session, allocation)))
 }
 

@@ -20,7 +20,7 @@ pub(super) fn explain(sources: &mut Sources<'_>, name: &str) -> Result<Option<An
     match called[..] {
         [session] => Ok(Some(explained(sources, at, session))),
         [one, other, ..] => {
-            let sessions = &sources.plans()[at].plan.sessions;
+            let sessions = &sources.plans()[at].plan.sessions();
             Err(ambiguous(name, [&sessions[one], &sessions[other]], called.len()))
         }
         [] => Ok(None),
@@ -29,20 +29,20 @@ pub(super) fn explain(sources: &mut Sources<'_>, name: &str) -> Result<Option<An
 
 fn exactly(located: &LocatedPlan, name: &str) -> Option<usize> {
     let is = |session: &Session| session.id == name || located.own && session.path.as_str() == name;
-    located.plan.sessions.iter().position(is)
+    located.plan.sessions().iter().position(is)
 }
 
 /// Returns the sessions that have this name; `None` if there are none.
 fn called(located: &LocatedPlan, name: &str) -> Option<Vec<usize>> {
     let sessions =
-        located.plan.sessions.iter().enumerate().filter(|(_, session)| session.path.name() == name);
+        located.plan.sessions().iter().enumerate().filter(|(_, session)| session.path.name() == name);
     let called: Vec<_> = sessions.map(|(at, _)| at).collect();
     (located.own && !called.is_empty()).then_some(called)
 }
 
 fn explained(sources: &Sources<'_>, at: usize, session: usize) -> Answer {
     let located = &sources.plans()[at];
-    let session = &located.plan.sessions[session];
+    let session = &located.plan.sessions()[session];
     let directory = seedbed::host::absolute(&located.workspace, &session.working_directory);
     let mut explanation = Answer::new(format!(
         "{} {} works in {}",

@@ -230,7 +230,7 @@ fn planned(text: &str, applied: Option<&AppliedPlan>) -> Plan {
 fn result(case: &Case) -> &'static str {
     let applied = AppliedPlan::new(planned(&case.before, None));
     let plan = planned(&case.after, Some(&applied));
-    let change = plan.changes.iter().find(|change| change.session.to_string() == case.session);
+    let change = plan.changes().iter().find(|change| change.session.to_string() == case.session);
     let change = change.unwrap_or_else(|| panic!("{}: no change of {}", case.row, case.session));
     let needs_reason = !matches!(change.action, Action::Keep | Action::Create);
     assert!(!needs_reason || !change.reasons.is_empty(), "{} has no reason", case.row);

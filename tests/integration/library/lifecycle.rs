@@ -20,9 +20,9 @@ fn swarm_is_applied_and_destroyed_without_a_trace() {
         );
         let before = sandbox.trace();
         let record = sandbox.apply(&manifest).unwrap();
-        assert_eq!(record.plan.sessions.len(), 7);
+        assert_eq!(record.plan.sessions().len(), 7);
         assert_eq!(sandbox.git(&["status", "--porcelain"]), "");
-        for session in record.plan.sessions.iter().filter(|session| session.discovery_file.is_some()) {
+        for session in record.plan.sessions().iter().filter(|session| session.discovery_file.is_some()) {
             let directory = sandbox.repo.join(&session.working_directory);
             assert_eq!(sandbox.git_in(&directory, &["status", "--porcelain"]), "", "{layout} {}", session.id);
             assert!(fs::exists(sandbox.repo.join(session.discovery_file.as_ref().unwrap())).unwrap());
@@ -30,7 +30,7 @@ fn swarm_is_applied_and_destroyed_without_a_trace() {
         assert!(
             !sandbox.plan(&manifest).unwrap().has_changes(),
             "{:#?}",
-            sandbox.plan(&manifest).unwrap().changes
+            sandbox.plan(&manifest).unwrap().changes()
         );
         sandbox.destroy("swarm", false).unwrap();
         assert_eq!(sandbox.trace(), before, "{layout}");

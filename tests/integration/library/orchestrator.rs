@@ -184,7 +184,7 @@ fn panic_during_an_inspection_is_reported_as_damage() {
     };
     sandbox.apply_with(&registry(""), manifest).unwrap();
     let plan = sandbox.plan_with(&registry("inspect"), manifest).unwrap();
-    assert!(plan.changes[0].reasons[0].contains("a bug: it panicked"), "{:?}", plan.changes[0]);
+    assert!(plan.changes()[0].reasons[0].contains("a bug: it panicked"), "{:?}", plan.changes()[0]);
     sandbox.destroy_with(&registry("inspect"), "s", false).unwrap();
 }
 
@@ -300,7 +300,7 @@ fn a_child_of_a_manifests_session() {
          base-port = {base}, block-size = 16, block-count = 1, names = [\"http\", \"db\"], primary-port-offset = 0 }}]\n"
     );
     let record = sandbox.apply(&manifest).unwrap();
-    let file = sandbox.repo.join(record.plan.sessions[0].discovery_file.as_ref().unwrap());
+    let file = sandbox.repo.join(record.plan.sessions()[0].discovery_file.as_ref().unwrap());
     let parent = serde_json::from_slice(&fs::read(file).unwrap()).unwrap();
     let orchestrator = Orchestrator::new(sandbox.host.clone());
     let child = orchestrator.provision_child(&parent, "helper", 0, 1).unwrap();

@@ -106,7 +106,7 @@ count = 9
 resources = [{ kind = "git-worktree", branch = "agents/{{ session.id }}" }, "port-range"]
 "#;
     let plan = planned(text, None);
-    assert_eq!(plan.sessions.len(), 10_000);
+    assert_eq!(plan.sessions().len(), 10_000);
     plan
 });
 
@@ -129,7 +129,7 @@ pub(crate) fn planned(text: &str, applied: Option<&AppliedPlan>) -> Plan {
 /// Returns the plan of [`LATER`] against the applied [`SMALL`], with one of its worktrees missing.
 pub(crate) fn difference() -> Plan {
     let applied = planned(SMALL, None);
-    let coder = applied.sessions[1].path.clone();
+    let coder = applied.sessions()[1].path.clone();
     let gone = Damage::new("the worktree is gone".to_owned());
     let mut applied = AppliedPlan::new(applied);
     applied.broken.insert((coder, git_worktree::KIND.to_owned()), gone);
@@ -139,7 +139,7 @@ pub(crate) fn difference() -> Plan {
 /// Returns a host on which other owners have ports around those of a plan: a lease and a lock file beside its first
 /// block, sockets in and after the block.
 pub(crate) fn crowded(plan: &Plan) -> Observation {
-    let port = |name: &str| plan.sessions[0].env[name].parse::<u32>().unwrap();
+    let port = |name: &str| plan.sessions()[0].env[name].parse::<u32>().unwrap();
     let (start, end) = (port("AGENT_PORT_RANGE_START"), port("AGENT_PORT_RANGE_END"));
     let taken = |start, end, by| PortsInUse::new(PortBlock::new(start, end).unwrap(), by);
     let lease = |session: &str| PortOwner::Lease { session: session.to_owned(), owner: "0".repeat(32) };
@@ -218,7 +218,7 @@ fn sessions_that_are_alike_are_one_entry() {
     check(text, "large.txt");
     let full = review(plan, &[]).text(Style::default().with_full(true));
     let words: HashSet<&str> = full.split_whitespace().collect();
-    for session in &plan.sessions {
+    for session in plan.sessions() {
         assert!(words.contains(session.working_directory.to_str().unwrap()), "{}", session.path);
     }
 }

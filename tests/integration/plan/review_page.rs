@@ -256,7 +256,7 @@ fn the_page_is_used_without_a_mouse() {
     browser.expect("found.value", "");
 
     // A port finds whose block it is in.
-    let port = difference().sessions[1].env["AGENT_PORT_RANGE_END"].parse::<u16>().unwrap() - 1;
+    let port = difference().sessions()[1].env["AGENT_PORT_RANGE_END"].parse::<u16>().unwrap() - 1;
     browser.press(&port.to_string());
     browser.expect("found.value", "2 sessions");
     assert_eq!(browser.text(SEEN), "lead,coder", "the coder's share is the lead's too");

@@ -155,9 +155,9 @@ fn sessions_of_a_manifest() {
     );
     let record = sandbox.apply(&manifest).expect("applies");
     let entries = entries(&sandbox, base);
-    assert_eq!(record.plan.sessions.len(), entries.len());
+    assert_eq!(record.plan.sessions().len(), entries.len());
     for entry in entries {
-        let session = record.plan.sessions.iter().find(|session| entry.snapshot["sessionId"] == session.id);
+        let session = record.plan.sessions().iter().find(|session| entry.snapshot["sessionId"] == session.id);
         let session = session.expect("the seed's session is one of the plan's");
         let registry = Registry::built_in();
         let snapshot = discovery::snapshot(&record, session, &registry, &sandbox.repo);

@@ -95,7 +95,7 @@ struct Global {
     #[arg(short = 'C', value_name = "DIR", global = true)]
     directory: Option<PathBuf>,
     /// Number of parallel jobs [default: number of CPUs]
-    #[arg(long, value_name = "N", global = true)]
+    #[arg(long, value_name = "N", global = true, value_parser = number_of_jobs)]
     jobs: Option<NonZeroUsize>,
     /// Print JSON: one document, or one event per line while a command changes something
     #[arg(long, global = true)]
@@ -417,6 +417,11 @@ fn run(command: &Command, global: &Global) -> Result<ExitCode, Failure> {
         Command::Complete(asked) => completions::complete(global, asked),
         Command::Schema { what } => Ok(schema::run(*what)),
     }
+}
+
+/// Parses the number of parallel jobs.
+fn number_of_jobs(text: &str) -> Result<NonZeroUsize, String> {
+    text.parse().map_err(|_| "write a number from 1".to_owned())
 }
 
 /// Parses a number of seconds (`90`, `0.5`) or a span of time with units (`2m`, `1h 30m`).

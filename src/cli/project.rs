@@ -246,10 +246,13 @@ pub(super) fn directory(global: &Global) -> Result<PathBuf, Failure> {
         let why = format!("the current directory cannot be used: {error}");
         Failure::new(error::DIRECTORY_UNUSABLE, why)
     })?;
-    Ok(match &global.directory {
-        Some(directory) => current.join(directory),
-        None => current,
-    })
+    let Some(directory) = &global.directory else { return Ok(current) };
+    let directory = current.join(directory);
+    if directory.is_dir() {
+        return Ok(directory);
+    }
+    let why = format!("{} is not a directory\nhelp: name another one with `-C DIR`", directory.display());
+    Err(Failure::new(error::DIRECTORY_UNUSABLE, why))
 }
 
 /// Returns the top of the repository around a directory, or the directory itself if there is no repository.

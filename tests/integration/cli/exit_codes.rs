@@ -44,6 +44,8 @@ fn missing_manifest_is_reported_with_the_command_that_writes_one() {
         outcome.says(&["no seedbed.toml", "seedbed init"]);
     }
     sandbox.seedbed(&["plan", "-f", "nowhere.toml"]).expect(64).says(&["nowhere.toml"]);
+    sandbox.seedbed(&["plan", "-C", "nowhere"]).expect(64).says(&["nowhere is not a directory"]);
+    sandbox.seedbed(&["plan", "--jobs", "0"]).expect(64).says(&["write a number from 1"]);
 }
 
 #[test]

@@ -136,9 +136,9 @@ pub trait Provider: Send + Sync {
     }
 
     /// Undoes [`Provider::update`], even if that was interrupted or did not begin. The task has the earlier allocation.
-    /// Files that the session has changed since remain. Idempotent.
-    fn revert(&self, _task: &Task<'_>) -> Result<(), Error> {
-        Ok(())
+    /// Files that the session has changed since remain; they are returned, one line each. Idempotent.
+    fn revert(&self, _task: &Task<'_>) -> Result<Vec<String>, Error> {
+        Ok(Vec::new())
     }
 
     /// Returns files of a lease that came from the workspace and have changed there since, one line each.

@@ -65,6 +65,14 @@ pub enum Event {
         /// Description of the file, one line.
         what: String,
     },
+    /// A file that a run had copied or linked into an active session was not removed when the run was rolled back, because
+    /// the session has written it since.
+    NotReverted {
+        /// Path of the session in the tree.
+        session: SessionPath,
+        /// Description of the file, one line.
+        what: String,
+    },
     /// The commands of `setup` have run.
     SetUp {
         /// Path of the session in the tree.

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use rayon::prelude::*;
 
-use super::{Context, Error, Failure, Run, with_task};
+use super::{Context, Error, Event, Failure, Run, with_task};
 use crate::host::Host;
 use crate::host::failpoint::crashpoint;
 use crate::plan::{Change, Loss, Plan, Session};
@@ -14,8 +14,10 @@ use crate::state::{Record, Swarm};
 /// Forgets earlier updates of the allocations that a run updates, before its record is written.
 pub(super) fn forget(context: &Context<'_>, record: &Record) -> Result<(), Error> {
     let run = Run { context, record, host: context.swarm.host() };
-    let failures =
-        run.each_updated(record, "prepare the update of", &|provider, task| provider.begin_update(task));
+    let failures = run.each_updated(record, "prepare the update of", &|provider, task| {
+        provider.begin_update(task)?;
+        Ok(Vec::new())
+    });
     if failures.is_empty() {
         return Ok(());
     }
@@ -53,8 +55,8 @@ pub(super) fn revert(
     run.each_updated(applied, "undo the update of", &|provider, task| provider.revert(task))
 }
 
-/// Step on one updated allocation.
-type Act<'a> = dyn Fn(&dyn Provider, &Task<'_>) -> Result<(), provider::Error> + Sync + 'a;
+/// Step on one updated allocation. Returns the files that it leaves to the session, one line each.
+type Act<'a> = dyn Fn(&dyn Provider, &Task<'_>) -> Result<Vec<String>, provider::Error> + Sync + 'a;
 
 impl Run<'_> {
     /// Performs a step on each allocation that the run updates, as `of` records it. Continues after a failure.
@@ -84,7 +86,12 @@ impl Run<'_> {
         let provider = allocation.and_then(|allocation| self.context.registry.get(&allocation.kind));
         let Some((allocation, provider)) = allocation.zip(provider) else { return Ok(()) };
         let run = Run { record: of, ..*self };
-        run.with_task(session, allocation, |task| act(provider, task))
-            .map_err(|error| Failure::from_provider(session, step, kind, error))
+        let left = run
+            .with_task(session, allocation, |task| act(provider, task))
+            .map_err(|error| Failure::from_provider(session, step, kind, error))?;
+        for what in left {
+            (self.context.events)(&Event::NotReverted { session: session.path.clone(), what });
+        }
+        Ok(())
     }
 }

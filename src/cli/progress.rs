@@ -156,9 +156,9 @@ impl State {
                 lines.extend(missing.iter().map(|line| format!("  {}", printable(line))));
                 lines
             }
-            Event::AlsoRemoved { session, what } | Event::NotUpdated { session, what } => {
-                vec![format!("{session}: {}", printable(what))]
-            }
+            Event::AlsoRemoved { session, what }
+            | Event::NotUpdated { session, what }
+            | Event::NotReverted { session, what } => vec![format!("{session}: {}", printable(what))],
             Event::BranchKept(kept) => vec![output::kept_branch(kept)],
             Event::NotTornDown { session, why } => {
                 vec![format!("{session}: teardown was not run: {}", printable(why))]

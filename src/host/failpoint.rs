@@ -9,7 +9,8 @@
 //!   line `ACTION NAME#N` for every action.
 //!
 //! The name `*` matches any name, and counts all points together. `ACTION` is `crash` (SIGKILL to this
-//! process), `panic`, `eio`, `enospc` or `eacces`.
+//! process), `panic`, `eio`, `enospc`, `eacces`, or `run`, which runs the shell script in
+//! `SEEDBED_FAILPOINT_RUN` with `NAME#N` as its argument. Several actions are separated by commas.
 
 /// A point at which an effect can be made to fail: `Result<(), rustix::io::Errno>`.
 #[cfg(feature = "failpoints")]
@@ -56,6 +57,7 @@ mod settings {
     use std::collections::BTreeMap;
     use std::fs::File;
     use std::io::Write as _;
+    use std::process::Command;
     use std::sync::{LazyLock, Mutex, PoisonError};
 
     use rustix::io::Errno;
@@ -69,14 +71,12 @@ mod settings {
         what: String,
     }
 
-    static SETTING: LazyLock<Option<Setting>> = LazyLock::new(|| {
-        let text = std::env::var("SEEDBED_FAILPOINT").ok()?;
-        let parsed = parse(&text);
-        assert!(
-            parsed.is_some(),
-            "SEEDBED_FAILPOINT={text} is not NAME[#N[+]]=crash|panic|eio|enospc|eacces"
-        );
-        parsed
+    static SETTINGS: LazyLock<Vec<Setting>> = LazyLock::new(|| {
+        let Ok(text) = std::env::var("SEEDBED_FAILPOINT") else { return Vec::new() };
+        let parsed: Option<Vec<Setting>> = text.split(',').map(parse).collect();
+        parsed.unwrap_or_else(|| {
+            panic!("SEEDBED_FAILPOINT={text} is not NAME[#N[+]]=crash|panic|eio|enospc|eacces|run")
+        })
     });
 
     static TRACE: LazyLock<Option<Mutex<File>>> = LazyLock::new(|| {
@@ -93,7 +93,7 @@ mod settings {
         let (point, count) = point.split_once('#').unwrap_or((point, "1"));
         let on = count.ends_with('+');
         let from = count.trim_end_matches('+').parse().ok()?;
-        matches!(what, "crash" | "panic" | "eio" | "enospc" | "eacces").then(|| Setting {
+        matches!(what, "crash" | "panic" | "eio" | "enospc" | "eacces" | "run").then(|| Setting {
             point: point.to_owned(),
             from,
             on,
@@ -103,7 +103,7 @@ mod settings {
 
     /// Counts that the point is reached, and returns the requested error, if any.
     pub(crate) fn reach(name: &'static str) -> Result<(), Errno> {
-        if SETTING.is_none() && TRACE.is_none() {
+        if SETTINGS.is_empty() && TRACE.is_none() {
             return Ok(());
         }
         let mut reached = REACHED.lock().unwrap_or_else(PoisonError::into_inner);
@@ -114,21 +114,25 @@ mod settings {
         };
         let (own, all) = (count(name), count("*"));
         say(&format!("{name}#{own}"));
-        let Some(setting) = &*SETTING else { return Ok(()) };
-        let count = match setting.point.as_str() {
-            "*" => all,
-            point if point == name => own,
-            _ => return Ok(()),
-        };
-        if count != setting.from && !(setting.on && count > setting.from) {
-            return Ok(());
-        }
+        let due = SETTINGS.iter().find(|setting| {
+            let count = if setting.point == "*" { all } else { own };
+            let is_here = setting.point == "*" || setting.point == name;
+            is_here && (count == setting.from || setting.on && count > setting.from)
+        });
+        let Some(setting) = due else { return Ok(()) };
         say(&format!("{} {name}#{own}", setting.what));
         match setting.what.as_str() {
             "eio" => Err(Errno::IO),
             "enospc" => Err(Errno::NOSPC),
             "eacces" => Err(Errno::ACCESS),
             "panic" => panic!("a test asked for it"),
+            "run" => {
+                let script = std::env::var("SEEDBED_FAILPOINT_RUN").expect("a script");
+                let point = format!("{name}#{own}");
+                let status = Command::new("/bin/sh").args(["-euc", &script, "sh", &point]).status();
+                assert!(status.expect("a shell").success(), "the script of {point}");
+                Ok(())
+            }
             _ => loop {
                 // Nothing runs after this call: the signal cannot be caught.
                 let _ = kill_process(getpid(), Signal::KILL);

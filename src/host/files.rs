@@ -23,6 +23,7 @@ use super::failpoint::{crashpoint, failpoint};
 use super::text::printable;
 
 pub(crate) mod copies;
+pub(crate) mod exchange;
 pub(crate) mod hidden;
 mod mount;
 mod removal;

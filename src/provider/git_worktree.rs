@@ -31,6 +31,7 @@ mod space;
 mod sparse;
 #[cfg(test)]
 mod tests;
+mod tracked;
 mod tree;
 mod update;
 
@@ -432,7 +433,7 @@ impl Provider for GitWorktree {
         update::left(task, &worktree(&Task { allocation: from, ..*task })?, &worktree(task)?)
     }
 
-    fn revert(&self, task: &Task<'_>) -> Result<(), Error> {
+    fn revert(&self, task: &Task<'_>) -> Result<Vec<String>, Error> {
         update::revert(task, &worktree(task)?)
     }
 

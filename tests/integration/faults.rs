@@ -17,6 +17,7 @@ mod torn;
 mod traps;
 mod update;
 mod waits;
+mod writers;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -199,7 +200,14 @@ pub(crate) fn some_of(cases: Vec<String>) -> Vec<String> {
 #[ignore = "takes minutes: the sweeps that try a 24th of their cases otherwise try them all"]
 fn every_case_of_every_sweep() {
     let sweeps = Command::new(std::env::current_exe().unwrap())
-        .args(["faults::crash", "faults::errors", "faults::git", "faults::replace", "elsewhere"])
+        .args([
+            "faults::crash",
+            "faults::errors",
+            "faults::git",
+            "faults::replace",
+            "faults::update",
+            "elsewhere",
+        ])
         .env(EVERY_CASE, "1")
         .status();
     assert!(sweeps.unwrap().success());

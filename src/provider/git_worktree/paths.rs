@@ -201,6 +201,11 @@ pub(super) fn move_worktree(from: &WorktreePaths, to: &WorktreePaths) -> Result<
     })
 }
 
+/// Returns the directory and the name of a path.
+pub(super) fn split(path: &Path) -> (&Path, &OsStr) {
+    (path.parent().unwrap_or(Path::new("")), path.file_name().unwrap_or_default())
+}
+
 /// Wraps an error of the system with its path.
 pub(super) fn io(action: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> Error {
     move |source| files::Error::Io { action, path: path.to_path_buf(), source }.into()

@@ -10,13 +10,16 @@ use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 
 use globset::GlobMatcher;
-use rustix::fs::{CWD, OFlags, RenameFlags, renameat_with};
+use rustix::fs::OFlags;
 
 use super::Worktree;
 use super::copy_record::{self, Content, Copies, Copy, Stamp, State};
-use super::paths::{WorktreePaths, io as failed};
+use super::paths::{WorktreePaths, io as failed, split};
+use super::tracked::Tracked;
 use crate::host::failpoint::failpoint;
+use crate::host::files;
 use crate::host::files::copies::copy_large;
+use crate::host::files::exchange::Exchange;
 use crate::host::git::Git;
 pub(super) use crate::observe::untracked::HIDDEN;
 use crate::observe::untracked::{self, has_wildcard};
@@ -28,20 +31,36 @@ const READ_MAX: u64 = 64 * 1024;
 /// Copies and links the untracked files of the workspace that the globs match, including ignored files.
 ///
 /// A glob matches a file or a directory above it. A directory that the commit does not have is linked as a whole. Files
-/// of the commit are never overwritten. A glob without a wildcard that matches nothing is an error.
+/// of the commit are never overwritten, also if they are outside of the sparse path. A glob without a wildcard that
+/// matches nothing is an error.
 pub(super) fn copy_and_link(task: &Task<'_>, worktree: &Worktree) -> Result<(), Error> {
     if worktree.copy.is_empty() && worktree.link.is_empty() {
         return Ok(());
     }
     let paths = WorktreePaths::new(task, worktree)?;
     let untracked = untracked(task, worktree, &paths)?;
+    // A file of a complete checkout exists.
+    let tracked = match worktree.target_path {
+        Some(_) => tracked(task, &paths, &untracked)?,
+        None => Tracked::default(),
+    };
     let mut made = BTreeMap::new();
     for path in matched(&worktree.copy, &untracked)?.into_values().flatten() {
+        if tracked.at(path).is_some() {
+            continue;
+        }
         let (from, to) = (paths.workspace.join(path), destination(&paths, path)?);
         made.extend(copy(&from, &to)?.map(|copy| (path.to_owned(), (to, copy))));
     }
     record(&paths, Copies::read(&paths), made)?;
-    create_links(worktree, &paths, &untracked)
+    create_links(worktree, &paths, &untracked, |path| match tracked.at(path) {
+        Some(_) => Ok(false),
+        None => link(&paths, path),
+    })
+}
+
+fn tracked(task: &Task<'_>, paths: &WorktreePaths, untracked: &[PathBuf]) -> Result<Tracked, Error> {
+    Tracked::read(task, paths, untracked.iter().map(PathBuf::as_path))
 }
 
 /// Adds copies, each with its path, to the record.
@@ -55,16 +74,22 @@ fn record(
     copies.write(paths)
 }
 
-fn create_links(worktree: &Worktree, paths: &WorktreePaths, untracked: &[PathBuf]) -> Result<(), Error> {
+/// Links the files that the globs match. `link` creates a link, and returns whether it has.
+fn create_links(
+    worktree: &Worktree,
+    paths: &WorktreePaths,
+    untracked: &[PathBuf],
+    link: impl Fn(&Path) -> Result<bool, Error>,
+) -> Result<(), Error> {
     for (top, file_paths) in matched(&worktree.link, untracked)? {
         // The files below a link are those of the workspace.
         let here = paths.worktree.join(within(paths)).join(top);
         if fs::read_link(here).is_ok_and(|target| target == paths.workspace.join(top)) {
             continue;
         }
-        if !link(paths, top)? {
+        if !link(top)? {
             for path in file_paths {
-                link(paths, path)?;
+                link(path)?;
             }
         }
     }
@@ -133,18 +158,19 @@ pub(super) fn outdated(task: &Task<'_>, worktree: &Worktree) -> Result<Vec<Strin
     // The manifest may no longer have the glob of a copy.
     let globs = Globs::new(&worktree.copy);
     for (path, copy) in Copies::read(&paths).0.iter().filter(|(path, _)| globs.matches(path)) {
-        let here = paths.worktree.join(within(&paths)).join(path);
-        if changed(task, &paths, path, copy, &here)? && is_untouched(copy, &here)? {
+        let here = here(&paths, path);
+        if changed(task, &paths, path, copy, &here)? && is_untouched(&paths, path, copy)? {
             outdated.push(format!("`{}` has changed in the workspace since it was copied", path.display()));
         }
     }
     Ok(outdated)
 }
 
-/// Returns whether the file at this path of the worktree has the content that was copied.
-fn is_untouched(copy: &Copy, here: &Path) -> Result<bool, Error> {
+/// Returns whether the worktree has the content that was copied, not through a link of the session.
+fn is_untouched(paths: &WorktreePaths, path: &Path, copy: &Copy) -> Result<bool, Error> {
+    let here = &here(paths, path);
     let is_same = || Ok(copy.content.is_some() && copy_record::content(here)? == copy.content);
-    Ok(copy.is_pristine(here) || is_same().map_err(failed("read", here))?)
+    Ok(!is_obstructed(paths, path)? && (copy.is_pristine(here) || is_same().map_err(failed("read", here))?))
 }
 
 /// Returns whether the content at a copy's path in the workspace differs from the copied content.
@@ -178,26 +204,45 @@ pub(super) fn refresh(task: &Task<'_>, worktree: &Worktree) -> Result<Vec<String
     }
     let paths = WorktreePaths::new(task, worktree)?;
     let untracked = untracked(task, worktree, &paths)?;
-    let copies = Copies::read(&paths);
+    let (copies, tracked) = (Copies::read(&paths), tracked(task, &paths, &untracked)?);
+    let is_free = |path: &Path| -> Result<bool, Error> {
+        Ok(tracked.at(path).is_none() && !is_obstructed(&paths, path)?)
+    };
     let (mut made, mut kept) = (BTreeMap::new(), Vec::new());
     for path in matched(&worktree.copy, &untracked)?.into_values().flatten() {
-        let (from, to) = (paths.workspace.join(path), destination(&paths, path)?);
+        let from = paths.workspace.join(path);
         let copy = match copies.0.get(path) {
-            None => copy(&from, &to)?,
-            Some(old) if !changed(task, &paths, path, old, &to)? => continue,
-            Some(old) => {
-                let copy = replace(worktree, &paths, &from, &to, old)?;
-                if copy.is_none() {
-                    kept.push(changed_in_session(path));
+            None if !is_free(path)? => continue,
+            None => copy(&from, &destination(&paths, path)?)?,
+            Some(old) if !changed(task, &paths, path, old, &here(&paths, path))? => continue,
+            Some(old) => match replace(worktree, &paths, path, old)? {
+                Replaced::Copy(copy) => Some(copy),
+                Replaced::Kept(why) => {
+                    kept.push(why);
+                    None
                 }
-                copy
-            }
+            },
         };
-        made.extend(copy.map(|copy| (path.to_owned(), (to, copy))));
+        made.extend(copy.map(|copy| (path.to_owned(), (here(&paths, path), copy))));
     }
     record(&paths, copies, made)?;
-    create_links(worktree, &paths, &untracked)?;
+    create_links(worktree, &paths, &untracked, |path| Ok(is_free(path)? && link(&paths, path)?))?;
     Ok(kept)
+}
+
+/// Returns whether the session has put a file or a link in the place of a directory above a path.
+fn is_obstructed(paths: &WorktreePaths, path: &Path) -> Result<bool, Error> {
+    let below = within(paths).join(path);
+    match paths.open()?.directory(below.parent().unwrap_or(Path::new(""))) {
+        Err(files::Error::Link { .. }) => Ok(true),
+        Err(files::Error::Io { source, .. }) if source.kind() == ErrorKind::NotADirectory => Ok(true),
+        found => Ok(found.map(|_| false)?),
+    }
+}
+
+/// Returns the path of a file in the worktree; `path` is relative to the workspace.
+fn here(paths: &WorktreePaths, path: &Path) -> PathBuf {
+    paths.worktree.join(within(paths)).join(path)
 }
 
 /// Returns the work that [`refresh`] would find.
@@ -208,14 +253,17 @@ pub(super) fn refreshable(task: &Task<'_>, worktree: &Worktree) -> Result<Refres
     }
     let paths = WorktreePaths::new(task, worktree)?;
     let untracked = untracked(task, worktree, &paths)?;
-    let copies = Copies::read(&paths);
-    let here = |path: &Path| paths.worktree.join(within(&paths)).join(path);
-    let is_missing = |path: &Path| fs::symlink_metadata(here(path)).is_err();
+    let (copies, tracked) = (Copies::read(&paths), tracked(task, &paths, &untracked)?);
+    let here = |path: &Path| here(&paths, path);
+    let is_missing = |path: &Path| {
+        let is_free = || tracked.at(path).is_none() && !is_obstructed(&paths, path).unwrap_or(false);
+        fs::symlink_metadata(here(path)).is_err() && is_free()
+    };
     for path in matched(&worktree.copy, &untracked)?.into_values().flatten() {
         match copies.0.get(path) {
             None => found.is_due |= is_missing(path),
             Some(old) if !changed(task, &paths, path, old, &here(path))? => {}
-            Some(old) if is_untouched(old, &here(path))? => found.is_due = true,
+            Some(old) if is_untouched(&paths, path, old)? => found.is_due = true,
             Some(_) => found.kept.push(changed_in_session(path)),
         }
     }
@@ -230,40 +278,47 @@ fn changed_in_session(path: &Path) -> String {
     format!("`{}` was changed or removed in the session", path.display())
 }
 
-/// Replaces an untouched copy in one step; `None` if the copy is not untouched.
-///
-/// The two files are exchanged, and the old one is compared when no process can write it by its name any more. An edit
-/// at that moment is restored.
-fn replace(
-    worktree: &Worktree,
-    paths: &WorktreePaths,
-    from: &Path,
-    to: &Path,
-    old: &Copy,
-) -> Result<Option<Copy>, Error> {
-    let Some(content) = old.content_at(to).map_err(failed("read", to))? else { return Ok(None) };
-    let is_old = |path: &Path| copy_record::content(path).is_ok_and(|here| here.as_ref() == Some(&content));
-    if !is_old(to) {
-        return Ok(None);
+/// Result of replacing a copy.
+enum Replaced {
+    /// The new copy is in place.
+    Copy(Copy),
+    /// The session has changed the copy, which stays; with the reason, one line.
+    Kept(String),
+}
+
+/// Replaces an untouched copy in one step. An edit at that moment is kept.
+fn replace(worktree: &Worktree, paths: &WorktreePaths, path: &Path, old: &Copy) -> Result<Replaced, Error> {
+    let (from, to) = (paths.workspace.join(path), here(paths, path));
+    let changed = || Ok(Replaced::Kept(changed_in_session(path)));
+    let Some(content) = old.content_at(&to).map_err(failed("read", &to))? else { return changed() };
+    let is_old = |path: &Path| Ok(copy_record::content(path)?.as_ref() == Some(&content));
+    if is_obstructed(paths, path)? || !is_old(&to).unwrap_or(false) {
+        return changed();
     }
+    let below = within(paths).join(path);
+    let (above, name) = split(&below);
+    let Some(parent) = paths.open()?.directory(above)? else { return changed() };
     let own = Path::new(worktree.target_path.as_deref().unwrap_or_default()).join(DISCOVERY_DIRECTORY);
     let own = paths.open()?.create_directories(&own)?;
     let temporary = own.make_temporary_directory(OsStr::new("copy"))?;
     let beside = own.path().join(&temporary.name).join("copy");
-    let exchange = || renameat_with(CWD, &beside, CWD, to, RenameFlags::EXCHANGE).map_err(io::Error::from);
-    let replaced = copy(from, &beside).and_then(|made| {
-        let Some(mut made) = made else { return Ok(None) };
+    let replaced = copy(&from, &beside).and_then(|made| {
+        let Some(mut made) = made else { return changed() };
         // The exchange changes its state, and the session may write it at once.
         made.made = None;
         if made.content.is_none() {
             made.content = copy_record::content(&beside).map_err(failed("read", &beside))?;
         }
-        exchange().map_err(failed("replace", to))?;
-        if is_old(&beside) {
-            return Ok(Some(made));
-        }
-        exchange().map_err(failed("replace", to))?;
-        Ok(None)
+        let Some(scratch) = own.directory(Path::new(&temporary.name))? else { return changed() };
+        Ok(match parent.exchange(name, &scratch, OsStr::new("copy"), is_old)? {
+            Exchange::Done => Replaced::Copy(made),
+            Exchange::Changed { beside: None } => Replaced::Kept(changed_in_session(path)),
+            Exchange::Changed { beside: Some(other) } => Replaced::Kept(format!(
+                "{}; another version of it is `{}`",
+                changed_in_session(path),
+                path.with_file_name(other).display()
+            )),
+        })
     });
     own.remove_all(Path::new(&temporary.name))?;
     replaced

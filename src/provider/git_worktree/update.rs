@@ -12,21 +12,23 @@
 mod journal;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{RenameFlags, renameat_with, symlinkat};
+use rustix::fs::symlinkat;
 use rustix::io::Errno;
 
 pub(super) use self::journal::JOURNAL;
 use self::journal::{Effect, Journal};
 use super::copy_record::{self, Copies, Copy};
-use super::paths::{WorktreePaths, io as failed};
+use super::paths::{WorktreePaths, io as failed, split};
+use super::tracked::Tracked;
 use super::untracked::{Globs, copy, has_content_of, is_linked, matched, untracked, within};
 use super::{Worktree, overlay};
 use crate::host::failpoint::{crashpoint, failpoint};
+use crate::host::files::exchange::Exchange;
 use crate::host::files::{self, Root};
 use crate::provider::{DISCOVERY_DIRECTORY, Error, Task};
 
@@ -50,7 +52,7 @@ pub(super) fn update(task: &Task<'_>, from: &Worktree, to: &Worktree) -> Result<
     let scratch = Scratch::create(&paths, to)?;
     let done = update.carry_out(&scratch);
     scratch.remove()?;
-    left.extend(named(done?.iter().map(PathBuf::as_path), EXISTS));
+    left.extend(named(&done?, EXISTS));
     Ok(left)
 }
 
@@ -59,18 +61,21 @@ pub(super) fn left(task: &Task<'_>, from: &Worktree, to: &Worktree) -> Result<Ve
     Ok(Update::find(task, &WorktreePaths::new(task, to)?, from, to)?.left())
 }
 
-/// Undoes an update of a worktree that has `copy` and `link` of before again.
-pub(super) fn revert(task: &Task<'_>, worktree: &Worktree) -> Result<(), Error> {
+/// Undoes an update of a worktree that has `copy` and `link` of before again. Returns the files that it leaves because
+/// the session has written them, one line each.
+pub(super) fn revert(task: &Task<'_>, worktree: &Worktree) -> Result<Vec<String>, Error> {
     let paths = WorktreePaths::new(task, worktree)?;
-    let Some(journal) = Journal::read(&paths)? else { return Ok(()) };
+    let Some(journal) = Journal::read(&paths)? else { return Ok(Vec::new()) };
     if let Some(overlay::Fault::Unmounted(_)) = overlay::fault(task, worktree, &paths)? {
         overlay::repair(task, worktree, &paths)?;
     }
+    let mut kept = BTreeSet::new();
     if let Some(top) = paths.directory()? {
         let scratch = Scratch::create(&paths, worktree)?;
         let done = journal.0.iter().rev().try_for_each(|(effect, path)| {
             crashpoint!("revert.effect");
-            undo(&paths, &top, &scratch, effect, path)
+            kept.extend(undo(&paths, &top, &scratch, effect, path)?);
+            Ok::<(), Error>(())
         });
         scratch.remove()?;
         done?;
@@ -81,39 +86,45 @@ pub(super) fn revert(task: &Task<'_>, worktree: &Worktree) -> Result<(), Error> 
     }
     copies.replace(&paths)?;
     crashpoint!("revert.recorded");
-    Journal::remove(&paths)
+    Journal::remove(&paths)?;
+    Ok(named(&kept, WRITTEN))
 }
 
-/// Undoes one effect, if it has happened and the session has not changed its path since.
+/// Undoes one effect, if it has happened and the session has not changed its path since. Returns the files of the
+/// session at the path or beside it.
 fn undo(
     paths: &WorktreePaths,
     top: &Root,
     scratch: &Scratch,
     effect: &Effect,
     path: &Path,
-) -> Result<(), Error> {
+) -> Result<Vec<PathBuf>, Error> {
     let below = within(paths).join(path);
     let (above, name) = split(&below);
     // A directory that the session has replaced by a link or a file has nothing of the update.
     let parent = match top.directory(above) {
-        Err(files::Error::Link { .. }) | Ok(None) => return Ok(()),
+        Err(files::Error::Link { .. }) | Ok(None) => return Ok(Vec::new()),
         Err(files::Error::Io { source, .. }) if source.kind() == io::ErrorKind::NotADirectory => {
-            return Ok(());
+            return Ok(Vec::new());
         }
         parent => parent?,
     };
-    let Some(parent) = parent else { return Ok(()) };
+    let Some(parent) = parent else { return Ok(Vec::new()) };
     match effect {
-        Effect::Placed(content) => scratch.take_back(&parent, name, content),
+        Effect::Placed(content) => {
+            let kept = scratch.take_back(&parent, name, content)?;
+            return Ok(kept.into_iter().map(|kept| path.with_file_name(kept)).collect());
+        }
         Effect::Directory => match parent.remove_directory(Path::new(name)) {
-            Ok(_) | Err(files::Error::Link { .. } | files::Error::Irregular { .. }) => Ok(()),
-            Err(files::Error::Io { source, .. }) if source.kind() == io::ErrorKind::NotADirectory => Ok(()),
-            Err(error) => Err(error.into()),
+            Ok(_) | Err(files::Error::Link { .. } | files::Error::Irregular { .. }) => {}
+            Err(files::Error::Io { source, .. }) if source.kind() == io::ErrorKind::NotADirectory => {}
+            Err(error) => return Err(error.into()),
         },
         Effect::Unlinked => unless_there(symlinkat(paths.workspace.join(path), &parent, name))
             .map(drop)
-            .map_err(failed("link", &paths.worktree.join(&below))),
+            .map_err(failed("link", &paths.worktree.join(&below)))?,
     }
+    Ok(Vec::new())
 }
 
 /// Effects of an update that are found before the first one. Paths are relative to the workspace.
@@ -123,10 +134,12 @@ struct Update<'s> {
     unlinked: BTreeSet<PathBuf>,
     /// Copies and links to put in place.
     placed: BTreeMap<PathBuf, Placed>,
-    /// Paths at which the session has another file.
-    occupied: Vec<PathBuf>,
+    /// Paths that the session's index has.
+    tracked: Tracked,
+    /// Paths at which the session has another file, or has deleted a tracked one.
+    occupied: BTreeSet<PathBuf>,
     /// Copies of globs that the manifest no longer has.
-    staying: Vec<PathBuf>,
+    staying: BTreeSet<PathBuf>,
 }
 
 /// Form in which a file of the workspace is put in place.
@@ -147,8 +160,9 @@ impl<'s> Update<'s> {
             paths,
             unlinked: BTreeSet::new(),
             placed: BTreeMap::new(),
-            occupied: Vec::new(),
-            staying: Vec::new(),
+            tracked: Tracked::default(),
+            occupied: BTreeSet::new(),
+            staying: BTreeSet::new(),
         };
         let copy = without(&to.copy, &from.copy);
         let link = without(&to.link, &from.link);
@@ -159,6 +173,8 @@ impl<'s> Update<'s> {
             let link = link.iter().chain(&unlinked).cloned().collect();
             untracked(task, &Worktree { copy: copy.clone(), link, ..to.clone() }, paths)?
         };
+        let literal = unlinked.iter().map(Path::new);
+        update.tracked = Tracked::read(task, paths, listed.iter().map(PathBuf::as_path).chain(literal))?;
         update.find_unlinked(to, &unlinked, &listed);
         update.find_copies(&copy, &listed)?;
         update.find_links(&link, &listed)?;
@@ -175,8 +191,13 @@ impl<'s> Update<'s> {
 
     /// Returns the files that the update leaves as they are, one line each.
     fn left(&self) -> Vec<String> {
-        let mut left = named(self.occupied.iter().map(PathBuf::as_path), EXISTS);
-        left.extend(named(self.staying.iter().map(PathBuf::as_path), STAYS));
+        let is_missing = |path: &PathBuf| {
+            self.tracked.at(path).is_some() && fs::symlink_metadata(self.here(path)).is_err()
+        };
+        let (missing, existing): (BTreeSet<_>, _) = self.occupied.iter().cloned().partition(is_missing);
+        let mut left = named(&existing, EXISTS);
+        left.extend(named(&missing, TRACKED));
+        left.extend(named(&self.staying, STAYS));
         left
     }
 
@@ -190,9 +211,13 @@ impl<'s> Update<'s> {
             for path in candidates.map(Path::to_owned).chain([literal]) {
                 let (below, there) = (within(self.paths).join(&path), self.paths.workspace.join(&path));
                 let is_link = self.is_link_to(&path, &there);
-                if is_link && !is_linked(to, self.paths, &below, &there) {
-                    self.unlinked.insert(path);
+                if !is_link || is_linked(to, self.paths, &below, &there) {
+                    continue;
                 }
+                // A link that the session has committed is its own.
+                let links =
+                    if self.tracked.at(&path).is_some() { &mut self.occupied } else { &mut self.unlinked };
+                links.insert(path);
             }
         }
     }
@@ -204,7 +229,7 @@ impl<'s> Update<'s> {
                 Some(occupant) => {
                     let is_same = || has_content_of(&self.here(path), &self.paths.workspace.join(path));
                     if occupant != path || !is_same() {
-                        self.occupied.push(path.to_owned());
+                        self.occupied.insert(path.to_owned());
                     }
                 }
             }
@@ -226,7 +251,7 @@ impl<'s> Update<'s> {
                 match self.occupant(path) {
                     None => drop(self.placed.insert(path.to_owned(), Placed::Link)),
                     Some(_) if self.is_link_to(path, &self.paths.workspace.join(path)) => {}
-                    Some(_) => self.occupied.push(path.to_owned()),
+                    Some(_) => drop(self.occupied.insert(path.to_owned())),
                 }
             }
         }
@@ -246,6 +271,9 @@ impl<'s> Update<'s> {
 
     /// Returns the first path on the way to a path that is in the way of a new file; `None` if nothing is.
     fn occupant<'p>(&self, path: &'p Path) -> Option<&'p Path> {
+        if let Some(tracked) = self.tracked.at(path) {
+            return Some(tracked);
+        }
         let mut way: Vec<&Path> = path.ancestors().filter(|part| !part.as_os_str().is_empty()).collect();
         way.reverse();
         for part in way {
@@ -264,23 +292,24 @@ impl<'s> Update<'s> {
         None
     }
 
-    /// Carries out the update. Returns the paths at which another process has created a file since.
-    fn carry_out(&self, scratch: &Scratch) -> Result<Vec<PathBuf>, Error> {
+    /// Carries out the update. Returns the paths at which the session has created or changed a file since.
+    fn carry_out(&self, scratch: &Scratch) -> Result<BTreeSet<PathBuf>, Error> {
         let copied = self.copy_aside(scratch)?;
         self.journal(&copied).write(self.paths)?;
         crashpoint!("update.journaled");
         let top = self.paths.open()?;
+        let (mut record, mut occupied) = (Copies::read(self.paths), BTreeSet::new());
         for path in &self.unlinked {
             let below = within(self.paths).join(path);
             let (above, name) = split(&below);
             // The session may have replaced the link by a file of its own since.
             if let Some(parent) = top.directory(above)? {
                 let link = copy_record::content_of_link(&self.paths.workspace.join(path));
-                scratch.take_back(&parent, name, &link)?;
+                let kept = scratch.take_back(&parent, name, &link)?;
+                occupied.extend(kept.into_iter().map(|kept| path.with_file_name(kept)));
             }
             crashpoint!("update.unlinked");
         }
-        let (mut record, mut occupied) = (Copies::read(self.paths), Vec::new());
         for (path, placed) in &self.placed {
             let copied = copied.get(path.as_path());
             if *placed == Placed::Copy && copied.is_none() {
@@ -289,15 +318,15 @@ impl<'s> Update<'s> {
             let below = within(self.paths).join(path);
             let (above, name) = split(&below);
             let parent = top.create_directories(above)?;
-            let done = failpoint!("update.place").and_then(|()| match copied {
-                Some((_, aside)) => {
-                    renameat_with(&scratch.directory, aside, &parent, name, RenameFlags::NOREPLACE)
-                }
-                None => symlinkat(self.paths.workspace.join(path), &parent, name),
-            });
+            failpoint!("update.place").map_err(|error| failed("create", &self.here(path))(error.into()))?;
+            let is_placed = match copied {
+                Some((_, aside)) => parent.place(name, &scratch.directory, OsStr::new(aside))?,
+                None => unless_there(symlinkat(self.paths.workspace.join(path), &parent, name))
+                    .map_err(failed("create", &self.here(path)))?,
+            };
             crashpoint!("update.placed");
-            if !unless_there(done).map_err(failed("create", &self.here(path)))? {
-                occupied.push(path.clone());
+            if !is_placed {
+                occupied.insert(path.clone());
             } else if let Some((copy, _)) = copied {
                 record.0.insert(path.clone(), copy.clone());
             }
@@ -369,34 +398,20 @@ impl Scratch {
         Ok(Self { own, temporary, directory })
     }
 
-    /// Removes the file at a name of `parent`, if it has this content. It is compared when no process can write it by
-    /// its name any more.
-    fn take_back(&self, parent: &Root, name: &OsStr, content: &str) -> Result<(), Error> {
-        let here = parent.path().join(name);
-        let is_placed =
-            |path: &Path| copy_record::content(path).is_ok_and(|found| found.as_deref() == Some(content));
-        if !is_placed(&here) {
-            return Ok(());
+    /// Removes the file at a name of `parent`, if it has this content. Returns the names of the session's files at the
+    /// name or beside it.
+    fn take_back(&self, parent: &Root, name: &OsStr, content: &str) -> Result<Vec<OsString>, Error> {
+        let is_placed = |path: &Path| Ok(copy_record::content(path)?.as_deref() == Some(content));
+        let kept = || parent.file_type(name).map(|_| name.to_owned());
+        if !is_placed(&parent.path().join(name)).unwrap_or(false) {
+            return Ok(kept().into_iter().collect());
         }
         let aside = OsStr::new("back");
-        let rename = |from: &Root, old: &OsStr, to: &Root, new: &OsStr| {
-            renameat_with(from, old, to, new, RenameFlags::NOREPLACE).map_err(io::Error::from)
-        };
-        rename(parent, name, &self.directory, aside).map_err(failed("remove", &here))?;
-        if is_placed(&self.directory.path().join(aside)) {
-            self.directory.remove_file(Path::new(aside))?;
-            return Ok(());
-        }
-        // The session may have created another file at the path since: then both stay.
-        let (mut kept, mut number) = (name.to_owned(), 0);
-        loop {
-            match renameat_with(&self.directory, aside, parent, &kept, RenameFlags::NOREPLACE) {
-                Err(Errno::EXIST) => {
-                    number += 1;
-                    name.clone_into(&mut kept);
-                    kept.push(format!(".seedbed-{number}"));
-                }
-                done => return done.map_err(io::Error::from).map_err(failed("restore", &here)),
+        match parent.take(name, &self.directory, aside, is_placed)? {
+            Exchange::Changed { beside } => Ok(kept().into_iter().chain(beside).collect()),
+            Exchange::Done => {
+                self.directory.remove_file(Path::new(aside))?;
+                Ok(Vec::new())
             }
         }
     }
@@ -417,11 +432,6 @@ fn that_match(globs: &[String], others: &[String], listed: &[PathBuf]) -> Vec<St
     globs.iter().filter(|glob| others.contains(glob) && has_match(glob)).cloned().collect()
 }
 
-/// Returns the directory and the name of a path.
-fn split(path: &Path) -> (&Path, &OsStr) {
-    (path.parent().unwrap_or(Path::new("")), path.file_name().unwrap_or_default())
-}
-
 /// Returns whether something was created; `false` if something exists at its path.
 fn unless_there(done: rustix::io::Result<()>) -> io::Result<bool> {
     match done {
@@ -437,16 +447,24 @@ type Words = (&'static str, &'static str);
 const EXISTS: Words =
     ("exists in the session and stays as it is", "exist in the session and stay as they are");
 
+const TRACKED: Words = (
+    "is tracked in the session, which does not have it now, and is not created",
+    "are tracked in the session, which does not have them now, and are not created",
+);
+
 const STAYS: Words = (
     "stays in the session; remove it there if it is not needed",
     "stay in the session; remove them there if they are not needed",
 );
 
+const WRITTEN: Words =
+    ("was written in the session and stays as it is", "were written in the session and stay as they are");
+
 /// Returns one line for each of the paths, and the number of those that are too many to name.
-fn named<'p>(paths: impl ExactSizeIterator<Item = &'p Path>, words: Words) -> Vec<String> {
+fn named(paths: &BTreeSet<PathBuf>, words: Words) -> Vec<String> {
     let more = paths.len().saturating_sub(NAMED);
-    let line = |path: &Path| format!("`{}` {}", path.display(), words.0);
-    let mut lines: Vec<String> = paths.take(NAMED).map(line).collect();
+    let line = |path: &PathBuf| format!("`{}` {}", path.display(), words.0);
+    let mut lines: Vec<String> = paths.iter().take(NAMED).map(line).collect();
     match more {
         0 => {}
         1 => lines.push(format!("1 more file {}", words.0)),

@@ -105,6 +105,90 @@ fn files_of_the_session_are_named_and_stay_when_copies_are_added() {
 }
 
 #[test]
+fn tracked_files_that_a_session_lacks_are_not_brought() {
+    let sandbox = sandbox();
+    manifest(&sandbox, ", copy = [\"conf\"]", "");
+    sandbox.ok(&["apply"]);
+    let directory = sandbox.directory("a");
+    let git = |args: &[&str]| drop(sandbox.git_in(&directory, args));
+    fs::create_dir(directory.join("cache")).unwrap();
+    for name in [".env", "cache/large.bin", "conf/more"] {
+        fs::write(directory.join(name), "mine\n").unwrap();
+        git(&["add", "--force", name]);
+    }
+    git(&["commit", "-qm", "mine"]);
+    for name in [".env", "cache/large.bin", "conf/more"] {
+        fs::remove_file(directory.join(name)).unwrap();
+    }
+    fs::remove_dir(directory.join("cache")).unwrap();
+    let status = sandbox.git_in(&directory, &["status", "--short"]);
+    manifest(&sandbox, ", copy = [\"conf\", \".env\"], link = [\"cache\"]", "");
+    let lacks = |name: &str| format!("a: `{name}` is tracked in the session, which does not have it now");
+    let (env, cache) = (lacks(".env"), lacks("cache/large.bin"));
+    let plan = sandbox.ok(&["plan"]).stdout;
+    assert!(plan.contains(&env) && plan.contains(&cache), "{plan}");
+    sandbox.ok(&["apply"]).says(&[&env, &cache, "1 updated"]);
+    // Nor does a refresh bring them.
+    sandbox.write("conf/more", "B=1\n");
+    sandbox.ok(&["apply", "--refresh"]).says(&["nothing to do"]);
+    sandbox.write("conf/local", "B=22\n");
+    sandbox.ok(&["apply", "--refresh"]).says(&["1 updated"]);
+    assert_eq!(sandbox.git_in(&directory, &["status", "--short"]), status);
+    // A committed link is the session's, also after its glob has left the manifest.
+    sandbox.ok(&["destroy", "--discard"]);
+    manifest(&sandbox, ", link = [\"cache\"]", "");
+    sandbox.ok(&["apply"]);
+    git(&["add", "--force", "cache"]);
+    git(&["commit", "-qm", "link"]);
+    manifest(&sandbox, "", "");
+    sandbox.ok(&["apply"]).says(&["a: `cache` exists in the session and stays as it is"]);
+    assert_eq!(sandbox.git_in(&directory, &["status", "--short"]), "");
+}
+
+#[test]
+fn tracked_files_outside_of_the_sparse_path_are_not_brought() {
+    let sandbox = sandbox();
+    sandbox.write("app/main", "main\n");
+    sandbox.git(&["add", "--force", "app", "conf/local"]);
+    sandbox.git(&["commit", "-qm", "more"]);
+    sandbox.git(&["branch", "old"]);
+    sandbox.git(&["rm", "-q", "--cached", "conf/local"]);
+    sandbox.git(&["commit", "-qm", "less"]);
+    let options = ", target-path = \"app\", base-ref = \"old\"";
+    let brings = format!("{options}, copy = [\"conf\"], link = [\"cache\"]");
+    for first in [options, &brings] {
+        manifest(&sandbox, first, "");
+        sandbox.ok(&["apply"]);
+        manifest(&sandbox, &brings, "");
+        sandbox.ok(&["apply", "--refresh"]);
+        let top = sandbox.directory("a").parent().unwrap().to_owned();
+        assert_eq!(
+            [top.join("cache").is_symlink(), top.join("conf").exists()],
+            [true, false],
+            "{first}: {top:?}"
+        );
+        sandbox.ok(&["destroy"]);
+    }
+}
+
+#[test]
+fn link_in_the_place_of_a_directory_stops_no_refresh() {
+    let sandbox = sandbox();
+    manifest(&sandbox, ", copy = [\"conf\"], link = [\"cache\"]", "");
+    sandbox.ok(&["apply"]);
+    let directory = sandbox.directory("a");
+    fs::rename(directory.join("conf"), sandbox.top.join("outside")).unwrap();
+    symlink(sandbox.top.join("outside"), directory.join("conf")).unwrap();
+    sandbox.write("conf/local", "B=22\n");
+    sandbox.write("conf/new", "N=1\n");
+    let note = "a: not refreshed: `conf/local` was changed or removed in the session";
+    sandbox.ok(&["apply", "--refresh"]).says(&[note]);
+    assert_eq!(text(&sandbox.top.join("outside/local")), "B=1\n");
+    assert!(!sandbox.top.join("outside/new").exists());
+    sandbox.ok(&["apply", "--refresh"]).says(&[note, "nothing to do"]);
+}
+
+#[test]
 fn removed_copies_stay_and_removed_links_go() {
     let sandbox = sandbox();
     manifest(&sandbox, ", copy = [\".env*\", \"conf\"], link = [\"cache\"]", "");
@@ -196,6 +280,12 @@ fn recovery_leaves_a_file_in_the_place_of_a_brought_directory() {
     sandbox.ok(&["status"]).says(&["1 session (a)"]);
     sandbox.ok(&["recover"]);
     assert_eq!(text(&directory.join("conf")), "mine\n");
+    fs::remove_file(directory.join("conf")).unwrap();
+    // A file that the session has written since is named.
+    crash(&sandbox, &["apply"], "update.recorded#1");
+    fs::write(directory.join("conf/local"), "mine\n").unwrap();
+    sandbox.ok(&["recover"]).says(&["a: `conf/local` was written in the session and stays as it is"]);
+    assert_eq!(text(&directory.join("conf/local")), "mine\n");
     assert_still_at_work(&directory);
 }
 

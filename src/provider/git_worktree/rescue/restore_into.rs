@@ -12,15 +12,13 @@ use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::io::ErrorKind;
 use std::os::unix::ffi::OsStrExt as _;
-use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
-
-use rustix::fs::{CWD, RenameFlags, renameat_with};
 
 use super::saved::SavedWork;
 use super::verify::is_same;
 use super::{Scratch, capture, name};
 use crate::host::files::Root;
+use crate::host::files::exchange::Exchange;
 use crate::host::git::Git;
 use crate::host::text::shell_quoted;
 use crate::provider::git_worktree::paths::{WorktreePaths, io};
@@ -406,40 +404,30 @@ impl Restore<'_> {
     }
 
     fn write_files(&self, steps: &Steps<'_>) -> Result<(), Error> {
+        let rescued = Root::open(&self.scratch.join("new"))?;
         for path in &steps.files {
-            let (here, new) = (self.root.path().join(path), self.scratch.join("new").join(path));
-            let parent = path.parent().filter(|parent| *parent != Path::new(""));
-            let (exists, is_written) = (self.exists(path), fs::symlink_metadata(&new).is_ok());
-            if let Some(parent) = parent.filter(|_| is_written) {
-                self.root.create_directories(parent)?;
-            }
-            let (from, to, how) = match (exists, is_written) {
-                (false, false) => continue,
-                (false, true) => (&new, &here, RenameFlags::NOREPLACE),
-                (true, true) => (&new, &here, RenameFlags::EXCHANGE),
-                (true, false) => (&here, &new, RenameFlags::NOREPLACE),
+            let (above, name) =
+                (path.parent().unwrap_or(Path::new("")), path.file_name().unwrap_or_default());
+            let new = rescued.create_directories(above)?;
+            let (exists, is_written) = (self.exists(path), new.file_type(name).is_some());
+            let parent = match is_written {
+                true => Some(self.root.create_directories(above)?),
+                false => self.root.directory(above)?,
             };
-            if let Some(above) = new.parent().filter(|_| !is_written) {
-                fs::create_dir_all(above).map_err(io("create", above))?;
-            }
-            let rescued = identity(&new);
-            rename(from, to, how)?;
+            let Some(parent) = parent.filter(|_| exists || is_written) else { continue };
             let old = self.scratch.join("old").join(path);
-            if exists && !is_same(&new, &old).map_err(io("compare", &new))? {
-                // Another program has written the file since it was checked, and maybe once more since.
-                if !is_written
-                    || renameat_with(CWD, &new, CWD, &here, how).is_err()
-                    || identity(&new) != rescued
-                {
-                    put_back(&new, &here)?;
-                }
-                return Err(Error::Refused(format!(
-                    "{} changes while the rescue is restored; end the program that writes it, and repeat the command",
-                    here.display()
-                )));
+            let is_old = |replaced: &Path| is_same(replaced, &old);
+            let done = match (exists, is_written) {
+                (true, true) => parent.exchange(name, &new, name, is_old)?,
+                (true, false) => parent.take(name, &new, name, is_old)?,
+                (false, _) if parent.place(name, &new, name)? => Exchange::Done,
+                (false, _) => Exchange::Changed { beside: None },
+            };
+            if let Exchange::Changed { beside } = done {
+                return Err(changes(&self.root.path().join(path), beside));
             }
             if !is_written {
-                self.remove_empty(parent)?;
+                self.remove_empty(Some(above))?;
             }
             crate::host::failpoint::crashpoint!("restore.file");
         }
@@ -461,31 +449,15 @@ impl Restore<'_> {
     }
 }
 
-fn rename(from: &Path, to: &Path, how: RenameFlags) -> Result<(), Error> {
-    renameat_with(CWD, from, CWD, to, how).map_err(|error| io("rename", from)(error.into()))
-}
-
-/// Returns what a write or a replacement of a file changes: inode, size, and time of change of its content.
-fn identity(path: &Path) -> Option<(u64, u64, i64, i64)> {
-    let found = fs::symlink_metadata(path).ok()?;
-    Some((found.ino(), found.len(), found.mtime(), found.mtime_nsec()))
-}
-
-/// Puts a file back; beside its path if another program has created a file there since.
-fn put_back(from: &Path, to: &Path) -> Result<(), Error> {
-    let mut number = 0;
-    let mut kept = to.to_owned();
-    loop {
-        match renameat_with(CWD, from, CWD, &kept, RenameFlags::NOREPLACE) {
-            Err(rustix::io::Errno::EXIST) => {
-                number += 1;
-                let mut name = to.file_name().unwrap_or_default().to_owned();
-                name.push(format!(".seedbed-{number}"));
-                kept = to.with_file_name(name);
-            }
-            done => return done.map_err(|error| io("restore", to)(error.into())),
-        }
-    }
+/// Returns the refusal because of a file that another program writes, with the path of a second version of it.
+fn changes(path: &Path, beside: Option<OsString>) -> Error {
+    let beside =
+        beside.map(|name| format!(" (another version of it is {})", path.with_file_name(name).display()));
+    Error::Refused(format!(
+        "{}{} changes while the rescue is restored; end the program that writes it, and repeat the command",
+        path.display(),
+        beside.unwrap_or_default()
+    ))
 }
 
 /// Returns the fields of a Git command's output with NUL after each.

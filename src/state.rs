@@ -240,11 +240,6 @@ impl<'h> Swarm<'h> {
         recorded::find(self.host, self.collection, &self.key)
     }
 
-    /// Returns whether a run of the swarm is in progress. Works as [`RecordedSwarm::is_running`].
-    pub fn is_locked(&self) -> bool {
-        recorded::is_locked(&self.host.state.join(self.collection).join(format!("{}.lock", self.key)))
-    }
-
     fn directory(&self) -> PathBuf {
         self.host.state.join(self.collection).join(&self.key)
     }

@@ -316,7 +316,7 @@ fn refuses(occupant: &Occupant, stops: bool) -> bool {
 /// Prints the effects of the same command without `--dry-run`; both decide with the same code on the same inspection.
 fn dry_run(global: &Global, project: &Project, arguments: &Arguments) -> Result<ExitCode, Failure> {
     let swarm = project.swarm()?;
-    settled(&swarm, || swarm.is_locked())?;
+    settled(&swarm)?;
     let Some(record) = swarm.applied()? else {
         if global.json {
             output::print_line(DryRun::default());

@@ -35,11 +35,11 @@ pub(super) fn run(global: &Global) -> Result<ExitCode, Failure> {
     let head = ["SWARM", "WORKSPACE", "SESSIONS", "PORTS", "SINCE", "STATE"].map(str::to_owned);
     let rows = swarms.iter().flat_map(|(found, children)| {
         let children = children.iter().map(|child| {
-            let mut row = row(child, &host, &registry);
+            let mut row = row(child, &registry);
             row[0] = format!("└ {}", child.name());
             row
         });
-        std::iter::once(row(found, &host, &registry)).chain(children)
+        std::iter::once(row(found, &registry)).chain(children)
     });
     let rows: Vec<_> = std::iter::once(head).chain(rows).collect();
     output::print(&output::table(&rows));
@@ -108,7 +108,7 @@ fn listed_child(found: &RecordedSwarm, host: &Host, registry: &Registry) -> List
     }
 }
 
-fn row(found: &RecordedSwarm, host: &Host, registry: &Registry) -> [String; 6] {
+fn row(found: &RecordedSwarm, registry: &Registry) -> [String; 6] {
     let sessions = found.record().map(|record| record.plan.sessions().len());
     let or_dash = |text: Option<String>| text.unwrap_or_else(|| "-".to_owned());
     [
@@ -117,12 +117,12 @@ fn row(found: &RecordedSwarm, host: &Host, registry: &Registry) -> [String; 6] {
         or_dash(sessions.map(|sessions| sessions.to_string())),
         or_dash(found.record().and_then(|record| shown_ports(registry, record))),
         or_dash(found.since.clone()),
-        states(found, host).join("; "),
+        states(found).join("; "),
     ]
 }
 
 /// Returns the states of a swarm, in the order of its life.
-fn states(found: &RecordedSwarm, host: &Host) -> Vec<String> {
+fn states(found: &RecordedSwarm) -> Vec<String> {
     let mut states = Vec::new();
     if found.applied.is_some() {
         states.push("applied".to_owned());
@@ -132,7 +132,7 @@ fn states(found: &RecordedSwarm, host: &Host) -> Vec<String> {
         1 => states.push("broken: the setup of 1 session failed or was not run".to_owned()),
         sessions => states.push(format!("broken: the setup of {sessions} sessions failed or was not run")),
     }
-    states.extend(unfinished_runs::described(found, host));
+    states.extend(unfinished_runs::described(found));
     if !found.unreadable.is_empty() {
         states.push("has a record that cannot be read".to_owned());
     }
@@ -176,7 +176,7 @@ fn recorded(found: &RecordedSwarm, host: &Host, registry: &Registry) -> Recorded
         plan: found.applied.as_ref().map(|record| record.plan.digest().to_owned()),
         interrupted: found.is_unfinished(),
         running: found.is_running(host),
-        unfinished: unfinished_runs::described(found, host),
+        unfinished: unfinished_runs::described(found),
         holder: found.holder.clone(),
         unreadable: found.unreadable.iter().map(ToString::to_string).collect(),
         ports: ports.iter().map(|block| Ports { start_port: block.start(), end_port: block.end() }).collect(),

@@ -21,7 +21,8 @@ pub(super) fn record(swarm: &Swarm<'_>, name: &str) -> Result<Record, Failure> {
         return Ok(record);
     }
     relocation::refuse_strays(swarm, &project::registry())?;
-    let unfinished = unfinished_runs::explained(swarm)?;
+    let found = swarm.found()?;
+    let unfinished = found.map(|found| unfinished_runs::explained(&found, swarm)).transpose()?.unwrap_or_default();
     Err(Failure::new(
         error::SWARM_NOT_APPLIED,
         if unfinished.is_empty() {

@@ -47,7 +47,7 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode, Fa
     let project = Project::find(global)?;
     let manifest = project.manifest()?;
     let swarm = project.swarm()?;
-    settled(&swarm, || swarm.is_locked())?;
+    settled(&swarm)?;
     let (plan, input, kept) = make(&project, &swarm, &manifest, &arguments.again)?;
     let behind = behind(&swarm, &plan, &input);
     let plan = plan.with_behind(behind);
@@ -297,65 +297,37 @@ pub(super) fn rebase_target(base_ref: &str, base: &str) -> String {
 }
 
 /// Checks that no run is in progress or interrupted: a plan would conflict with a partly applied swarm.
-///
-/// `is_running` returns whether another process owns the lock of the swarm. It is called only for a swarm that is
-/// unfinished or temporary, because looking at a lock takes it for a moment.
-pub(super) fn settled(swarm: &Swarm<'_>, is_running: impl FnMut() -> bool) -> Result<(), Failure> {
-    let read = || -> Result<_, Failure> {
-        let is_temporary = swarm.applied()?.is_some_and(|record| record.temporary);
-        let is_unfinished = swarm.is_unfinished()?;
-        if !is_unfinished && !is_temporary {
-            return Ok(None);
-        }
-        let holder = swarm.found()?.and_then(|found| found.holder);
-        Ok(Some((is_unfinished, holder)))
-    };
+pub(super) fn settled(swarm: &Swarm<'_>) -> Result<(), Failure> {
+    if !is_unsettled(swarm)? {
+        return Ok(());
+    }
+    let Some(found) = swarm.found()? else { return Ok(()) };
+    if found.is_interrupted() {
+        return Err(interrupted(swarm));
+    }
+    if found.run.is_none() {
+        return Ok(());
+    }
+    let by = found.holder.map(|holder| format!(" {holder}")).unwrap_or_default();
+    let text = format!("a run of swarm `{}` is in progress{by}\nhelp: wait for it to end", swarm.name());
+    Err(Failure::new(error::RUN_IN_PROGRESS, text))
+}
+
+/// Checks under the lock of the swarm that no run was interrupted.
+pub(super) fn settled_under_lock(swarm: &Swarm<'_>) -> Result<(), Failure> {
+    if is_unsettled(swarm)? { Err(interrupted(swarm)) } else { Ok(()) }
+}
+
+/// Returns whether a run is in progress or was interrupted, also a `run` while its command runs.
+fn is_unsettled(swarm: &Swarm<'_>) -> Result<bool, Failure> {
+    Ok(swarm.is_unfinished()? || swarm.applied()?.is_some_and(|record| record.temporary))
+}
+
+fn interrupted(swarm: &Swarm<'_>) -> Failure {
     let name = swarm.name();
-    match run_state(read, is_running)? {
-        RunState::Settled | RunState::InProgress((false, _)) => Ok(()),
-        RunState::InProgress((true, holder)) => {
-            let by = holder.map(|holder| format!(" {holder}")).unwrap_or_default();
-            let text = format!("a run of swarm `{name}` is in progress{by}\nhelp: wait for it to end");
-            Err(Failure::new(error::RUN_IN_PROGRESS, text))
-        }
-        RunState::Interrupted => {
-            let help = "help: run `seedbed recover`, which finishes it or rolls it back";
-            let text = format!("a run of swarm `{name}` was interrupted\n{help}");
-            Err(Failure::new(error::RUN_INTERRUPTED, text))
-        }
-    }
-}
-
-/// State of the last run of a swarm.
-#[derive(Debug, PartialEq, Eq)]
-enum RunState<T> {
-    /// The run has ended, or there was none.
-    Settled,
-    /// Another process owns the lock; with what was read of the run.
-    InProgress(T),
-    /// The lock is free, and the run has not ended.
-    Interrupted,
-}
-
-/// Returns the state of the last run. `read` reads what an unfinished run has left; `None` if nothing is left.
-///
-/// A run may end, and another begin, between a reading and the look at the lock. So a run was interrupted only if it was
-/// read before and after the lock was found free.
-fn run_state<T: PartialEq>(
-    mut read: impl FnMut() -> Result<Option<T>, Failure>,
-    mut is_running: impl FnMut() -> bool,
-) -> Result<RunState<T>, Failure> {
-    let Some(mut found) = read()? else { return Ok(RunState::Settled) };
-    loop {
-        if is_running() {
-            return Ok(RunState::InProgress(found));
-        }
-        match read()? {
-            None => return Ok(RunState::Settled),
-            Some(now) if now == found => return Ok(RunState::Interrupted),
-            Some(now) => found = now,
-        }
-    }
+    let help = "help: run `seedbed recover`, which finishes it or rolls it back";
+    let text = format!("a run of swarm `{name}` was interrupted\n{help}");
+    Failure::new(error::RUN_INTERRUPTED, text)
 }
 
 /// Returns facts about this host and repository, each once.
@@ -379,38 +351,4 @@ pub(super) fn notices(registry: &Registry, plan: &Plan, input: &PlanningInput) -
         notices
     };
     plan.sessions().par_iter().zip(plan.changes()).map(of_session).reduce(Vec::new, each_once)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use seedbed::host::Host;
-
-    /// Returns the state for these readings and these looks at the lock, in their order.
-    fn state(readings: &[Option<&'static str>], locked: &[bool]) -> RunState<&'static str> {
-        let (mut readings, mut locked) = (readings.iter(), locked.iter());
-        let state = run_state(|| Ok(*readings.next().unwrap()), || *locked.next().unwrap()).unwrap();
-        assert!(readings.next().is_none() && locked.next().is_none(), "{state:?}");
-        state
-    }
-
-    #[test]
-    fn run_that_begins_after_the_look_at_the_lock_is_not_interrupted() {
-        assert_eq!(state(&[None], &[]), RunState::Settled);
-        assert_eq!(state(&[Some("a")], &[true]), RunState::InProgress("a"));
-        assert_eq!(state(&[Some("a"), Some("a")], &[false]), RunState::Interrupted);
-        assert_eq!(state(&[Some("a"), None], &[false]), RunState::Settled);
-        // Run a ends, the lock is free, and run b begins.
-        assert_eq!(state(&[Some("a"), Some("b")], &[false, true]), RunState::InProgress("b"));
-        assert_eq!(state(&[Some("a"), Some("b"), None], &[false, false]), RunState::Settled);
-        assert_eq!(state(&[Some("a"), Some("b"), Some("b")], &[false, false]), RunState::Interrupted);
-    }
-
-    #[test]
-    fn the_lock_of_a_settled_swarm_is_not_looked_at() {
-        let directory = tempfile::tempdir().unwrap();
-        let host = Host::new(std::iter::empty().collect(), directory.path().join("state"));
-        let swarm = Swarm::new(&host, directory.path(), "demo").unwrap();
-        settled(&swarm, || panic!("looked at the lock")).unwrap();
-    }
 }

@@ -19,7 +19,7 @@ use seedbed::report::SCHEMA_VERSION;
 use seedbed::report::status::{
     ActiveRun, Commits, PortStatus, Repairs, SessionStatus, SwarmStatus, Work, WorktreeStatus,
 };
-use seedbed::state::{Record, Swarm};
+use seedbed::state::{Record, RecordedSwarm, Swarm};
 
 use super::exit::{Failure, Status};
 use super::lock::with_lock;
@@ -44,7 +44,8 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode, Fa
     let family = Family::find(project.swarm()?, project.name())?;
     let Family { swarm, record, children } = &family;
     let found = swarm.found()?;
-    let unfinished = unfinished_runs::explained(swarm)?;
+    let unfinished =
+        found.as_ref().map(|found| unfinished_runs::explained(found, swarm)).transpose()?.unwrap_or_default();
     let repair = if arguments.repair { Some(repair(global, &project)?) } else { None };
     let whole = |repair: &Repair| repair.left.is_empty() && repair.failures.is_empty();
     let served = served(swarm)?;
@@ -89,8 +90,7 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode, Fa
     });
     let sessions: Vec<_> = sessions.collect();
     global.unless_interrupted()?;
-    let is_interrupted = found.as_ref().is_some_and(|found| !found.is_running(swarm.host()));
-    let is_interrupted = is_interrupted && !unfinished.is_empty();
+    let is_interrupted = found.as_ref().is_some_and(RecordedSwarm::is_interrupted);
     let has_drift = is_interrupted || sessions.iter().any(|session| !session.drift.is_empty());
     let status = match &repair {
         Some(repair) if !whole(repair) => Status::Failed,
@@ -128,7 +128,7 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode, Fa
 /// Repairs under the swarm's lock, and reports the repairs.
 fn repair(global: &Global, project: &Project) -> Result<Repair, Failure> {
     let repair = with_lock(global, project, "status --repair", |context| {
-        super::plan::settled(context.swarm, || false)?;
+        super::plan::settled_under_lock(context.swarm)?;
         let record = lookup::record(context.swarm, project.name())?;
         Ok(apply::repair(context, &record))
     })?;

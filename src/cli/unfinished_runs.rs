@@ -1,7 +1,6 @@
 //! Runs that are in progress or were interrupted, as `status` and `list` describe them.
 
 use seedbed::apply;
-use seedbed::host::Host;
 use seedbed::name::SessionPath;
 use seedbed::plan::{Action, Change};
 use seedbed::state::{self, Record, RecordedSwarm, Swarm, Unfinished};
@@ -12,8 +11,7 @@ const NAMED: usize = 3;
 /// Returns one line for each unfinished part of a run: its kind, the command, the start, and the effect of `recover`.
 ///
 /// Empty if no run is in progress or was interrupted.
-pub(super) fn described(found: &RecordedSwarm, host: &Host) -> Vec<String> {
-    let is_running = found.is_running(host);
+pub(super) fn described(found: &RecordedSwarm) -> Vec<String> {
     let by = found.holder.as_ref().map(|holder| format!(" {holder}")).unwrap_or_default();
     let line = |unfinished: &Unfinished<'_>| {
         let (what, remedy) = match unfinished {
@@ -26,13 +24,12 @@ pub(super) fn described(found: &RecordedSwarm, host: &Host) -> Vec<String> {
             ),
             _ => ("a run", "finishes it or rolls it back".to_owned()),
         };
-        if is_running {
-            let phase = found.phase.as_ref().filter(|_| !matches!(unfinished, Unfinished::Command(_)));
-            let phase = phase.map(|(name, since)| format!(", in the phase `{name}` since {since}"));
-            format!("{what} is in progress{by}{}", phase.unwrap_or_default())
-        } else {
-            format!("{what}{by} was interrupted: `seedbed recover` {remedy}")
+        if found.is_interrupted() {
+            return format!("{what}{by} was interrupted: `seedbed recover` {remedy}");
         }
+        let phase = found.phase.as_ref().filter(|_| !matches!(unfinished, Unfinished::Command(_)));
+        let phase = phase.map(|(name, since)| format!(", in the phase `{name}` since {since}"));
+        format!("{what} is in progress{by}{}", phase.unwrap_or_default())
     };
     found.unfinished().iter().map(line).collect()
 }
@@ -40,10 +37,9 @@ pub(super) fn described(found: &RecordedSwarm, host: &Host) -> Vec<String> {
 /// Describes unfinished runs of one swarm, and the later work in sessions that an interrupted run had provisioned.
 ///
 /// Recovery refuses to remove such work.
-pub(super) fn explained(swarm: &Swarm<'_>) -> Result<Vec<String>, state::Error> {
-    let Some(found) = swarm.found()? else { return Ok(Vec::new()) };
-    let mut lines = described(&found, swarm.host());
-    if !found.is_running(swarm.host()) {
+pub(super) fn explained(found: &RecordedSwarm, swarm: &Swarm<'_>) -> Result<Vec<String>, state::Error> {
+    let mut lines = described(found);
+    if found.is_interrupted() {
         let stake = apply::impact_of_recovery(swarm, &super::project::registry())?;
         let losses = stake.refused(state::Unsaved::Keep);
         lines.extend(losses.iter().map(|loss| {

@@ -65,7 +65,7 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode, Fa
 fn check(project: &Project) -> Result<usize, Failure> {
     let manifest = project.manifest()?;
     let swarm = project.swarm()?;
-    settled(&swarm, || swarm.is_locked())?;
+    settled(&swarm)?;
     // The applied swarm does not affect validity, but must not conflict with its own plan. No program that the manifest
     // names runs: a user who checks a manifest may not have reviewed it yet.
     let input = apply::planning_input_without_programs(&swarm, &project.registry, &manifest)?;

@@ -146,7 +146,7 @@ fn runs(case: &Case<'_>, moved: &BTreeSet<String>, findings: &mut Findings) {
                     found.key
                 ),
             );
-        } else if found.is_unfinished() && !found.is_running(case.host) {
+        } else if found.is_interrupted() {
             findings.add(
                 Warns,
                 Id::InterruptedRun,

@@ -26,6 +26,8 @@ pub struct RecordedSwarm {
     pub run: Option<Record>,
     /// `true` if a run is saving work, or was when it was interrupted.
     rescuing: bool,
+    /// `true` if the unfinished run is not in progress.
+    interrupted: bool,
     /// Existing records that cannot be read, each with the reason.
     pub unreadable: Vec<Error>,
     /// Time at which the applied record was written, in UTC as RFC 3339; `None` if no plan is applied.
@@ -96,7 +98,7 @@ impl RecordedSwarm {
         self.applied.as_ref().or_else(before).or(self.run.as_ref())
     }
 
-    /// Returns whether a run is in progress, or was interrupted. Only the swarm's lock distinguishes the two.
+    /// Returns whether a run is in progress, or was interrupted.
     pub fn is_unfinished(&self) -> bool {
         !self.unfinished().is_empty()
     }
@@ -118,11 +120,16 @@ impl RecordedSwarm {
         if is_destroy || is_committed { Unfinished::Release(run) } else { Unfinished::Apply(run) }
     }
 
+    /// Returns whether a run was interrupted.
+    pub fn is_interrupted(&self) -> bool {
+        self.interrupted
+    }
+
     /// Returns whether a run of the swarm or session is in progress.
     ///
     /// The check takes a shared lock for a moment. A run that begins at that moment regards the check as another run.
     pub fn is_running(&self, host: &Host) -> bool {
-        is_locked(&host.state.join(self.collection).join(format!("{}.lock", self.key)))
+        !self.interrupted && is_locked(&host.state.join(self.collection).join(format!("{}.lock", self.key)))
     }
 }
 
@@ -198,6 +205,38 @@ pub(super) fn find(host: &Host, collection: &'static str, key: &str) -> Result<O
 }
 
 fn read_swarm(root: &Root, collection: &'static str, key: String) -> RecordedSwarm {
+    let lock = root.path().join(format!("{key}.lock"));
+    let run_of = |found: &RecordedSwarm| found.is_unfinished().then(|| found.holder.clone());
+    let read = || read_records(root, collection, key.clone());
+    let (found, interrupted) = read_beside_runs(read, run_of, || is_locked(&lock));
+    RecordedSwarm { interrupted, ..found }
+}
+
+/// Reads records beside runs that change them. Returns the records, and whether their run was interrupted. `run_of`
+/// returns what identifies the unfinished run of records; `None` if there is none.
+///
+/// A run may end, and another begin, between a reading and the look at the lock. So a run was interrupted only if it was
+/// read before and after the lock was found free. For a settled swarm, the lock is not looked at, because a look takes
+/// it for a moment.
+fn read_beside_runs<T, R: PartialEq>(
+    mut read: impl FnMut() -> T,
+    run_of: impl Fn(&T) -> Option<R>,
+    mut is_running: impl FnMut() -> bool,
+) -> (T, bool) {
+    let mut found = read();
+    while let Some(run) = run_of(&found) {
+        if is_running() {
+            break;
+        }
+        found = read();
+        if run_of(&found) == Some(run) {
+            return (found, true);
+        }
+    }
+    (found, false)
+}
+
+fn read_records(root: &Root, collection: &'static str, key: String) -> RecordedSwarm {
     let directory = root.path().join(&key);
     let mut unreadable = Vec::new();
     let [setting_aside, provisioning, committed]: [Option<Record>; 3] =
@@ -216,6 +255,7 @@ fn read_swarm(root: &Root, collection: &'static str, key: String) -> RecordedSwa
     RecordedSwarm {
         collection,
         run: setting_aside.or(provisioning).or(unreleased),
+        interrupted: false,
         rescuing: readable(read::<Rescuing>(&directory, "rescuing.json"), &mut unreadable).is_some(),
         since,
         phase: phase.and_then(|line| line.split_once(' ')).map(|(name, since)| (name.into(), since.into())),
@@ -231,4 +271,30 @@ fn readable<T>(read: Result<Option<T>, Error>, unreadable: &mut Vec<Error>) -> O
         unreadable.push(error);
         None
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Returns the last reading, and whether its run was interrupted, for these readings and looks at the lock.
+    fn read(readings: &[Option<&'static str>], locked: &[bool]) -> (Option<&'static str>, bool) {
+        let (mut readings, mut locked) = (readings.iter(), locked.iter());
+        let read = || *readings.next().unwrap();
+        let found = read_beside_runs(read, |run| *run, || *locked.next().unwrap());
+        assert!(readings.next().is_none() && locked.next().is_none(), "{found:?}");
+        found
+    }
+
+    #[test]
+    fn run_that_ends_or_begins_beside_the_reading_is_not_interrupted() {
+        assert_eq!(read(&[None], &[]), (None, false));
+        assert_eq!(read(&[Some("a")], &[true]), (Some("a"), false));
+        assert_eq!(read(&[Some("a"), Some("a")], &[false]), (Some("a"), true));
+        assert_eq!(read(&[Some("a"), None], &[false]), (None, false));
+        // Run a ends, the lock is free, and run b begins.
+        assert_eq!(read(&[Some("a"), Some("b")], &[false, true]), (Some("b"), false));
+        assert_eq!(read(&[Some("a"), Some("b"), None], &[false, false]), (None, false));
+        assert_eq!(read(&[Some("a"), Some("b"), Some("b")], &[false, false]), (Some("b"), true));
+    }
 }

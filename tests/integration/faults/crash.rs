@@ -167,6 +167,7 @@ fn every_point_is_reached() {
     let saved = sandbox("[session.a]\nresources = [\"git-worktree\"]\n");
     saved.ok(&["apply"]);
     fs::write(saved.directory("a").join("new.txt"), "work\n").unwrap();
+    fs::write(saved.directory("a").join("README.md"), "work\n").unwrap();
     let printed = saved.ok(&["destroy", "--rescue"]).stdout;
     saved.ok(&["apply"]);
     let name = printed.trim_end().strip_prefix("seedbed rescue restore ").unwrap();

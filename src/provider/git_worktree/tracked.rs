@@ -33,7 +33,7 @@ impl Tracked {
             return Ok(Self::default());
         }
         let entry = paths.entry_path();
-        let git = Git::of(task.host, &entry, Some(&paths.worktree)).holding(task.lock);
+        let git = Git::open(task.host, &entry, Some(&paths.worktree)).holding(task.lock);
         let mut args: Vec<_> = ["--literal-pathspecs", "ls-files", "-z", "--"].map(PathBuf::from).into();
         if tops.len() <= PATHS_MAX {
             args.extend(tops);

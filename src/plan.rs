@@ -179,12 +179,15 @@ pub struct Loss {
     /// none.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub unknown: bool,
+    /// `true` if this keeps the resource from being released, even if work is discarded.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub obstacle: bool,
 }
 
 impl Loss {
     /// Creates the unsaved work of a session that is known to be lost, described in one line.
     pub fn new(session: SessionPath, what: String) -> Self {
-        Self { session, what, unknown: false }
+        Self { session, what, unknown: false, obstacle: false }
     }
 }
 

@@ -9,6 +9,7 @@ use std::sync::{Mutex, PoisonError};
 
 use super::occupants::Marks;
 use super::recover::{Recovered, undo_or_finish, unsaved_of};
+use super::release_impact::{Loss, Search};
 use super::release_set::{self, Destroy, ResourcesBySession};
 use super::run_progress::RunProgress;
 use super::{
@@ -19,7 +20,7 @@ use crate::host::Host;
 use crate::host::failpoint::crashpoint;
 use crate::host::process::Cancel;
 use crate::name::SessionPath;
-use crate::provider::{Location, Registry, Task, UnsavedWork, allocation_line};
+use crate::provider::{Location, Registry, SharedResults, Task, UnsavedWork, allocation_line};
 use crate::state::{self, Record, Release, Remain, Stage, Unsaved};
 
 /// Reasons why resources remain, by session and kind.
@@ -223,32 +224,28 @@ fn check(
 ) -> Result<ResourcesBySession, Error> {
     let (host, registry) = (context.swarm.host(), context.registry);
     let progress = RunProgress::read(context.swarm, registry, record, released)?;
-    let found = Mutex::new((Kept::new(), Vec::new(), ResourcesBySession::new()));
-    release_set::each(&record.plan.sessions, released, registry, host, |session, allocation, provider| {
-        let losses = with_task(host, record, session, allocation, None, |task| match unsaved {
-            Unsaved::Discard => {
-                Ok(UnsavedWork { blockers: provider.blockers(task)?, ..UnsavedWork::default() })
-            }
-            Unsaved::Keep | Unsaved::Rescue => provider.unsaved_work_since(task, progress.made(session)),
-        });
-        let losses = losses.unwrap_or_else(|error| UnsavedWork {
+    let search = match unsaved {
+        Unsaved::Discard => Search::Obstacles,
+        Unsaved::Keep | Unsaved::Rescue => Search::WorkSince(&progress),
+    };
+    let (mut refused, mut with_work) = (Vec::new(), ResourcesBySession::new());
+    let shared_results = SharedResults::default();
+    for (session, resource, found) in
+        search.each(host, registry, record, released, Location::Home, &shared_results)
+    {
+        let found = found.unwrap_or_else(|error| UnsavedWork {
             unknown: vec![error.to_string()],
             ..UnsavedWork::default()
         });
-        let mut found = found.lock().unwrap_or_else(PoisonError::into_inner);
-        let (kept, work, with_work) = &mut *found;
         let keep: Vec<_> =
-            [losses.unknown, losses.blockers, losses.beyond_rescue].into_iter().flatten().collect();
+            [found.unknown, found.blockers, found.beyond_rescue].into_iter().flatten().collect();
         if !keep.is_empty() {
-            kept.insert((session.path.clone(), allocation.name().to_owned()), keep.join("; "));
-        } else if !losses.work.is_empty() {
-            with_work.entry(session.path.clone()).or_default().push(allocation.name().to_owned());
-            let of_session = |what| release_impact::Loss::new(session.path.clone(), what);
-            work.extend(losses.work.into_iter().map(of_session));
+            kept.insert((session, resource), keep.join("; "));
+        } else if !found.work.is_empty() {
+            refused.extend(found.work.into_iter().map(|what| Loss::new(session.clone(), what)));
+            with_work.entry(session).or_default().push(resource);
         }
-    });
-    let (more, mut refused, with_work) = found.into_inner().unwrap_or_else(PoisonError::into_inner);
-    kept.extend(more);
+    }
     if unsaved == Unsaved::Rescue {
         refused.clear();
     }

@@ -92,5 +92,6 @@ pub fn unknown(applied: Option<&AppliedPlan>) -> impl Iterator<Item = Loss> {
         session: session.clone(),
         what: damage.why.clone(),
         unknown: true,
+        obstacle: false,
     })
 }

@@ -10,7 +10,7 @@ use crate::host::Host;
 use crate::name::SessionPath;
 pub use crate::plan::Loss;
 use crate::plan::{Damage, Plan, Session};
-use crate::provider::{Location, Registry, SharedResults, Task, UnsavedWork};
+use crate::provider::{self, Location, Registry, SharedResults, Task, UnsavedWork};
 use crate::state::{self, Record, Stage, Swarm, Unsaved};
 
 /// Impact of a release, in order of the sessions.
@@ -47,12 +47,14 @@ impl ReleaseImpact {
 
     /// Returns the reasons to refuse a release; empty if there are none.
     pub fn refused(&self, unsaved: Unsaved) -> Vec<Loss> {
-        let kinds: &[&Vec<Loss>] = match unsaved {
-            Unsaved::Keep => &[&self.held, &self.obstacles, &self.work, &self.beyond_rescue, &self.unknown],
-            Unsaved::Rescue => &[&self.held, &self.obstacles, &self.beyond_rescue, &self.unknown],
-            Unsaved::Discard => &[&self.held, &self.obstacles],
+        let work: &[&Vec<Loss>] = match unsaved {
+            Unsaved::Keep => &[&self.work, &self.beyond_rescue, &self.unknown],
+            Unsaved::Rescue => &[&self.beyond_rescue, &self.unknown],
+            Unsaved::Discard => &[],
         };
-        let mut refused: Vec<Loss> = kinds.iter().flat_map(|losses| losses.iter().cloned()).collect();
+        let obstacles = self.held.iter().chain(&self.obstacles).cloned();
+        let mut refused: Vec<Loss> = obstacles.map(|loss| Loss { obstacle: true, ..loss }).collect();
+        refused.extend(work.iter().copied().flatten().cloned());
         refused.sort_by(|one, other| one.session.cmp(&other.session));
         refused
     }
@@ -81,7 +83,7 @@ pub fn impact_of_recovery(swarm: &Swarm<'_>, registry: &Registry) -> Result<Rele
     let Some((record, Stage::Provisioning)) = swarm.interrupted()? else {
         return Ok(ReleaseImpact::default());
     };
-    Ok(impact_of_rollback(swarm, registry, &record, &release_set::provisioned(&record))?.0)
+    Ok(impact_of_rollback(swarm, registry, &record, &release_set::provisioned(&record), Unsaved::Keep)?.0)
 }
 
 /// Damage of leases, by session and kind.
@@ -121,7 +123,7 @@ pub(super) fn impact_without_children(
     shared_results: &SharedResults,
 ) -> Result<ReleaseImpact, state::Error> {
     let mut impact =
-        impact_of(swarm.host(), registry, applied, released, Location::Home, shared_results, None).0;
+        impact_of(swarm.host(), registry, applied, released, Location::Home, shared_results, Search::Work).0;
     impact.held.extend(unknown_kinds(registry, applied, released).map(|(session, kind)| {
         let what = format!("only the program that provisioned its `{kind}` can release it");
         Loss::new(session.path.clone(), what)
@@ -130,16 +132,23 @@ pub(super) fn impact_without_children(
     Ok(impact)
 }
 
+/// Finds the impact of rolling back an interrupted run, and the kinds that have work to rescue. Work that is discarded is
+/// not searched for.
 pub(super) fn impact_of_rollback(
     swarm: &Swarm<'_>,
     registry: &Registry,
     record: &Record,
     provisioned: &ResourcesBySession,
+    unsaved: Unsaved,
 ) -> Result<(ReleaseImpact, ResourcesBySession), state::Error> {
     let progress = RunProgress::read(swarm, registry, record, provisioned)?;
     let (host, shared_results) = (swarm.host(), SharedResults::default());
+    let search = match unsaved {
+        Unsaved::Discard => Search::Obstacles,
+        Unsaved::Keep | Unsaved::Rescue => Search::WorkSince(&progress),
+    };
     let (mut impact, with_work) =
-        impact_of(host, registry, record, provisioned, Location::Home, &shared_results, Some(&progress));
+        impact_of(host, registry, record, provisioned, Location::Home, &shared_results, search);
     impact.held = standalone_children(host, record, provisioned)?;
     impact.obstacles.extend(nested_swarms::find(swarm, registry, record, provisioned)?);
     Ok((impact, with_work))
@@ -153,64 +162,76 @@ pub(super) fn impact_of(
     released: &ResourcesBySession,
     location: Location,
     shared_results: &SharedResults,
-    progress: Option<&RunProgress>,
+    search: Search<'_>,
 ) -> (ReleaseImpact, ResourcesBySession) {
-    let found = Mutex::new((ReleaseImpact::default(), ResourcesBySession::new()));
-    each(&record.plan.sessions, released, registry, host, |session, allocation, provider| {
-        let losses = with_task(host, record, session, allocation, None, |task| {
-            let task = &Task { shared_results: Some(shared_results), location, ..*task };
-            match progress {
-                None => provider.unsaved_work(task),
-                Some(progress) => provider.unsaved_work_since(task, progress.made(session)),
+    let (mut impact, mut with_work) = (ReleaseImpact::default(), ResourcesBySession::new());
+    for (session, resource, found) in search.each(host, registry, record, released, location, shared_results)
+    {
+        let of_session = |lines: Vec<String>| lines.into_iter().map(|what| Loss::new(session.clone(), what));
+        let found = match (found, search) {
+            (Ok(found), _) => found,
+            (Err(error), Search::Obstacles) => {
+                UnsavedWork { blockers: vec![error.to_string()], ..UnsavedWork::default() }
             }
-        });
-        // Work that cannot be inspected cannot be called saved.
-        let losses = losses.unwrap_or_else(|error| UnsavedWork {
-            beyond_rescue: vec![error.to_string()],
-            ..UnsavedWork::default()
-        });
-        let mut found = found.lock().unwrap_or_else(PoisonError::into_inner);
-        let (impact, with_work) = &mut *found;
-        if !losses.work.is_empty() {
-            with_work.entry(session.path.clone()).or_default().push(allocation.name().to_owned());
+            // Work that cannot be inspected cannot be called saved.
+            (Err(error), _) => {
+                UnsavedWork { beyond_rescue: vec![error.to_string()], ..UnsavedWork::default() }
+            }
+        };
+        if !found.work.is_empty() {
+            with_work.entry(session.clone()).or_default().push(resource);
         }
-        let of_session =
-            |lines: Vec<String>| lines.into_iter().map(|what| Loss::new(session.path.clone(), what));
-        impact.work.extend(of_session(losses.work));
-        impact.beyond_rescue.extend(of_session(losses.beyond_rescue));
-        impact.unknown.extend(of_session(losses.unknown).map(|loss| Loss { unknown: true, ..loss }));
-        impact.passing.extend(of_session(losses.ignored));
-        impact.obstacles.extend(of_session(losses.blockers));
-    });
-    let (mut impact, with_work) = found.into_inner().unwrap_or_else(PoisonError::into_inner);
-    let ReleaseImpact { held: _, obstacles, work, beyond_rescue, unknown, passing } = &mut impact;
-    for losses in [obstacles, work, beyond_rescue, unknown, passing] {
-        losses.sort_by(|one, other| one.session.cmp(&other.session));
+        impact.work.extend(of_session(found.work));
+        impact.beyond_rescue.extend(of_session(found.beyond_rescue));
+        impact.unknown.extend(of_session(found.unknown).map(|loss| Loss { unknown: true, ..loss }));
+        impact.passing.extend(of_session(found.ignored));
+        impact.obstacles.extend(of_session(found.blockers));
     }
     (impact, with_work)
 }
 
-/// Returns the obstacles to a release of these kinds of these sessions, even if their work is discarded.
-pub(super) fn obstacles(
-    host: &Host,
-    registry: &Registry,
-    record: &Record,
-    released: &ResourcesBySession,
-    location: Location,
-) -> Vec<Loss> {
-    let shared_results = SharedResults::default();
-    let found = Mutex::new(Vec::new());
-    each(&record.plan.sessions, released, registry, host, |session, allocation, provider| {
-        let obstacles = with_task(host, record, session, allocation, None, |task| {
-            provider.blockers(&Task { shared_results: Some(&shared_results), location, ..*task })
+/// Extent of a search for what a release would lose.
+#[derive(Clone, Copy)]
+pub(super) enum Search<'p> {
+    /// Obstacles only, because the work is discarded. Discarded work often cannot be inspected.
+    Obstacles,
+    /// Obstacles and work.
+    Work,
+    /// Obstacles, and work that was done since an interrupted run.
+    WorkSince(&'p RunProgress),
+}
+
+impl Search<'_> {
+    /// Searches each of these kinds of these sessions. Returns what was found with the session and the name of the
+    /// resource, in order of the sessions.
+    pub(super) fn each(
+        self,
+        host: &Host,
+        registry: &Registry,
+        record: &Record,
+        released: &ResourcesBySession,
+        location: Location,
+        shared_results: &SharedResults,
+    ) -> Vec<(SessionPath, String, Result<UnsavedWork, provider::Error>)> {
+        let all = Mutex::new(Vec::new());
+        each(&record.plan.sessions, released, registry, host, |session, allocation, provider| {
+            let found = with_task(host, record, session, allocation, None, |task| {
+                let task = &Task { shared_results: Some(shared_results), location, ..*task };
+                match self {
+                    Self::Obstacles => {
+                        Ok(UnsavedWork { blockers: provider.blockers(task)?, ..UnsavedWork::default() })
+                    }
+                    Self::Work => provider.unsaved_work(task),
+                    Self::WorkSince(progress) => provider.unsaved_work_since(task, progress.made(session)),
+                }
+            });
+            let found = (session.path.clone(), allocation.name().to_owned(), found);
+            all.lock().unwrap_or_else(PoisonError::into_inner).push(found);
         });
-        let obstacles = obstacles.unwrap_or_else(|error| vec![error.to_string()]);
-        let losses = obstacles.into_iter().map(|what| Loss::new(session.path.clone(), what));
-        found.lock().unwrap_or_else(PoisonError::into_inner).extend(losses);
-    });
-    let mut found = found.into_inner().unwrap_or_else(PoisonError::into_inner);
-    found.sort_by(|one, other| one.session.cmp(&other.session));
-    found
+        let mut all = all.into_inner().unwrap_or_else(PoisonError::into_inner);
+        all.sort_by(|(one, ..), (other, ..)| one.cmp(other));
+        all
+    }
 }
 
 /// Returns the resources to be released whose kinds the registry does not know, with their sessions.

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-use super::release_impact::{self, Loss, ReleaseImpact, impact_of, standalone_children};
+use super::release_impact::{self, Loss, ReleaseImpact, Search, impact_of, standalone_children};
 use super::release_set::{ResourcesBySession, each, restricted};
 use super::{Context, Error, Event, Failure, nested_swarms, rescue, with_task};
 use crate::provider::{self, Condition, Location, SharedResults};
@@ -52,13 +52,11 @@ pub(super) fn check_aside(
         unsaved == Unsaved::Rescue || context.moves_aside(session, name)
     });
     let host = context.swarm.host();
-    if unsaved == Unsaved::Discard {
-        let found = release_impact::obstacles(host, context.registry, before, &kinds, Location::Aside);
-        return if found.is_empty() { Ok(()) } else { Err(Error::Refused(found)) };
-    }
+    let search = searched(unsaved);
+    let shared_results = SharedResults::default();
     let (impact, with_work) =
-        impact_of(host, context.registry, before, &kinds, Location::Aside, &SharedResults::default(), None);
-    if host.cancel.is_requested() {
+        impact_of(host, context.registry, before, &kinds, Location::Aside, &shared_results, search);
+    if host.cancel.is_requested() && unsaved != Unsaved::Discard {
         return Ok(());
     }
     let refused = impact.refused(unsaved);
@@ -82,14 +80,19 @@ pub(super) fn check_interrupted(
 ) -> Result<ResourcesBySession, Error> {
     let host = context.swarm.host();
     let (mut impact, mut with_work) =
-        release_impact::impact_of_rollback(context.swarm, context.registry, record, provisioned)?;
+        release_impact::impact_of_rollback(context.swarm, context.registry, record, provisioned, unsaved)?;
     let mut not_repaired = Vec::new();
     if !impact.refused(unsaved).is_empty() {
         let (is_any_repaired, failures) = repair(context, record, provisioned);
         not_repaired = failures;
         if is_any_repaired {
-            (impact, with_work) =
-                release_impact::impact_of_rollback(context.swarm, context.registry, record, provisioned)?;
+            (impact, with_work) = release_impact::impact_of_rollback(
+                context.swarm,
+                context.registry,
+                record,
+                provisioned,
+                unsaved,
+            )?;
         }
     }
     if host.cancel.is_requested() {
@@ -139,26 +142,9 @@ pub(super) fn check(
     let host = context.swarm.host();
     refuse_unknown_kinds(context, applied, released)?;
     check_ready(context, applied, released)?;
-    let mut impact = match unsaved {
-        // Work that is discarded need not be searched for, and often cannot be.
-        Unsaved::Discard => {
-            let obstacles =
-                release_impact::obstacles(host, context.registry, applied, released, Location::Home);
-            ReleaseImpact { obstacles, ..ReleaseImpact::default() }
-        }
-        Unsaved::Keep | Unsaved::Rescue => {
-            impact_of(
-                host,
-                context.registry,
-                applied,
-                released,
-                Location::Home,
-                &SharedResults::default(),
-                None,
-            )
-            .0
-        }
-    };
+    let (search, shared_results) = (searched(unsaved), SharedResults::default());
+    let (mut impact, _) =
+        impact_of(host, context.registry, applied, released, Location::Home, &shared_results, search);
     impact.held = standalone_children(host, applied, released)?;
     impact.obstacles.extend(nested_swarms::find(context.swarm, context.registry, applied, released)?);
     if host.cancel.is_requested() && unsaved != Unsaved::Discard {
@@ -166,6 +152,11 @@ pub(super) fn check(
     }
     let refused = impact.refused(unsaved);
     if refused.is_empty() { Ok(impact) } else { Err(Error::Refused(refused)) }
+}
+
+/// Returns the extent of the search: work that is discarded is not searched for.
+fn searched(unsaved: Unsaved) -> Search<'static> {
+    if unsaved == Unsaved::Discard { Search::Obstacles } else { Search::Work }
 }
 
 /// Checks that the provider of each released kind is ready to release.

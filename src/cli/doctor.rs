@@ -41,9 +41,7 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode, Fa
 /// a finding of its own.
 fn planned(project: &Project) -> Result<Option<Result<Plan, String>>, Failure> {
     let swarm = project.swarm()?;
-    if plan::settled(&swarm).is_err()
-        || relocation::refuse_strays(&swarm, &project.registry).is_err()
-    {
+    if plan::settled(&swarm).is_err() || relocation::refuse_strays(&swarm, &project.registry).is_err() {
         return Ok(None);
     }
     let planned =

@@ -219,8 +219,13 @@ impl Failure {
                 lines
             }
             Self::Apply(apply::Error::Refused(losses)) => {
-                let is_unknown = losses.iter().all(|loss| loss.unknown);
-                let why = if is_unknown { "it is unknown what would be lost" } else { "work would be lost" };
+                let why = if losses.iter().all(|loss| loss.obstacle) {
+                    "the sessions cannot be released"
+                } else if losses.iter().all(|loss| loss.unknown || loss.obstacle) {
+                    "it is unknown what would be lost"
+                } else {
+                    "work would be lost"
+                };
                 let mut lines = vec![format!("refused, because {why}; nothing was changed")];
                 lines.extend(by_session(&[], losses));
                 lines.extend(work_remedy("it", losses));
@@ -326,7 +331,7 @@ fn by_session(occupants: &[apply::Occupant], losses: &[Loss]) -> Vec<String> {
 
 /// Returns the remedy for work that would be lost, if some is known; `work` names the work.
 fn work_remedy(work: &str, losses: &[Loss]) -> Option<String> {
-    losses.iter().any(|loss| !loss.unknown).then(|| {
+    losses.iter().any(|loss| !loss.unknown && !loss.obstacle).then(|| {
         format!("help: commit {work} to a branch, save it with `--rescue`, or discard it with `--discard`")
     })
 }

@@ -22,7 +22,8 @@ pub(super) fn record(swarm: &Swarm<'_>, name: &str) -> Result<Record, Failure> {
     }
     relocation::refuse_strays(swarm, &project::registry())?;
     let found = swarm.found()?;
-    let unfinished = found.map(|found| unfinished_runs::explained(&found, swarm)).transpose()?.unwrap_or_default();
+    let unfinished =
+        found.map(|found| unfinished_runs::explained(&found, swarm)).transpose()?.unwrap_or_default();
     Err(Failure::new(
         error::SWARM_NOT_APPLIED,
         if unfinished.is_empty() {

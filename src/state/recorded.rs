@@ -155,7 +155,7 @@ fn all(host: &Host, collection: &'static str) -> Result<Vec<RecordedSwarm>, Erro
         root.names()?.into_iter().filter_map(|name| name.into_string().ok()).collect();
     keys.retain(|key| root.path().join(key).is_dir());
     keys.sort();
-    Ok(keys.into_iter().map(|key| read_swarm(&root, collection, key)).filter(has_records).collect())
+    Ok(keys.iter().map(|key| read_swarm(&root, collection, key)).filter(has_records).collect())
 }
 
 /// Removes lock files of swarms and sessions that have no record and that no process owns. A killed run of a moved
@@ -198,16 +198,16 @@ fn has_records(found: &RecordedSwarm) -> bool {
 /// Returns the swarm or session with this base name of files; `None` if it has no record.
 pub(super) fn find(host: &Host, collection: &'static str, key: &str) -> Result<Option<RecordedSwarm>, Error> {
     match Root::open(&host.state.join(collection)) {
-        Ok(root) => Ok(Some(read_swarm(&root, collection, key.to_owned())).filter(has_records)),
+        Ok(root) => Ok(Some(read_swarm(&root, collection, key)).filter(has_records)),
         Err(files::Error::Io { source, .. }) if source.kind() == ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error.into()),
     }
 }
 
-fn read_swarm(root: &Root, collection: &'static str, key: String) -> RecordedSwarm {
+fn read_swarm(root: &Root, collection: &'static str, key: &str) -> RecordedSwarm {
     let lock = root.path().join(format!("{key}.lock"));
     let run_of = |found: &RecordedSwarm| found.is_unfinished().then(|| found.holder.clone());
-    let read = || read_records(root, collection, key.clone());
+    let read = || read_records(root, collection, key.to_owned());
     let (found, interrupted) = read_beside_runs(read, run_of, || is_locked(&lock));
     RecordedSwarm { interrupted, ..found }
 }

@@ -201,6 +201,11 @@ pub(super) fn move_worktree(from: &WorktreePaths, to: &WorktreePaths) -> Result<
     })
 }
 
+/// Returns the path of the workspace in the repository, and so in every worktree; empty if it is the repository's top.
+pub(super) fn within(paths: &WorktreePaths) -> &Path {
+    paths.workspace.strip_prefix(&paths.repo_root).unwrap_or(Path::new(""))
+}
+
 /// Returns the directory and the name of a path.
 pub(super) fn split(path: &Path) -> (&Path, &OsStr) {
     (path.parent().unwrap_or(Path::new("")), path.file_name().unwrap_or_default())

@@ -7,8 +7,7 @@ use std::ops::Bound;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
-use super::paths::WorktreePaths;
-use super::untracked::within;
+use super::paths::{WorktreePaths, within};
 use crate::host::git::Git;
 use crate::provider::{Error, Task};
 

@@ -14,7 +14,7 @@ use rustix::fs::OFlags;
 
 use super::Worktree;
 use super::copy_record::{self, Content, Copies, Copy, Stamp, State};
-use super::paths::{WorktreePaths, io as failed, split};
+use super::paths::{WorktreePaths, io as failed, split, within};
 use super::tracked::Tracked;
 use crate::host::failpoint::failpoint;
 use crate::host::files;
@@ -382,11 +382,6 @@ pub(super) fn matched<'p>(
 
 fn matcher(glob: &str) -> Result<GlobMatcher, Error> {
     untracked::matcher(glob).map_err(|error| Error::Refused(format!("{glob:?} is not a glob: {error}")))
-}
-
-/// Returns the path of the workspace in the repository, and so in every worktree; empty if it is the repository's top.
-pub(super) fn within(paths: &WorktreePaths) -> &Path {
-    paths.workspace.strip_prefix(&paths.repo_root).unwrap_or(Path::new(""))
 }
 
 /// Creates the directory above a file of the worktree, following no link of the commit, and returns the path of the

@@ -410,9 +410,10 @@ impl Restore<'_> {
                 (path.parent().unwrap_or(Path::new("")), path.file_name().unwrap_or_default());
             let new = rescued.create_directories(above)?;
             let (exists, is_written) = (self.exists(path), new.file_type(name).is_some());
-            let parent = match is_written {
-                true => Some(self.root.create_directories(above)?),
-                false => self.root.directory(above)?,
+            let parent = if is_written {
+                Some(self.root.create_directories(above)?)
+            } else {
+                self.root.directory(above)?
             };
             let Some(parent) = parent.filter(|_| exists || is_written) else { continue };
             let old = self.scratch.join("old").join(path);

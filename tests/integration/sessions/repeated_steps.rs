@@ -71,9 +71,11 @@ fn commands_in_notes_name_every_session() {
     sandbox.commit("moves on");
     let plan = sandbox.ok(&["plan"]).stdout;
     let all = "a-0 a-1 a-2 a-3 a-4 a-5";
-    for part in
-        [&format!("--refresh {all}\n"), "that 6 sessions lack;", &format!("seedbed exec {all} -- git rebase")]
-    {
+    for part in [
+        &format!("--refresh {all}`\n"),
+        "that 6 sessions lack;",
+        &format!("seedbed exec {all} -- git rebase"),
+    ] {
         assert!(plan.contains(part), "{plan}");
     }
 }

@@ -6,6 +6,9 @@
 //! paths and ports of any other session, because the first pass has decided all of them.
 
 mod allocate;
+mod contributions;
+mod template_variables;
+mod resolve_variables;
 mod requests;
 mod diff;
 mod document;

@@ -12,7 +12,7 @@ use minijinja::syntax::SyntaxConfig;
 use minijinja::{Environment, ErrorKind, UndefinedBehavior, Value};
 
 pub use problem::Problem;
-pub(crate) use problem::{KINDS, RESOURCES};
+pub(crate) use problem::{ENV, KINDS, RESOURCES, UNPLANNED};
 
 use crate::name::{SessionPath, Slug};
 

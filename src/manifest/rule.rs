@@ -77,6 +77,7 @@ rules! {
     TOO_LARGE = "too-large", "The plan of a manifest fits in memory";
     TEMPLATE_SYNTAX = "template-syntax", "Templates have valid syntax";
     TEMPLATE_NAME = "template-name", "Templates use only names that exist for their session";
+    TEMPLATE_CIRCLE = "template-circle", "Variables of sessions do not use each other in a circle";
     TEMPLATE_SIZE = "template-size", "Templates and their results are not too long, and do not take too many steps";
     TEMPLATE_VALUE = "template-value", "Results of templates are values that an environment can contain";
     NO_REPOSITORY = "no-repository", "The workspace of a session with a worktree is in a Git repository";

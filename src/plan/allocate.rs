@@ -23,6 +23,8 @@ pub(super) struct Allocated {
     pub(super) allocations: Vec<Vec<Allocation>>,
     /// Sessions that lack an allocation because of an earlier diagnostic, by position.
     pub(super) unresolved: Vec<bool>,
+    /// `true` if no program was run, so that external kinds have no values yet.
+    pub(super) is_undecided: bool,
     /// Diagnostics of requests that cannot be satisfied.
     pub(super) diagnostics: Vec<Diagnostic>,
 }
@@ -65,7 +67,8 @@ pub(super) fn pass(
         pass.session(at, kept);
     }
     let Pass { identities, allocations, unresolved, diagnostics, .. } = pass;
-    Allocated { identities, allocations, unresolved, diagnostics }
+    let is_undecided = observation.programs.is_none() && !manifest.providers.is_empty();
+    Allocated { identities, allocations, unresolved, is_undecided, diagnostics }
 }
 
 /// Creates the allocator of every kind that can be planned.

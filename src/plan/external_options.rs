@@ -9,7 +9,7 @@ use super::AppliedPlan;
 use super::allocate::{self, Allocated};
 use super::dedupe::too_much;
 use super::requests::{EffectiveOptions, EffectiveRequest, SessionRequests, all_requests};
-use super::template_scope::TemplateScopes;
+use super::template_scope::{ExternalValues, TemplateScopes};
 use crate::manifest::{Diagnostic, Location, Manifest, Options, map_strings, rule};
 use crate::observe::Observation;
 use crate::provider::{Planner, Registry};
@@ -66,7 +66,12 @@ pub(super) fn resolve<'m>(
     let others = retained(&all_requests, |wanted| !is_external(wanted));
     let Allocated { identities, allocations, unresolved, .. } =
         allocate::pass(manifest, registry, observation, applied, &others);
-    let names = TemplateScopes::new(manifest, registry, &identities, allocations, &unresolved);
+    let later = all_requests.iter().map(|session_requests| {
+        let external = session_requests.requests.iter().filter(|wanted| is_external(wanted));
+        external.map(|wanted| wanted.name.to_owned()).collect()
+    });
+    let later = ExternalValues::Later(later.collect());
+    let names = TemplateScopes::new(manifest, registry, &identities, allocations, &unresolved, later);
 
     let mut templates = Templates::default();
     let mut without = BTreeSet::new();
@@ -77,7 +82,7 @@ pub(super) fn resolve<'m>(
             each.push(Arc::clone(session_requests));
             continue;
         }
-        let scope = names.scope(at);
+        let scope = names.scope(at).names;
         let mut requests = Vec::with_capacity(session_requests.requests.len());
         for wanted in &session_requests.requests {
             let mut wanted = wanted.clone();

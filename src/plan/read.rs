@@ -10,7 +10,7 @@ use serde::de::Error as _;
 use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value, json};
 
-use super::{Again, Behind, Change, Loss, Occupant, Plan, SCHEMA_VERSION, Session, render};
+use super::{Again, Behind, Change, Loss, Occupant, Plan, SCHEMA_VERSION, Session, contributions};
 use crate::host::text::printable;
 use crate::manifest;
 use crate::name::{SessionPath, Slug, is_name};
@@ -269,18 +269,18 @@ fn check_session(session: &Session, registry: &Registry) -> Result<(), String> {
             }
         }
     }
-    let given = render::given(session, registry);
-    for (name, value) in &given.env {
+    let received = contributions::session_context(session, registry);
+    for (name, value) in &received.env {
         match session.env.get(name) {
             Some(own) if own == value || !name.starts_with("AGENT_") => {}
             _ => return Err(format!("`{name}` differs from its allocations")),
         }
     }
-    let is_foreign = |name: &&String| name.starts_with("AGENT_") && !given.env.contains_key(*name);
+    let is_foreign = |name: &&String| name.starts_with("AGENT_") && !received.env.contains_key(*name);
     if let Some(name) = session.env.keys().find(is_foreign) {
         return Err(format!("`{name}` is not a variable of its allocations"));
     }
-    if !session.prompt_sections.starts_with(&given.prompt_sections) {
+    if !session.prompt_sections.starts_with(&received.prompt_sections) {
         return Err("its prompt differs from its allocations".to_owned());
     }
     Ok(())

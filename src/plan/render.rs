@@ -9,15 +9,17 @@ use std::path::PathBuf;
 use rayon::prelude::*;
 
 use super::allocate::Allocated;
+use super::contributions::{contributed, name_variables};
 use super::dedupe::too_much;
 use super::requests;
+use super::resolve_variables::{ROUNDS_MAX, Resolver};
 use super::session_identity::Identity;
-use super::template_scope::TemplateScopes;
+use super::template_scope::{ExternalValues, SessionScope, TemplateScopes};
+use super::template_variables::MissingVariables;
 use super::{Session, compose_prompt, discovery_file};
-use crate::manifest::{Diagnostic, Manifest, SessionText, rule};
-use crate::name::Slug;
-use crate::provider::{Allocation, Context, Registry, placeholders};
-use crate::template::Templates;
+use crate::manifest::{Declaration, Diagnostic, Manifest, SessionText, rule};
+use crate::provider::{Allocation, Context, Registry};
+use crate::template::{Problem, Templates};
 
 /// Renders every template and assembles the sessions; returns every diagnostic, including those of the allocations.
 pub(super) fn render(
@@ -26,36 +28,28 @@ pub(super) fn render(
     allocated: Allocated,
     compiled: Compiled<'_>,
 ) -> Result<Vec<Session>, Vec<Diagnostic>> {
-    let Allocated { identities, allocations, unresolved, mut diagnostics } = allocated;
+    let Allocated { identities, allocations, unresolved, is_undecided, mut diagnostics } = allocated;
     let Compiled { templates, diagnostics: broken } = compiled;
     diagnostics.extend(broken);
-    let names = TemplateScopes::new(manifest, registry, &identities, allocations, &unresolved);
-    let rendered: Vec<Result<SessionText<'_>, Vec<Diagnostic>>> = manifest
-        .sessions
-        .par_iter()
-        .enumerate()
-        .map(|(at, session)| {
-            let scope = names.scope(at);
-            let declaration = session.declaration.as_ref();
-            let mut text = requests::render(declaration, |source| templates.render(source, &scope))?;
-            if declaration.text.command.is_some() {
-                let of_resources = contributed(names.allocations(at), registry).prompt_sections;
-                let sections = of_resources.iter().chain(text.prompt.iter()).map(String::as_str);
-                let scope = names.scope_with_prompt(at, compose_prompt(sections, "").trim_end());
-                let command =
-                    requests::render_command(declaration, |source| templates.render(source, &scope))?;
-                text.command = command.map(Cow::Owned);
-            }
-            Ok(text)
-        })
-        .collect();
-    let rendered: Vec<SessionText<'_>> = rendered
+    let external_values = if is_undecided { ExternalValues::Any } else { ExternalValues::Planned };
+    let names =
+        TemplateScopes::new(manifest, registry, &identities, allocations, &unresolved, external_values);
+    let renderer = TextRenderer { manifest, registry, templates: &templates, names: &names };
+    let mut attempts: Vec<Attempt> =
+        (0..manifest.sessions.len()).into_par_iter().map(|at| renderer.attempt(at)).collect();
+    diagnostics.extend(renderer.complete(&mut attempts));
+    let rendered: Vec<SessionText<'_>> = attempts
         .into_iter()
         .zip(unresolved)
-        .filter_map(|(rendered, unresolved)| {
+        .filter_map(|(attempt, unresolved)| {
             // Results that follow from a placeholder for an unknown value are meaningless.
-            let is_told = |diagnostic: &Diagnostic| !unresolved || diagnostic.rule == rule::TEMPLATE_NAME;
-            rendered.map_err(|found| diagnostics.extend(found.into_iter().filter(is_told))).ok()
+            let has_unknown = unresolved || is_undecided || attempt.missing.has_failed;
+            let is_reported =
+                |diagnostic: &Diagnostic| !has_unknown || diagnostic.rule == rule::TEMPLATE_NAME;
+            let has_failed = attempt.missing.has_failed;
+            let text =
+                attempt.text.map_err(|found| diagnostics.extend(found.into_iter().filter(is_reported)));
+            text.ok().filter(|_| !has_failed)
         })
         .collect();
     if !templates.is_within_bounds() {
@@ -70,6 +64,70 @@ pub(super) fn render(
         .enumerate()
         .map(|(at, ((identity, allocations), text))| assembler.session(at, identity, allocations, text));
     Ok(sessions.collect())
+}
+
+/// Renders the templates of sessions.
+struct TextRenderer<'r, 'm> {
+    manifest: &'m Manifest,
+    registry: &'r Registry,
+    templates: &'r Templates<'m>,
+    names: &'r TemplateScopes,
+}
+
+/// Text of a session, and the variables of sessions that were missing.
+struct Attempt {
+    text: Result<SessionText<'static>, Vec<Diagnostic>>,
+    missing: MissingVariables,
+}
+
+impl<'m> TextRenderer<'_, 'm> {
+    /// Renders the templates of one session.
+    fn attempt(&self, at: usize) -> Attempt {
+        let scope = self.names.scope(at);
+        let text = self.text(self.manifest.sessions[at].declaration.as_ref(), at, &scope);
+        Attempt { text, missing: scope.missing.take() }
+    }
+
+    fn text(
+        &self,
+        declaration: &'m Declaration,
+        at: usize,
+        scope: &SessionScope,
+    ) -> Result<SessionText<'static>, Vec<Diagnostic>> {
+        let render = |source: &str| self.templates.render(source, &scope.names);
+        let mut text = requests::render(declaration, render)?;
+        if declaration.text.command.is_some() {
+            let of_resources = contributed(self.names.allocations(at), self.registry).prompt_sections;
+            let sections = of_resources.iter().chain(text.prompt.iter()).map(String::as_str);
+            let prompt = compose_prompt(sections, "");
+            let names = self.names.scope_with_prompt(at, prompt.trim_end(), &scope.missing);
+            let render = |source: &str| self.templates.render(source, &names);
+            text.command = requests::render_command(declaration, render)?.map(Cow::Owned);
+        }
+        Ok(text)
+    }
+
+    /// Renders again the sessions that use variables of sessions, after these variables; returns the diagnostics of
+    /// circles.
+    fn complete(&self, attempts: &mut [Attempt]) -> Vec<Diagnostic> {
+        let mut resolver = Resolver::new(self.manifest, self.templates, self.names);
+        for (at, attempt) in attempts.iter_mut().enumerate() {
+            for _ in 0..ROUNDS_MAX {
+                if attempt.missing.unrendered.is_empty() {
+                    break;
+                }
+                std::mem::take(&mut attempt.missing.unrendered)
+                    .into_iter()
+                    .for_each(|one| resolver.resolve(one));
+                *attempt = self.attempt(at);
+            }
+            if !attempt.missing.unrendered.is_empty() {
+                let location = &self.manifest.sessions[at].declaration.location;
+                attempt.text = Err(vec![Problem::endless().at(location)]);
+            }
+        }
+        resolver.diagnostics
+    }
 }
 
 /// Templates of a manifest, and the diagnostics of those that cannot be compiled.
@@ -113,7 +171,7 @@ impl SessionAssembler<'_> {
     ) -> Session {
         let Context { mut env, mut prompt_sections, mut metadata, working_directory: directory, .. } =
             contributed(&allocations, self.registry);
-        env.extend(named(&identity.id, identity.index, identity.replica, &identity.slug));
+        env.extend(name_variables(&identity.id, identity.index, identity.replica, &identity.slug));
         env.extend(text.env.into_owned());
         prompt_sections.extend(text.prompt.into_owned());
         metadata.extend(text.metadata.into_owned());
@@ -139,40 +197,6 @@ impl SessionAssembler<'_> {
             command: text.command.map(Cow::into_owned),
         }
     }
-}
-
-/// Returns the data that a session receives from its allocations and its names.
-pub(super) fn given(session: &Session, registry: &Registry) -> Context {
-    let mut given = contributed(&session.allocations, registry);
-    given.env.extend(named(&session.id, session.index, session.replica, &session.slug));
-    given
-}
-
-/// Returns the data that all allocations of a session contribute, each overriding those before it.
-fn contributed(allocations: &[Allocation], registry: &Registry) -> Context {
-    let mut all = Context::default();
-    for (at, held) in allocations.iter().enumerate() {
-        let Some(provider) = registry.get(&held.kind) else { continue };
-        let is_first = allocations[..at].iter().all(|earlier| earlier.kind != held.kind);
-        let context = provider.context(held).for_resource(&held.kind, held.name(), is_first);
-        all.env.extend(context.env);
-        all.prompt_sections.extend(context.prompt_sections);
-        all.metadata.extend(context.metadata);
-        all.working_directory = context.working_directory.or(all.working_directory);
-    }
-    all
-}
-
-/// Returns the variables that name a session.
-fn named(id: &str, index: u32, replica: Option<u32>, slug: &Slug) -> [(String, String); 5] {
-    [
-        ("AGENT_SESSION_ID", id.to_owned()),
-        ("AGENT_SESSION_INDEX", index.to_string()),
-        ("AGENT_SESSION_REPLICA", replica.unwrap_or(0).to_string()),
-        ("AGENT_SESSION_SLUG", slug.as_str().to_owned()),
-        ("AGENT_SESSION_HASH", placeholders::session_hash_placeholder(id)),
-    ]
-    .map(|(name, value)| (name.to_owned(), value))
 }
 
 fn children(manifest: &Manifest) -> Vec<Vec<usize>> {

@@ -1,16 +1,18 @@
 //! Names that templates can use: every session's id, paths and ports.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, OnceLock};
 
 use minijinja::Value;
 use minijinja::value::{Enumerator, Object};
 
+use super::contributions;
 use super::session_identity::Identity;
-use crate::manifest::Manifest;
+use super::template_variables::{Missing, RenderedVariables};
+use crate::manifest::{Declaration, Manifest};
 use crate::name::{SessionPath, Slug};
 use crate::provider::{Allocation, Registry, WORKSPACE_ROOT, placeholders};
-use crate::template::{self, KINDS, RESOURCES};
+use crate::template::{self, ENV, KINDS, RESOURCES, UNPLANNED};
 
 /// Names of all sessions of a plan. Values are created when a template uses them.
 #[derive(Debug)]
@@ -25,6 +27,8 @@ struct ScopeData {
     complete: bool,
     registry: Registry,
     sessions: Vec<Named>,
+    external_values: ExternalValues,
+    rendered_variables: Arc<RenderedVariables>,
     /// Positions in `sessions`, computed when a template first names a session by its path.
     by_path: OnceLock<HashMap<String, usize>>,
 }
@@ -40,6 +44,24 @@ struct Named {
     /// `true` if the session's allocations are incomplete because of an earlier diagnostic.
     unresolved: bool,
     held: Vec<Allocation>,
+    declaration: Arc<Declaration>,
+}
+
+/// Values of external kinds in templates.
+#[derive(Clone, Debug)]
+pub(super) enum ExternalValues {
+    /// Programs have planned them.
+    Planned,
+    /// No program was run: any value may exist.
+    Any,
+    /// Programs plan later, as do environments. The field has the names of the resources of external kinds, by session.
+    Later(Vec<Vec<String>>),
+}
+
+/// Names for the templates of one session, and the variables that rendering lacked.
+pub(super) struct SessionScope {
+    pub(super) names: Value,
+    pub(super) missing: Arc<Missing>,
 }
 
 impl TemplateScopes {
@@ -53,6 +75,7 @@ impl TemplateScopes {
         identities: &[Identity],
         allocations: Vec<Vec<Allocation>>,
         unresolved: &[bool],
+        external_values: ExternalValues,
     ) -> Self {
         let sessions = manifest.sessions.iter().zip(identities).zip(allocations).zip(unresolved);
         let sessions = sessions.map(|(((session, identity), held), unresolved)| Named {
@@ -64,6 +87,7 @@ impl TemplateScopes {
             parent: session.parent,
             unresolved: *unresolved,
             held,
+            declaration: Arc::clone(&session.declaration),
         });
         Self {
             all: Arc::new(ScopeData {
@@ -71,20 +95,30 @@ impl TemplateScopes {
                 complete: manifest.complete,
                 registry: registry.clone(),
                 sessions: sessions.collect(),
+                external_values,
+                rendered_variables: Arc::default(),
                 by_path: OnceLock::new(),
             }),
         }
     }
 
     /// Returns the names that the templates of the session at this position can use.
-    pub(super) fn scope(&self, at: usize) -> Value {
-        Value::from_object(Scope { all: Arc::clone(&self.all), at, complete: true, prompt: None })
+    pub(super) fn scope(&self, at: usize) -> SessionScope {
+        let missing = Arc::default();
+        let all = Arc::clone(&self.all);
+        let scope = Scope { all, at, complete: true, prompt: None, missing: Arc::clone(&missing) };
+        SessionScope { names: Value::from_object(scope), missing }
     }
 
     /// Returns the names that the command of the session at this position can use: also `prompt`.
-    pub(super) fn scope_with_prompt(&self, at: usize, prompt: &str) -> Value {
-        let prompt = Some(Value::from(prompt));
-        Value::from_object(Scope { all: Arc::clone(&self.all), at, complete: true, prompt })
+    pub(super) fn scope_with_prompt(&self, at: usize, prompt: &str, missing: &Arc<Missing>) -> Value {
+        let (all, prompt) = (Arc::clone(&self.all), Some(Value::from(prompt)));
+        Value::from_object(Scope { all, at, complete: true, prompt, missing: Arc::clone(missing) })
+    }
+
+    /// Returns the variables that templates of other sessions use.
+    pub(super) fn rendered_variables(&self) -> &RenderedVariables {
+        &self.all.rendered_variables
     }
 
     /// Returns the allocations of the session at this position.
@@ -147,6 +181,16 @@ impl Object for AnyValue {
     }
 }
 
+/// Value that is not known yet.
+#[derive(Debug)]
+struct Unplanned(&'static str);
+
+impl Object for Unplanned {
+    fn get_value(self: &Arc<Self>, key: &Value) -> Option<Value> {
+        (key.as_str() == Some(UNPLANNED)).then(|| Value::from(self.0))
+    }
+}
+
 /// Names of one session; `complete` adds the names of the swarm, which exist only at the top.
 #[derive(Debug)]
 struct Scope {
@@ -155,6 +199,7 @@ struct Scope {
     complete: bool,
     /// The composed prompt, in the templates of the session's command.
     prompt: Option<Value>,
+    missing: Arc<Missing>,
 }
 
 impl Object for Scope {
@@ -167,12 +212,17 @@ impl Object for Scope {
                 Some(template::session_value(path, id, *index, *replica, slug, Some(hash)))
             }
             "parent" => named.parent.map(|at| {
-                Value::from_object(Self { all: Arc::clone(&self.all), at, complete: false, prompt: None })
+                let (all, missing) = (Arc::clone(&self.all), Arc::clone(&self.missing));
+                Value::from_object(Self { all, at, complete: false, prompt: None, missing })
             }),
             "swarm" if self.complete => Some(Value::from(self.all.swarm.as_str())),
             "workspace" if self.complete => Some(Value::from_pairs([("root", WORKSPACE_ROOT)])),
             "prompt" if self.prompt.is_some() => self.prompt.clone(),
-            "sessions" if self.complete => Some(Value::from_object(Sessions(Arc::clone(&self.all)))),
+            "sessions" if self.complete => {
+                let (all, missing) = (Arc::clone(&self.all), Arc::clone(&self.missing));
+                Some(Value::from_object(Sessions { all, missing }))
+            }
+            ENV if !self.complete => Some(self.environment()),
             RESOURCES => Some(Value::from_object(Resources { all: Arc::clone(&self.all), at: self.at })),
             KINDS => Some(Value::from_pairs(names_of_kinds(&self.all.registry))),
             key => named.resource(&self.all.registry, key),
@@ -193,8 +243,76 @@ impl Object for Scope {
         keys.extend(self.prompt.iter().map(|_| Value::from("prompt")));
         if self.complete {
             keys.extend(["swarm", "workspace", "sessions"].map(Value::from));
+        } else {
+            keys.push(Value::from(ENV));
         }
         Enumerator::Values(keys)
+    }
+}
+
+impl Scope {
+    /// Returns the environment of the session.
+    fn environment(&self) -> Value {
+        if matches!(self.all.external_values, ExternalValues::Later(_)) {
+            return Value::from_object(Unplanned(
+                "environments are rendered after the options of external kinds",
+            ));
+        }
+        let (all, missing) = (Arc::clone(&self.all), Arc::clone(&self.missing));
+        Value::from_object(SessionEnvironment { all, at: self.at, missing })
+    }
+}
+
+/// Environment of one session by name of the variable.
+#[derive(Debug)]
+struct SessionEnvironment {
+    all: Arc<ScopeData>,
+    at: usize,
+    missing: Arc<Missing>,
+}
+
+impl SessionEnvironment {
+    /// Returns the variables that the session has without its manifest.
+    fn contributed(&self) -> BTreeMap<String, String> {
+        let Named { held, id, index, replica, slug, .. } = &self.all.sessions[self.at];
+        let mut env = contributions::contributed(held, &self.all.registry).env;
+        env.extend(contributions::name_variables(id, *index, *replica, slug));
+        env
+    }
+}
+
+impl Object for SessionEnvironment {
+    fn get_value(self: &Arc<Self>, key: &Value) -> Option<Value> {
+        let name = key.as_str()?;
+        let named = &self.all.sessions[self.at];
+        let unknown = || Some(Value::from_object(AnyValue));
+        let Some(source) = named.declaration.text.env.get(name) else {
+            let contributed = self.contributed().remove(name).map(Value::from);
+            let is_known = !named.unresolved
+                && !named.held.iter().any(|held| is_undecided(&self.all.external_values, held));
+            return contributed.or_else(|| if is_known { None } else { unknown() });
+        };
+        if template::is_plain(source) {
+            return Some(Value::from(source.as_str()));
+        }
+        let variable = (self.at, name.to_owned());
+        match self.all.rendered_variables.get(&variable) {
+            Some(Some(value)) => Some(Value::from(value)),
+            Some(None) => {
+                self.missing.fail();
+                unknown()
+            }
+            None => {
+                self.missing.add(variable);
+                unknown()
+            }
+        }
+    }
+
+    fn enumerate(self: &Arc<Self>) -> Enumerator {
+        let mut names: BTreeSet<String> = self.contributed().into_keys().collect();
+        names.extend(self.all.sessions[self.at].declaration.text.env.keys().cloned());
+        Enumerator::Values(names.into_iter().map(Value::from).collect())
     }
 }
 
@@ -210,8 +328,19 @@ impl Object for Resources {
         let named = &self.all.sessions[self.at];
         let held = named.held.iter().find(|held| Some(held.name()) == key.as_str());
         match held {
+            Some(held) if is_undecided(&self.all.external_values, held) => Some(Value::from_object(AnyValue)),
             Some(held) => Some(resource_value(&self.all.registry, held)),
-            None => named.unresolved.then(|| Value::from_object(AnyValue)),
+            None if named.unresolved => Some(Value::from_object(AnyValue)),
+            None => match &self.all.external_values {
+                ExternalValues::Later(names)
+                    if names[self.at].iter().any(|name| Some(name.as_str()) == key.as_str()) =>
+                {
+                    Some(Value::from_object(Unplanned(
+                        "its program plans after the options of external kinds",
+                    )))
+                }
+                _ => None,
+            },
         }
     }
 
@@ -219,6 +348,11 @@ impl Object for Resources {
         let held = &self.all.sessions[self.at].held;
         Enumerator::Values(held.iter().map(|held| Value::from(held.name())).collect())
     }
+}
+
+/// Returns whether a resource has no fields because no program was run.
+fn is_undecided(external_values: &ExternalValues, held: &Allocation) -> bool {
+    matches!(external_values, ExternalValues::Any) && held.external.is_some() && held.allocation.is_empty()
 }
 
 /// Returns the value of a resource in templates: that of its kind, or else the fields of the allocation. For an
@@ -236,17 +370,21 @@ fn resource_value(registry: &Registry, held: &Allocation) -> Value {
 
 /// All sessions by path.
 #[derive(Debug)]
-struct Sessions(Arc<ScopeData>);
+struct Sessions {
+    all: Arc<ScopeData>,
+    missing: Arc<Missing>,
+}
 
 impl Object for Sessions {
     fn get_value(self: &Arc<Self>, key: &Value) -> Option<Value> {
-        let Some(at) = self.0.by_path(key.as_str()?) else {
-            return (!self.0.complete).then(|| Value::from_object(AnyValue));
+        let Some(at) = self.all.by_path(key.as_str()?) else {
+            return (!self.all.complete).then(|| Value::from_object(AnyValue));
         };
-        Some(Value::from_object(Scope { all: Arc::clone(&self.0), at, complete: false, prompt: None }))
+        let (all, missing) = (Arc::clone(&self.all), Arc::clone(&self.missing));
+        Some(Value::from_object(Scope { all, at, complete: false, prompt: None, missing }))
     }
 
     fn enumerate(self: &Arc<Self>) -> Enumerator {
-        Enumerator::Values(self.0.sessions.iter().map(|named| Value::from(named.path.as_str())).collect())
+        Enumerator::Values(self.all.sessions.iter().map(|named| Value::from(named.path.as_str())).collect())
     }
 }

@@ -35,6 +35,12 @@ pub(crate) const KINDS: &str = " kinds";
 /// Name of the table of a session's resources in its names.
 pub(crate) const RESOURCES: &str = "resources";
 
+/// Name of the table of a session's environment in its names.
+pub(crate) const ENV: &str = "env";
+
+/// Name of a hidden text in a value that is not known yet, which no template can write: the reason.
+pub(crate) const UNPLANNED: &str = " unplanned";
+
 /// Maximum number of described problems of one template: as many as a report prints.
 const PROBLEMS_MAX: usize = 100;
 
@@ -142,6 +148,21 @@ impl Problem {
         }
     }
 
+    /// Creates the problem of a variable's template, whose use of the variable `next` of a session is part of a circle.
+    pub(crate) fn circle(source: &str, next: &str, message: String) -> Self {
+        let is_use =
+            |path: &Path| path.segments.windows(2).position(|two| two[0].name == ENV && two[1].name == next);
+        let range =
+            path::paths(source).iter().find_map(|path| Some(path.segments[is_use(path)? + 1].range.clone()));
+        Self {
+            rule: rule::TEMPLATE_CIRCLE,
+            message,
+            range,
+            label: "part of the circle".to_owned(),
+            help: Some("write one of these values without the others".to_owned()),
+        }
+    }
+
     /// Creates the problem of a rendered text that contains a NUL.
     pub(super) fn nul() -> Self {
         Self {
@@ -197,7 +218,19 @@ fn unknown(source: &str, path: &Path, at: usize, value: &Value, scope: &Value) -
     let kind = kind.as_ref().and_then(Value::as_str);
     let near = inside.or_else(|| nearest(name, there.iter().map(String::as_str)).map(str::to_owned));
     let near = near.map(|near| format!("did you mean `{near}`?"));
-    let (why, label, help) = because(source, path, owner, (name, kind), &there, near);
+    let unplanned = value.get_attr(UNPLANNED).ok();
+    let (why, label, help) = match unplanned.as_ref().and_then(Value::as_str) {
+        Some(why) => (
+            why.to_owned(),
+            "not known yet".to_owned(),
+            "use resources of other kinds in options of external kinds".to_owned(),
+        ),
+        None if is_table && owner.is_some() && there.is_empty() => {
+            let owner = owner.unwrap_or_default();
+            (format!("`{owner}` is empty"), format!("not in `{owner}`"), format!("leave `{name}` out"))
+        }
+        None => because(source, path, owner, (name, kind), (value, &there), near),
+    };
     Problem {
         rule: rule::TEMPLATE_NAME,
         message: if why.is_empty() {
@@ -232,9 +265,10 @@ fn because(
     path: &Path,
     owner: Option<&str>,
     (name, kind): (&str, Option<&str>),
-    there: &[String],
+    (value, there): (&Value, &[String]),
     near: Option<String>,
 ) -> (String, String, String) {
+    let is_session = value.get_attr("session").is_ok_and(|session| !session.is_undefined());
     match (owner, kind) {
         (Some("sessions"), _) => {
             let label = in_path(name, there).or(near).unwrap_or_else(|| "no such session".to_owned());
@@ -253,7 +287,7 @@ fn because(
             };
             ("the session has no resource of this name".to_owned(), label, help)
         }
-        (Some(owner), Some(kind)) if owner == "parent" || owner.starts_with("sessions") => (
+        (Some(_), Some(kind)) if is_session => (
             format!("that session has no `{kind}`"),
             format!("needs a `{kind}`"),
             format!("add \"{kind}\" to the `resources` of that session, or leave this out"),
@@ -278,7 +312,7 @@ fn because(
         (None, _) if name == "env" => (
             "templates do not see the machine's environment".to_owned(),
             "not a name".to_owned(),
-            format!("there are {}", listed(there)),
+            "name the environment of a session: `sessions['PATH'].env`".to_owned(),
         ),
         (None, _) => {
             let label = near.unwrap_or_else(|| "not a name".to_owned());

@@ -139,3 +139,41 @@ fn a_new_child_takes_its_share_of_each_block_separately() {
     let (own, a, b) = (blocks(&plan, "lead"), blocks(&plan, "lead/a"), blocks(&plan, "lead/b"));
     assert_eq!((a["one"].0, b["two"].0), (own["one"].0, own["two"].0), "{plan:#}");
 }
+
+#[test]
+fn template_uses_the_environment_of_other_sessions() {
+    let sandbox = Sandbox::new();
+    sandbox.manifest(
+        r#"
+[session.api]
+resources = [{ kind = "port-range", names = ["http"] }]
+env = { URL = "http://localhost:{{ port.http }}{{ sessions['web'].env.BASE }}" }
+[session.api.child.job]
+count = 2
+env = { PARENT = "{{ parent.env.URL }}", LAST = "{{ sessions['web'].env.ALL }}" }
+[session.web]
+env = { BASE = "/{{ sessions['api'].env.AGENT_PORT_HTTP }}", API = "{{ sessions['api'].env.URL }}", ALL = "{% for path, session in sessions | items %}{{ path }}={{ session.env.AGENT_SESSION_INDEX }} {% endfor %}" }
+prompt = ["The API listens on {{ sessions['api'].env.URL }}."]
+command = ["echo", "{{ sessions['api/job-1'].env.PARENT }}"]
+"#,
+    );
+    let plan = sandbox.plan();
+    let session = |path: &str| sessions(&plan).find(|session| session["path"] == path).unwrap();
+    let port = &session("api")["env"]["AGENT_PORT_HTTP"].as_str().unwrap();
+    let url = format!("http://localhost:{port}/{port}");
+    assert_eq!(session("web")["env"]["API"], url);
+    assert_eq!(session("api/job-0")["env"]["PARENT"], url);
+    assert_eq!(session("api/job-1")["env"]["LAST"], "api=0 api/job-0=1 api/job-1=2 web=3 ");
+    assert_eq!(session("web")["promptSections"][0], format!("The API listens on {url}."));
+    assert_eq!(session("web")["command"]["arguments"][1], url);
+}
+
+/// A chain as long as the manifest needs no stack of its length.
+#[test]
+fn chain_of_variables_is_as_long_as_the_manifest() {
+    let sandbox = Sandbox::new();
+    let last = "{% if session.replica > 0 %}{{ sessions['s-' ~ (session.replica - 1)].env.X }}{% endif %}+";
+    sandbox.manifest(&format!("[session.s]\ncount = 300\nenv = {{ X = \"{last}\" }}\n"));
+    let plan = sandbox.plan();
+    assert_eq!(sessions(&plan).last().unwrap()["env"]["X"], "+".repeat(300));
+}

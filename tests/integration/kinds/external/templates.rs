@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::{PLAN, asked, things};
+use super::{PLAN, THINGS, asked, things};
 use crate::sandbox::sessions;
 
 #[test]
@@ -94,6 +94,57 @@ resources = ["thing"]
     let env = &sessions(&planned).next().unwrap()["env"];
     assert_eq!(env["SERVER"], "thing of a: 5432");
     assert_eq!(env["COPY"], "a in {{ workspace.root }}");
+}
+
+#[test]
+fn option_uses_a_resource_of_the_parent() {
+    let sandbox = things("");
+    sandbox.manifest(
+        r#"
+[provider.thing]
+command = ["./tools/thing"]
+[session.a]
+resources = [{ kind = "port-range", name = "debug", names = ["db"] }]
+[session.a.child.b]
+resources = [{ kind = "thing", from = "pool", url = "{{ parent.resources.debug.db }}" }]
+"#,
+    );
+    sandbox.seedbed(&["plan"]).expect(65);
+    let port = asked(&sandbox)[0]["sessions"][0]["options"]["url"].as_str().unwrap().parse::<u16>();
+    assert!(port.is_ok_and(|port| port > 0));
+}
+
+#[test]
+fn values_that_no_program_gave_are_named() {
+    let sandbox = things("");
+    let check = |value: &str, says: &[&str]| {
+        sandbox.manifest(&format!("{}env = {{ X = \"{value}\" }}\n", THINGS));
+        sandbox.seedbed(&["plan"]).expect(65).says(says);
+        // Without its program, nothing is known of the resource of the kind.
+        sandbox.ok(&["validate"]);
+        asked(&sandbox);
+    };
+    check(
+        "{{ resources.thing.url }}",
+        &["`resources.thing.url` names nothing", "`resources.thing` has `env`, `name`"],
+    );
+    check(
+        "{{ sessions['a'].resources.thing.env.TING }}",
+        &["did you mean `THING`?", "`sessions['a'].resources.thing.env` has `THING`"],
+    );
+    check(
+        "{{ sessions['a'].env.TING }}",
+        &["`sessions['a'].env.TING` names nothing", "did you mean `THING`?"],
+    );
+
+    let option = |option: &str| THINGS.replace("size = 3", &format!("size = \"{option}\""));
+    for (value, why) in [
+        ("{{ sessions['b'].resources.thing.name }}", "its program plans after the options of external kinds"),
+        ("{{ sessions['b'].env.THING }}", "environments are rendered after the options of external kinds"),
+    ] {
+        sandbox.manifest(&option(value));
+        sandbox.seedbed(&["validate"]).expect(65).says(&[why, "not known yet"]);
+    }
 }
 
 #[test]

@@ -62,7 +62,7 @@ pub struct Snapshot {
     pub soft_constraints: SoftConstraints,
     /// Position of the session in its swarm; absent for a standalone session.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub swarm: Option<Place>,
+    pub swarm: Option<SwarmPosition>,
 }
 
 fn schema_version() -> u32 {
@@ -99,7 +99,7 @@ pub struct SoftConstraints {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[non_exhaustive]
-pub struct Place {
+pub struct SwarmPosition {
     /// Name of the swarm.
     pub name: String,
     /// Digest of the plan that last changed this session.
@@ -149,7 +149,7 @@ pub fn snapshot(record: &Record, session: &Session, registry: &Registry, workspa
                 .map(|(key, value)| (key.clone(), resolve_value(value, workspace)))
                 .collect(),
         },
-        swarm: (!plan.swarm.is_empty()).then(|| Place {
+        swarm: (!plan.swarm.is_empty()).then(|| SwarmPosition {
             name: plan.swarm.clone(),
             plan_digest: plan.digest.clone(),
             path: session.path.clone(),

@@ -388,7 +388,7 @@ impl PlanningInput {
         if let (Some(old), Some(new)) = (&self.family, family)
             && old != new
         {
-            if old.asks_by_record() || new.asks_by_record() {
+            if old.has_shares_by_record() || new.has_shares_by_record() {
                 return false;
             }
             new.add_to_observation(&mut self.observation);

@@ -3,7 +3,8 @@
 //!
 //! Planning has two passes. The first decides every allocation in canonical order; existing allocations are decided
 //! first, so that a kept allocation never moves. The second renders templates in parallel. Any session may name the
-//! paths and ports of any other session, because the first pass has decided all of them.
+//! paths and ports of any other session, because the first pass has decided all of them. Variables that templates of other
+//! sessions use are rendered before those templates.
 
 mod allocate;
 mod contributions;

@@ -179,7 +179,7 @@ pub struct Explanation {
     /// Rules that explain the answer, one line each.
     pub rules: Vec<String>,
     /// Other owners, one line each: leases, lock files.
-    pub held: Vec<String>,
+    pub other_owners: Vec<String>,
     /// Lines of the manifest that explain the answer.
     pub manifest: Vec<Position>,
     /// `true` if the kernel gives the port to outgoing connections; `null` if the question is not about a port, or the

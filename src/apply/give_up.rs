@@ -24,7 +24,7 @@ use crate::provider::{Location, Registry, SharedResults, Task, UnsavedWork, allo
 use crate::state::{self, Record, Release, Remain, Stage, Unsaved};
 
 /// Reasons why resources remain, by session and kind.
-type Kept = BTreeMap<(SessionPath, String), String>;
+type RemainReasons = BTreeMap<(SessionPath, String), String>;
 
 /// Finishes or rolls back an interrupted run of this swarm. Idempotent: the recovery can itself be interrupted at any
 /// point.
@@ -205,7 +205,7 @@ fn finish(context: &Context<'_>, record: &Record, options: Options) -> Result<Ve
 }
 
 /// Finds resources that this program cannot release.
-fn unknown(context: &Context<'_>, record: &Record, kinds: &ResourcesBySession) -> Kept {
+fn unknown(context: &Context<'_>, record: &Record, kinds: &ResourcesBySession) -> RemainReasons {
     let why = "only the program that provisioned it can release it";
     release_impact::unknown_kinds(context.registry, record, kinds)
         .map(|(session, kind)| ((session.path.clone(), kind.to_owned()), why.to_owned()))
@@ -220,7 +220,7 @@ fn check(
     record: &Record,
     released: &ResourcesBySession,
     unsaved: Unsaved,
-    kept: &mut Kept,
+    kept: &mut RemainReasons,
 ) -> Result<ResourcesBySession, Error> {
     let (host, registry) = (context.swarm.host(), context.registry);
     let progress = RunProgress::read(context.swarm, registry, record, released)?;
@@ -263,7 +263,7 @@ fn without(
     context: &Context<'_>,
     record: &Record,
     kinds: &ResourcesBySession,
-    kept: &Kept,
+    kept: &RemainReasons,
 ) -> ResourcesBySession {
     let host = context.swarm.host();
     let run = Run { context, record, host };
@@ -296,7 +296,7 @@ fn listening<T>(
 fn left(
     kinds: &ResourcesBySession,
     gone: &BTreeSet<(SessionPath, String)>,
-    kept: &Kept,
+    kept: &RemainReasons,
     failures: &[Failure],
     before: bool,
 ) -> Vec<Remain> {

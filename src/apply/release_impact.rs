@@ -19,7 +19,7 @@ use crate::state::{self, Record, Stage, Swarm, Unsaved};
 pub struct ReleaseImpact {
     /// Standalone sessions that have a share of what is released or lie inside it, and resources of kinds that the
     /// registry does not know. No option of this run releases them.
-    pub held: Vec<Loss>,
+    pub blocking: Vec<Loss>,
     /// Files inside that do not belong to the sessions, and resources that cannot be removed. They are never released
     /// unrequested.
     pub obstacles: Vec<Loss>,
@@ -31,18 +31,18 @@ pub struct ReleaseImpact {
     pub unknown: Vec<Loss>,
     /// Files and commits that are removed and are no reason to refuse: files that Git ignores, commits that were
     /// rewritten.
-    pub passing: Vec<Loss>,
+    pub also_removed: Vec<Loss>,
 }
 
 impl ReleaseImpact {
     /// Adds the impact of other sessions.
     pub fn add(&mut self, more: Self) {
-        self.held.extend(more.held);
+        self.blocking.extend(more.blocking);
         self.obstacles.extend(more.obstacles);
         self.work.extend(more.work);
         self.beyond_rescue.extend(more.beyond_rescue);
         self.unknown.extend(more.unknown);
-        self.passing.extend(more.passing);
+        self.also_removed.extend(more.also_removed);
     }
 
     /// Returns the reasons to refuse a release; empty if there are none.
@@ -52,7 +52,7 @@ impl ReleaseImpact {
             Unsaved::Rescue => &[&self.beyond_rescue, &self.unknown],
             Unsaved::Discard => &[],
         };
-        let obstacles = self.held.iter().chain(&self.obstacles).cloned();
+        let obstacles = self.blocking.iter().chain(&self.obstacles).cloned();
         let mut refused: Vec<Loss> = obstacles.map(|loss| Loss { obstacle: true, ..loss }).collect();
         refused.extend(work.iter().copied().flatten().cloned());
         refused.sort_by(|one, other| one.session.cmp(&other.session));
@@ -110,7 +110,7 @@ pub(super) fn impact_of_kinds(
     shared_results: &SharedResults,
 ) -> Result<ReleaseImpact, state::Error> {
     let mut impact = impact_without_children(swarm, registry, applied, released, shared_results)?;
-    impact.held.extend(standalone_children(swarm.host(), applied, released)?);
+    impact.blocking.extend(standalone_children(swarm.host(), applied, released)?);
     Ok(impact)
 }
 
@@ -124,7 +124,7 @@ pub(super) fn impact_without_children(
 ) -> Result<ReleaseImpact, state::Error> {
     let mut impact =
         impact_of(swarm.host(), registry, applied, released, Location::Home, shared_results, Search::Work).0;
-    impact.held.extend(unknown_kinds(registry, applied, released).map(|(session, kind)| {
+    impact.blocking.extend(unknown_kinds(registry, applied, released).map(|(session, kind)| {
         let what = format!("only the program that provisioned its `{kind}` can release it");
         Loss::new(session.path.clone(), what)
     }));
@@ -149,7 +149,7 @@ pub(super) fn impact_of_rollback(
     };
     let (mut impact, with_work) =
         impact_of(host, registry, record, provisioned, Location::Home, &shared_results, search);
-    impact.held = standalone_children(host, record, provisioned)?;
+    impact.blocking = standalone_children(host, record, provisioned)?;
     impact.obstacles.extend(nested_swarms::find(swarm, registry, record, provisioned)?);
     Ok((impact, with_work))
 }
@@ -184,7 +184,7 @@ pub(super) fn impact_of(
         impact.work.extend(of_session(found.work));
         impact.beyond_rescue.extend(of_session(found.beyond_rescue));
         impact.unknown.extend(of_session(found.unknown).map(|loss| Loss { unknown: true, ..loss }));
-        impact.passing.extend(of_session(found.ignored));
+        impact.also_removed.extend(of_session(found.ignored));
         impact.obstacles.extend(of_session(found.blockers));
     }
     (impact, with_work)

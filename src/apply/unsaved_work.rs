@@ -18,7 +18,7 @@ pub(super) fn secure(
     unsaved: Unsaved,
 ) -> Result<(), Error> {
     let impact = check(context, applied, released, unsaved)?;
-    for Loss { session, what, .. } in impact.passing {
+    for Loss { session, what, .. } in impact.also_removed {
         (context.events)(&Event::AlsoRemoved { session, what });
     }
     Ok(())
@@ -145,7 +145,7 @@ pub(super) fn check(
     let (search, shared_results) = (searched(unsaved), SharedResults::default());
     let (mut impact, _) =
         impact_of(host, context.registry, applied, released, Location::Home, &shared_results, search);
-    impact.held = standalone_children(host, applied, released)?;
+    impact.blocking = standalone_children(host, applied, released)?;
     impact.obstacles.extend(nested_swarms::find(context.swarm, context.registry, applied, released)?);
     if host.cancel.is_requested() && unsaved != Unsaved::Discard {
         return Err(Error::Failed { failures: Vec::new(), leftovers: Vec::new(), interrupted: true });

@@ -300,7 +300,7 @@ fn consent(global: &Global, project: &Project, targets: &[Target<'_>]) -> Result
             work.map(|loss| format!("{}: would be discarded: {}\n", loss.session, printable(&loss.what))),
         );
     }
-    let along = impact.passing.iter();
+    let along = impact.also_removed.iter();
     shown
         .extend(along.map(|loss| format!("{}: would be deleted: {}\n", loss.session, printable(&loss.what))));
     let ended = occupancy.occupants.iter().filter(|one| one.is_refusal());
@@ -337,7 +337,7 @@ fn dry_run(global: &Global, project: &Project, arguments: &Arguments) -> Result<
     let occupancy = occupancy(project, &targets)?;
     let stops = destroy.occupants != Occupants::Refuse;
     let is_refused = !refused.is_empty() || occupancy.occupants.iter().any(|one| refuses(one, stops));
-    let work = [&impact.held, &impact.obstacles, &impact.beyond_rescue, &impact.unknown, &impact.work]
+    let work = [&impact.blocking, &impact.obstacles, &impact.beyond_rescue, &impact.unknown, &impact.work]
         .map(|losses| losses.iter());
     let work: Vec<_> = work.into_iter().flatten().collect();
     if global.json {
@@ -350,7 +350,7 @@ fn dry_run(global: &Global, project: &Project, arguments: &Arguments) -> Result<
             uninspected: occupancy.uninspected,
             losses: work.into_iter().cloned().collect(),
             rescued: if is_rescued { impact.work.clone() } else { Vec::new() },
-            also_removed: impact.passing,
+            also_removed: impact.also_removed,
         });
     } else {
         let lines = |word: &str, losses: &[&Loss]| -> String {
@@ -369,7 +369,7 @@ fn dry_run(global: &Global, project: &Project, arguments: &Arguments) -> Result<
         }
         text += &lines("refused: ", &blocking);
         text += &lines(would, &kept);
-        text += &lines("", &impact.passing.iter().collect::<Vec<_>>());
+        text += &lines("", &impact.also_removed.iter().collect::<Vec<_>>());
         for occupant in &occupancy.occupants {
             let would = match (refuses(occupant, stops), occupant.is_refusal()) {
                 (true, _) => "refused: ",

@@ -49,18 +49,18 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode, Fa
     let repair = if arguments.repair { Some(repair(global, &project)?) } else { None };
     let whole = |repair: &Repair| repair.left.is_empty() && repair.failures.is_empty();
     let served = served(swarm)?;
-    let mut looked = Inspected::default();
-    looked.add(&project, swarm, record)?;
+    let mut inspected = Inspected::default();
+    inspected.add(&project, swarm, record)?;
     for (swarm, record) in children {
-        looked.add(&project, swarm, record)?;
+        inspected.add(&project, swarm, record)?;
     }
     let active = family.sessions();
     let mut progress = progress(swarm, &active);
     let holders = holders(&project.registry, &active, &served);
     let sessions = active.iter().map(|active @ Active { swarm, record, session }| {
-        let drift = looked.drift.remove(&session.id).unwrap_or_default();
-        let unsaved = looked.unsaved.remove(&session.id).unwrap_or_default();
-        let also_removed = looked.passing.remove(&session.id).unwrap_or_default();
+        let drift = inspected.drift.remove(&session.id).unwrap_or_default();
+        let unsaved = inspected.unsaved.remove(&session.id).unwrap_or_default();
+        let also_removed = inspected.also_removed.remove(&session.id).unwrap_or_default();
         let has_directory = drift.is_empty() || active.directory(&project.registry).is_ok();
         SessionStatus {
             session: session.path.clone(),
@@ -79,7 +79,7 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode, Fa
             unsaved,
             ignored: also_removed.iter().map(|line| ignored(line)).sum(),
             also_removed,
-            outdated: looked.outdated.remove(&session.id).unwrap_or_default(),
+            outdated: inspected.outdated.remove(&session.id).unwrap_or_default(),
             worktree: progress.remove(&session.id),
             ports: ports(&project.registry, session, &served),
             listening: listening(session, &holders),
@@ -121,7 +121,7 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode, Fa
     for line in &unfinished {
         say!("{}", printable(line));
     }
-    output::print(&text::text(&sessions, &looked.broken, global.verbose));
+    output::print(&text::text(&sessions, &inspected.broken, global.verbose));
     Ok(status.into())
 }
 
@@ -153,7 +153,7 @@ struct Inspected {
     /// Sessions whose drift is more than a discovery file of an older format.
     broken: BTreeSet<String>,
     unsaved: BTreeMap<String, Vec<String>>,
-    passing: BTreeMap<String, Vec<String>>,
+    also_removed: BTreeMap<String, Vec<String>>,
     outdated: BTreeMap<String, Vec<String>>,
 }
 
@@ -161,7 +161,7 @@ impl Inspected {
     /// Adds the results for the sessions of one record.
     fn add(&mut self, project: &Project, swarm: &Swarm<'_>, record: &Record) -> Result<(), Failure> {
         let id = |path: &SessionPath| path.id(record.plan.swarm());
-        let (broken, stake) = apply::examine(swarm, &project.registry, record)?;
+        let (broken, impact) = apply::examine(swarm, &project.registry, record)?;
         for ((path, kind), damage) in broken {
             if !damage.older {
                 self.broken.insert(id(&path));
@@ -169,12 +169,12 @@ impl Inspected {
             self.drift.entry(id(&path)).or_default().push(format!("{kind}: {}", damage.why));
         }
         for Loss { session, what, .. } in
-            [stake.obstacles, stake.work, stake.beyond_rescue, stake.unknown].concat()
+            [impact.obstacles, impact.work, impact.beyond_rescue, impact.unknown].concat()
         {
             self.unsaved.entry(id(&session)).or_default().push(what);
         }
-        for Loss { session, what, .. } in stake.passing {
-            self.passing.entry(id(&session)).or_default().push(what);
+        for Loss { session, what, .. } in impact.also_removed {
+            self.also_removed.entry(id(&session)).or_default().push(what);
         }
         for Loss { session, what, .. } in apply::outdated(swarm, &project.registry, record) {
             self.outdated.entry(id(&session)).or_default().push(what);

@@ -6,7 +6,7 @@ use miette::{GraphicalReportHandler, GraphicalTheme};
 use serde_json::{Value, json};
 
 use super::{Random, bytes, json as mutated, manifests, run};
-use crate::manifest::diagnostic::Part;
+use crate::manifest::diagnostic::LocationPart;
 use crate::manifest::{self, Diagnostic, Diagnostics, Manifest, Report};
 use crate::name::PortBlock;
 use crate::observe::{Directory, Observation, Query, Repository, TreeEntry, Untracked, WORKSPACE_REPOSITORY};
@@ -86,7 +86,7 @@ fn check_saved(plan: &Plan, registry: &Registry) {
 /// Checks that each diagnostic points at characters of one line of the text, in every output.
 fn check_report(text: &str, diagnostics: Vec<Diagnostic>) {
     for diagnostic in &diagnostics {
-        if let Part::Bytes(start, end) = diagnostic.location.part {
+        if let LocationPart::Bytes(start, end) = diagnostic.location.part {
             assert!(text.get(start..end).is_some(), "{diagnostic:?}");
         }
     }
@@ -166,7 +166,7 @@ fn fuzz_templates() {
                     assert!(!problems.is_empty(), "a template that cannot be rendered has a problem");
                     for problem in problems {
                         let diagnostic = problem.clone().at(&manifest::Location::default());
-                        if let Part::Within(start, end) = diagnostic.location.part {
+                        if let LocationPart::Within(start, end) = diagnostic.location.part {
                             assert!(source.get(start..end).is_some(), "{diagnostic:?}");
                         }
                     }

@@ -19,7 +19,7 @@ pub enum Step {
 /// Part of a [`Location`]'s value that a diagnostic is about.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
-pub enum Part {
+pub enum LocationPart {
     /// Value, or for a table its header.
     #[default]
     Value,
@@ -40,7 +40,7 @@ pub struct Location {
     /// Path from the root.
     pub steps: Vec<Step>,
     /// Part of the value at the end of `steps`.
-    pub part: Part,
+    pub part: LocationPart,
 }
 
 impl Location {
@@ -59,26 +59,26 @@ impl Location {
     /// Returns the location of the key itself instead of its value.
     #[must_use]
     pub fn the_key(mut self) -> Self {
-        self.part = Part::Key;
+        self.part = LocationPart::Key;
         self
     }
 
     /// Returns the location of bytes of the string at this location.
     #[must_use]
     pub fn within(mut self, bytes: Range<usize>) -> Self {
-        self.part = Part::Within(bytes.start, bytes.end);
+        self.part = LocationPart::Within(bytes.start, bytes.end);
         self
     }
 
     /// Returns the location of bytes of the file itself.
     pub fn bytes(bytes: Range<usize>) -> Self {
-        Self { steps: Vec::new(), part: Part::Bytes(bytes.start, bytes.end) }
+        Self { steps: Vec::new(), part: LocationPart::Bytes(bytes.start, bytes.end) }
     }
 
     fn step(&self, step: Step) -> Self {
         let mut steps = self.steps.clone();
         steps.push(step);
-        Self { steps, part: Part::Value }
+        Self { steps, part: LocationPart::Value }
     }
 }
 

@@ -6,11 +6,11 @@ use super::diagnostic::{Location, Step};
 #[derive(Clone, Copy)]
 pub(super) struct KeyPath<'a> {
     /// Path before the last step, and the last step; `None` at the root.
-    last: Option<(&'a KeyPath<'a>, Part<'a>)>,
+    last: Option<(&'a KeyPath<'a>, Segment<'a>)>,
 }
 
 #[derive(Clone, Copy)]
-enum Part<'a> {
+enum Segment<'a> {
     Key(&'a str),
     Index(usize),
 }
@@ -19,11 +19,11 @@ impl<'a> KeyPath<'a> {
     pub(super) const ROOT: KeyPath<'static> = KeyPath { last: None };
 
     pub(super) fn key(&'a self, key: &'a str) -> Self {
-        Self { last: Some((self, Part::Key(key))) }
+        Self { last: Some((self, Segment::Key(key))) }
     }
 
     pub(super) fn index(&'a self, index: usize) -> Self {
-        Self { last: Some((self, Part::Index(index))) }
+        Self { last: Some((self, Segment::Index(index))) }
     }
 
     pub(super) fn location(&self) -> Location {
@@ -31,8 +31,8 @@ impl<'a> KeyPath<'a> {
         let mut way = self;
         while let Some((before, part)) = way.last {
             location.steps.push(match part {
-                Part::Key(key) => Step::Key(key.to_owned()),
-                Part::Index(index) => Step::Index(index),
+                Segment::Key(key) => Step::Key(key.to_owned()),
+                Segment::Index(index) => Step::Index(index),
             });
             way = before;
         }

@@ -8,7 +8,7 @@ use miette::{MietteError, MietteSpanContents, SourceCode, SourceSpan, SpanConten
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::diagnostic::{Location, Part, Step};
+use super::diagnostic::{Location, LocationPart, Step};
 use super::syntax;
 use super::text::visible;
 
@@ -36,7 +36,7 @@ impl Spans<'_> {
     /// A missing value is shown at the nearest enclosing value that exists.
     fn range(&self, location: &Location) -> Range<usize> {
         let span = match location.part {
-            Part::Bytes(start, end) => start..end,
+            LocationPart::Bytes(start, end) => start..end,
             _ => self.find(location),
         };
         self.on_one_line(span)
@@ -58,8 +58,10 @@ impl Spans<'_> {
             (key, value) = next;
         }
         match location.part {
-            Part::Key => key.unwrap_or_else(|| value.span()),
-            Part::Within(start, end) => self.within(value, start..end).unwrap_or_else(|| value.span()),
+            LocationPart::Key => key.unwrap_or_else(|| value.span()),
+            LocationPart::Within(start, end) => {
+                self.within(value, start..end).unwrap_or_else(|| value.span())
+            }
             _ => value.span(),
         }
     }

@@ -190,7 +190,7 @@ impl Relatives {
     }
 
     /// Returns whether the child takes shares that follow from the records of its family.
-    pub(super) fn asks_by_record(&self) -> bool {
+    pub(super) fn has_shares_by_record(&self) -> bool {
         !self.members.is_empty()
     }
 

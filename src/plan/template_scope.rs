@@ -26,7 +26,7 @@ struct ScopeData {
     /// `true` if all sessions of the manifest are present.
     complete: bool,
     registry: Registry,
-    sessions: Vec<Named>,
+    sessions: Vec<SessionNames>,
     external_values: ExternalValues,
     rendered_variables: Arc<RenderedVariables>,
     /// Positions in `sessions`, computed when a template first names a session by its path.
@@ -34,7 +34,7 @@ struct ScopeData {
 }
 
 #[derive(Clone, Debug)]
-struct Named {
+struct SessionNames {
     path: SessionPath,
     id: String,
     index: u32,
@@ -43,7 +43,7 @@ struct Named {
     parent: Option<usize>,
     /// `true` if the session's allocations are incomplete because of an earlier diagnostic.
     unresolved: bool,
-    held: Vec<Allocation>,
+    allocations: Vec<Allocation>,
     declaration: Arc<Declaration>,
 }
 
@@ -78,7 +78,7 @@ impl TemplateScopes {
         external_values: ExternalValues,
     ) -> Self {
         let sessions = manifest.sessions.iter().zip(identities).zip(allocations).zip(unresolved);
-        let sessions = sessions.map(|(((session, identity), held), unresolved)| Named {
+        let sessions = sessions.map(|(((session, identity), allocations), unresolved)| SessionNames {
             path: session.path.clone(),
             id: identity.id.clone(),
             index: identity.index,
@@ -86,7 +86,7 @@ impl TemplateScopes {
             slug: identity.slug.clone(),
             parent: session.parent,
             unresolved: *unresolved,
-            held,
+            allocations,
             declaration: Arc::clone(&session.declaration),
         });
         Self {
@@ -123,26 +123,26 @@ impl TemplateScopes {
 
     /// Returns the allocations of the session at this position.
     pub(super) fn allocations(&self, at: usize) -> &[Allocation] {
-        &self.all.sessions[at].held
+        &self.all.sessions[at].allocations
     }
 
     /// Returns the allocations of all sessions, after rendering.
     pub(super) fn into_allocations(self) -> Vec<Vec<Allocation>> {
-        Arc::unwrap_or_clone(self.all).sessions.into_iter().map(|named| named.held).collect()
+        Arc::unwrap_or_clone(self.all).sessions.into_iter().map(|session| session.allocations).collect()
     }
 }
 
 impl ScopeData {
     fn by_path(&self, path: &str) -> Option<usize> {
         let positions = self.by_path.get_or_init(|| {
-            let paths = self.sessions.iter().map(|named| named.path.to_string());
+            let paths = self.sessions.iter().map(|session| session.path.to_string());
             paths.enumerate().map(|(at, path)| (path, at)).collect()
         });
         positions.get(path).copied()
     }
 }
 
-impl Named {
+impl SessionNames {
     /// Returns `port`, `worktree` or another name that a provider contributes.
     fn resource(&self, registry: &Registry, name: &str) -> Option<Value> {
         if self.unresolved {
@@ -158,10 +158,10 @@ impl Named {
         registry: &Registry,
         wanted: impl Fn(&str) -> bool,
     ) -> impl Iterator<Item = (&'static str, Value)> {
-        self.held.iter().filter_map(move |held| {
-            let kind = registry.get(&held.kind)?;
+        self.allocations.iter().filter_map(move |allocation| {
+            let kind = registry.get(&allocation.kind)?;
             let name = kind.template_name().filter(|name| wanted(name))?;
-            Some((name, kind.template_value(held)?))
+            Some((name, kind.template_value(allocation)?))
         })
     }
 }
@@ -204,14 +204,14 @@ struct Scope {
 
 impl Object for Scope {
     fn get_value(self: &Arc<Self>, key: &Value) -> Option<Value> {
-        let named = &self.all.sessions[self.at];
+        let session = &self.all.sessions[self.at];
         match key.as_str()? {
             "session" => {
-                let Named { path, id, index, replica, slug, .. } = named;
+                let SessionNames { path, id, index, replica, slug, .. } = session;
                 let hash = ("hash", Value::from(placeholders::session_hash_placeholder(id)));
                 Some(template::session_value(path, id, *index, *replica, slug, Some(hash)))
             }
-            "parent" => named.parent.map(|at| {
+            "parent" => session.parent.map(|at| {
                 let (all, missing) = (Arc::clone(&self.all), Arc::clone(&self.missing));
                 Value::from_object(Self { all, at, complete: false, prompt: None, missing })
             }),
@@ -225,20 +225,20 @@ impl Object for Scope {
             ENV if !self.complete => Some(self.environment()),
             RESOURCES => Some(Value::from_object(Resources { all: Arc::clone(&self.all), at: self.at })),
             KINDS => Some(Value::from_pairs(names_of_kinds(&self.all.registry))),
-            key => named.resource(&self.all.registry, key),
+            key => session.resource(&self.all.registry, key),
         }
     }
 
     fn enumerate(self: &Arc<Self>) -> Enumerator {
-        let named = &self.all.sessions[self.at];
+        let session = &self.all.sessions[self.at];
         let mut keys = vec![Value::from("session"), Value::from(RESOURCES)];
-        keys.extend(named.parent.map(|_| Value::from("parent")));
-        if named.unresolved {
+        keys.extend(session.parent.map(|_| Value::from("parent")));
+        if session.unresolved {
             keys.extend(names_of_kinds(&self.all.registry).map(|(name, _)| Value::from(name)));
         } else {
             let mut seen = BTreeSet::new();
-            let named = named.resources(&self.all.registry, |_| true).map(|(name, _)| name);
-            keys.extend(named.filter(|name| seen.insert(*name)).map(Value::from));
+            let session = session.resources(&self.all.registry, |_| true).map(|(name, _)| name);
+            keys.extend(session.filter(|name| seen.insert(*name)).map(Value::from));
         }
         keys.extend(self.prompt.iter().map(|_| Value::from("prompt")));
         if self.complete {
@@ -274,8 +274,8 @@ struct SessionEnvironment {
 impl SessionEnvironment {
     /// Returns the variables that the session has without its manifest.
     fn contributed(&self) -> BTreeMap<String, String> {
-        let Named { held, id, index, replica, slug, .. } = &self.all.sessions[self.at];
-        let mut env = contributions::contributed(held, &self.all.registry).env;
+        let SessionNames { allocations, id, index, replica, slug, .. } = &self.all.sessions[self.at];
+        let mut env = contributions::contributed(allocations, &self.all.registry).env;
         env.extend(contributions::name_variables(id, *index, *replica, slug));
         env
     }
@@ -284,12 +284,15 @@ impl SessionEnvironment {
 impl Object for SessionEnvironment {
     fn get_value(self: &Arc<Self>, key: &Value) -> Option<Value> {
         let name = key.as_str()?;
-        let named = &self.all.sessions[self.at];
+        let session = &self.all.sessions[self.at];
         let unknown = || Some(Value::from_object(AnyValue));
-        let Some(source) = named.declaration.text.env.get(name) else {
+        let Some(source) = session.declaration.text.env.get(name) else {
             let contributed = self.contributed().remove(name).map(Value::from);
-            let is_known = !named.unresolved
-                && !named.held.iter().any(|held| is_undecided(&self.all.external_values, held));
+            let is_known = !session.unresolved
+                && !session
+                    .allocations
+                    .iter()
+                    .any(|allocation| is_undecided(&self.all.external_values, allocation));
             return contributed.or_else(|| if is_known { None } else { unknown() });
         };
         if template::is_plain(source) {
@@ -325,12 +328,15 @@ struct Resources {
 
 impl Object for Resources {
     fn get_value(self: &Arc<Self>, key: &Value) -> Option<Value> {
-        let named = &self.all.sessions[self.at];
-        let held = named.held.iter().find(|held| Some(held.name()) == key.as_str());
-        match held {
-            Some(held) if is_undecided(&self.all.external_values, held) => Some(Value::from_object(AnyValue)),
-            Some(held) => Some(resource_value(&self.all.registry, held)),
-            None if named.unresolved => Some(Value::from_object(AnyValue)),
+        let session = &self.all.sessions[self.at];
+        let allocation =
+            session.allocations.iter().find(|allocation| Some(allocation.name()) == key.as_str());
+        match allocation {
+            Some(allocation) if is_undecided(&self.all.external_values, allocation) => {
+                Some(Value::from_object(AnyValue))
+            }
+            Some(allocation) => Some(resource_value(&self.all.registry, allocation)),
+            None if session.unresolved => Some(Value::from_object(AnyValue)),
             None => match &self.all.external_values {
                 ExternalValues::Later(names)
                     if names[self.at].iter().any(|name| Some(name.as_str()) == key.as_str()) =>
@@ -345,23 +351,26 @@ impl Object for Resources {
     }
 
     fn enumerate(self: &Arc<Self>) -> Enumerator {
-        let held = &self.all.sessions[self.at].held;
-        Enumerator::Values(held.iter().map(|held| Value::from(held.name())).collect())
+        let allocations = &self.all.sessions[self.at].allocations;
+        Enumerator::Values(allocations.iter().map(|allocation| Value::from(allocation.name())).collect())
     }
 }
 
 /// Returns whether a resource has no fields because no program was run.
-fn is_undecided(external_values: &ExternalValues, held: &Allocation) -> bool {
-    matches!(external_values, ExternalValues::Any) && held.external.is_some() && held.allocation.is_empty()
+fn is_undecided(external_values: &ExternalValues, allocation: &Allocation) -> bool {
+    matches!(external_values, ExternalValues::Any)
+        && allocation.external.is_some()
+        && allocation.allocation.is_empty()
 }
 
 /// Returns the value of a resource in templates: that of its kind, or else the fields of the allocation. For an
 /// external kind, `env` has its environment variables.
-fn resource_value(registry: &Registry, held: &Allocation) -> Value {
-    let of_kind = registry.get(&held.kind).and_then(|kind| kind.template_value(held));
+fn resource_value(registry: &Registry, allocation: &Allocation) -> Value {
+    let of_kind = registry.get(&allocation.kind).and_then(|kind| kind.template_value(allocation));
     of_kind.unwrap_or_else(|| {
-        let fields = held.allocation.iter().map(|(key, value)| (key.clone(), template::from_json(value)));
-        let variables = held.external.as_ref().map(|external| external.env.iter());
+        let fields =
+            allocation.allocation.iter().map(|(key, value)| (key.clone(), template::from_json(value)));
+        let variables = allocation.external.as_ref().map(|external| external.env.iter());
         let env = variables.map(|env| env.map(|(name, value)| (name.clone(), Value::from(value.as_str()))));
         let env = env.map(|env| ("env".to_owned(), Value::from_pairs(env)));
         Value::from_pairs(fields.chain(env))
@@ -385,6 +394,8 @@ impl Object for Sessions {
     }
 
     fn enumerate(self: &Arc<Self>) -> Enumerator {
-        Enumerator::Values(self.all.sessions.iter().map(|named| Value::from(named.path.as_str())).collect())
+        Enumerator::Values(
+            self.all.sessions.iter().map(|session| Value::from(session.path.as_str())).collect(),
+        )
     }
 }

@@ -41,7 +41,7 @@ impl Answer {
             path: None,
             owner: None,
             rules: Vec::new(),
-            held: Vec::new(),
+            other_owners: Vec::new(),
             manifest: Vec::new(),
             ephemeral: None,
             listeners: Vec::new(),
@@ -78,7 +78,7 @@ impl Answer {
         for (at, rule) in self.document.rules.iter().enumerate() {
             line(if at == 0 { "because" } else { "" }, rule);
         }
-        for (at, holder) in self.document.held.iter().enumerate() {
+        for (at, holder) in self.document.other_owners.iter().enumerate() {
             line(if at == 0 { "in use by" } else { "" }, holder);
         }
         if self.document.ephemeral == Some(true) {

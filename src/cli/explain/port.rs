@@ -73,7 +73,7 @@ fn unowned(sources: &Sources<'_>, port: u16, observation: &Observation) -> Resul
             let workspace = lease.workspace.display();
             explanation
                 .document
-                .held
+                .other_owners
                 .push(format!("the lease of {start}-{end} to {} of {workspace}", lease.session));
         }
     }
@@ -82,10 +82,10 @@ fn unowned(sources: &Sources<'_>, port: u16, observation: &Observation) -> Resul
             PortOwner::LockFile { name, session, .. } => {
                 let of =
                     session.as_ref().map_or_else(String::new, |session| format!(", of session {session}"));
-                explanation.document.held.push(format!("the lock file {name}{of}"));
+                explanation.document.other_owners.push(format!("the lock file {name}{of}"));
             }
             PortOwner::Lease { session, owner } if owner.is_empty() => {
-                explanation.document.held.push(format!("the lease of {} to {session}", used.block));
+                explanation.document.other_owners.push(format!("the lease of {} to {session}", used.block));
             }
             _ => {}
         }

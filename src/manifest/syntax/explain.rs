@@ -292,7 +292,7 @@ fn trimmed(text: &str, line: &Range<usize>) -> Range<usize> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::super::diagnostic::Part;
+    use super::super::super::diagnostic::LocationPart;
     use super::super::parse;
 
     #[test]
@@ -308,7 +308,7 @@ mod tests {
             let diagnostics = parse(text).err().map(|sound| sound.diagnostics).unwrap_or_default();
             assert!(!diagnostics.is_empty(), "{case}");
             for diagnostic in diagnostics {
-                let Part::Bytes(start, end) = diagnostic.location.part else {
+                let LocationPart::Bytes(start, end) = diagnostic.location.part else {
                     panic!("{case}: {diagnostic:?}")
                 };
                 assert!(text.get(start..end).is_some(), "{case}: {diagnostic:?}");

@@ -80,7 +80,7 @@ pub(super) fn is_pristine(
 }
 
 /// Returns the tip of the branch of this full name, if the swarm made the branch and it has had no new commit since.
-/// Planning decides by the same rule (`plan::branches::goes_with`).
+/// Planning decides by the same rule (`plan::branches::is_released_with`).
 pub(super) fn tip_as_made(
     task: &Task<'_>,
     worktree: &Worktree,

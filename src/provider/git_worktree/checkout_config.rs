@@ -96,12 +96,12 @@ impl Settings {
             && self
                 .conditions
                 .as_ref()
-                .is_some_and(|conditions| conditions.iter().all(|key| holds_of_all(key, on_branches)))
+                .is_some_and(|conditions| conditions.iter().all(|key| applies_to_all(key, on_branches)))
     }
 }
 
 /// Returns whether the condition in the key of an `includeIf` is true for all worktrees of a repository, or for none.
-fn holds_of_all(key: &str, on_branches: bool) -> bool {
+fn applies_to_all(key: &str, on_branches: bool) -> bool {
     let condition = key.get("includeif.".len()..).and_then(|condition| condition.split_once(':'));
     match condition {
         Some(("onbranch", _)) => !on_branches,

@@ -29,8 +29,8 @@ pub(super) fn inspect(task: &Task<'_>, worktree: &Worktree) -> Result<Condition,
     }
     match overlay::fault(task, worktree, &paths)? {
         None => {}
-        Some(overlay::Fault::Unmounted(why)) => return Ok(Condition::Repairable(why)),
-        Some(overlay::Fault::Gone(why)) => return Ok(Condition::Broken(why)),
+        Some(overlay::MountDamage::Unmounted(why)) => return Ok(Condition::Repairable(why)),
+        Some(overlay::MountDamage::Lost(why)) => return Ok(Condition::Broken(why)),
     }
     if !is_locked(task, &paths)? {
         return Ok(Condition::Repairable(format!("{} is not locked any more", paths.home.display())));
@@ -46,7 +46,7 @@ pub(super) fn unusable(task: &Task<'_>, worktree: &Worktree) -> Result<Option<St
         return Ok(Some(fault));
     }
     Ok(overlay::fault(task, worktree, &paths)?.map(|fault| match fault {
-        overlay::Fault::Unmounted(why) | overlay::Fault::Gone(why) => why,
+        overlay::MountDamage::Unmounted(why) | overlay::MountDamage::Lost(why) => why,
     }))
 }
 
@@ -75,12 +75,12 @@ pub(super) fn registration_fault(
     match ownership::of_admin_directory(task, paths)? {
         Owner::Missing => return Ok(Some(format!("{} does not exist", entry.display()))),
         Owner::Other(why) => return Ok(Some(why)),
-        Owner::Us => {}
+        Owner::ThisSwarm => {}
     }
-    match ownership::of_worktree(paths, &Owner::Us)? {
+    match ownership::of_worktree(paths, &Owner::ThisSwarm)? {
         Owner::Missing => return Ok(Some(format!("{} does not exist", paths.home.display()))),
         Owner::Other(why) => return Ok(Some(why)),
-        Owner::Us => {}
+        Owner::ThisSwarm => {}
     }
     let fault = |name: &str, what: &str| Ok(Some(format!("{} {what}", entry.join(name).display())));
     let Some(directory) = paths.directory()? else {

@@ -98,11 +98,11 @@ fn mount_new(task: &Task<'_>, index: Option<&Path>) -> Result<PathBuf, Error> {
 }
 
 /// Error of a worktree whose registration is valid.
-pub(super) enum Fault {
+pub(super) enum MountDamage {
     /// The worktree is not mounted, but can be.
     Unmounted(String),
     /// A layer of the worktree does not exist.
-    Gone(String),
+    Lost(String),
 }
 
 /// Checks whether the worktree is mounted, and if not, whether it can be. Returns `None` if it is mounted.
@@ -110,13 +110,13 @@ pub(super) fn fault(
     task: &Task<'_>,
     worktree: &Worktree,
     paths: &WorktreePaths,
-) -> Result<Option<Fault>, Error> {
+) -> Result<Option<MountDamage>, Error> {
     if !is_unmounted(worktree, paths)? {
         return Ok(None);
     }
     let gone = |path: PathBuf| {
         let (worktree, path) = (paths.home.display(), path.display());
-        Ok(Some(Fault::Gone(format!("{worktree} is not mounted, and {path} does not exist"))))
+        Ok(Some(MountDamage::Lost(format!("{worktree} is not mounted, and {path} does not exist"))))
     };
     let Some(overlay) = Overlay::existing(task, worktree)? else {
         return gone(task.host.state.join(DIRECTORY).join(task.owner));
@@ -127,9 +127,9 @@ pub(super) fn fault(
         }
     }
     if let Some(why) = covered(worktree, paths)? {
-        return Ok(Some(Fault::Gone(why)));
+        return Ok(Some(MountDamage::Lost(why)));
     }
-    Ok(Some(Fault::Unmounted(format!("{} is not mounted", paths.home.display()))))
+    Ok(Some(MountDamage::Unmounted(format!("{} is not mounted", paths.home.display()))))
 }
 
 /// Returns the names that were written into the directory of an unmounted worktree, and that a mount would hide, as a
@@ -155,8 +155,8 @@ pub(super) fn covered(worktree: &Worktree, paths: &WorktreePaths) -> Result<Opti
 pub(super) fn repair(task: &Task<'_>, worktree: &Worktree, paths: &WorktreePaths) -> Result<(), Error> {
     match fault(task, worktree, paths)? {
         None => Ok(()),
-        Some(Fault::Gone(why)) => Err(Error::Refused(why)),
-        Some(Fault::Unmounted(_)) => Overlay::create(task, worktree)?.mount(paths),
+        Some(MountDamage::Lost(why)) => Err(Error::Refused(why)),
+        Some(MountDamage::Unmounted(_)) => Overlay::create(task, worktree)?.mount(paths),
     }
 }
 
@@ -240,7 +240,7 @@ pub(super) fn bring_back(task: &Task<'_>, worktree: &Worktree, aside: &WorktreeP
 pub(super) fn mount_again(task: &Task<'_>, worktree: &Worktree, home: &WorktreePaths) -> Result<(), Error> {
     let at_home = Task { location: Location::Home, ..*task };
     match fault(&at_home, worktree, home)? {
-        Some(Fault::Unmounted(_)) if home.directory()?.is_some() => repair(&at_home, worktree, home),
+        Some(MountDamage::Unmounted(_)) if home.directory()?.is_some() => repair(&at_home, worktree, home),
         _ => Ok(()),
     }
 }

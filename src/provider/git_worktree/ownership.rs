@@ -30,7 +30,7 @@ pub(super) enum Owner {
     /// Nothing exists.
     Missing,
     /// This swarm.
-    Us,
+    ThisSwarm,
     /// Another owner, with the reason for this conclusion.
     Other(String),
 }
@@ -53,10 +53,10 @@ pub(super) fn of_admin_directory(task: &Task<'_>, paths: &WorktreePaths) -> Resu
     }
     let claimed = locked == Signature::Ours || matches!(second, Signature::Ours | Signature::Torn);
     match paths.read_entry("gitdir")? {
-        Content::Missing | Content::Empty => Ok(Owner::Us),
+        Content::Missing | Content::Empty => Ok(Owner::ThisSwarm),
         Content::Bytes(bytes) if bytes == paths.gitdir_line() => {
             if claimed {
-                Ok(Owner::Us)
+                Ok(Owner::ThisSwarm)
             } else {
                 other("it does not carry its mark")
             }
@@ -76,7 +76,7 @@ pub(super) fn of_admin_directory(task: &Task<'_>, paths: &WorktreePaths) -> Resu
         }
         Content::Bytes(_) | Content::Irregular => {
             if claimed {
-                Ok(Owner::Us)
+                Ok(Owner::ThisSwarm)
             } else {
                 other("it does not carry its mark")
             }
@@ -92,7 +92,7 @@ pub(super) fn of_worktree(paths: &WorktreePaths, entry: &Owner) -> Result<Owner,
     let Some(directory) = paths.directory()? else { return Ok(Owner::Missing) };
     let other = |why: &str| Ok(Owner::Other(format!("{} is not this swarm's: {why}", paths.home.display())));
     match read(&directory, Path::new(".git"))? {
-        Content::Bytes(bytes) if bytes == paths.dot_git_line() => Ok(Owner::Us),
+        Content::Bytes(bytes) if bytes == paths.dot_git_line() => Ok(Owner::ThisSwarm),
         Content::Bytes(bytes) if bytes.starts_with(b"gitdir: ") => {
             let says = String::from_utf8_lossy(&bytes);
             other(&format!("its .git contains {}; {PUT_BACK}", says.trim_end().escape_debug()))
@@ -103,8 +103,8 @@ pub(super) fn of_worktree(paths: &WorktreePaths, entry: &Owner) -> Result<Owner,
         }
         Content::Irregular | Content::Missing | Content::Empty | Content::Bytes(_) => {
             let bare = directory.names()?.iter().all(|name| name == ".git");
-            if *entry == Owner::Us || bare {
-                Ok(Owner::Us)
+            if *entry == Owner::ThisSwarm || bare {
+                Ok(Owner::ThisSwarm)
             } else {
                 other("no admin directory of this swarm belongs to it")
             }

@@ -89,7 +89,7 @@ pub(super) fn rebind(task: &Task<'_>, worktree: &Worktree) -> Result<(), Error> 
     }
     match overlay::fault(task, worktree, &paths)? {
         // Recovery mounts a worktree that is aside, because its unsaved work has to be inspected.
-        Some(overlay::Fault::Unmounted(_))
+        Some(overlay::MountDamage::Unmounted(_))
             if task.location == Location::Home && paths.directory()?.is_some() =>
         {
             overlay::repair(task, worktree, &paths)

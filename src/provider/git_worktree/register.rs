@@ -23,7 +23,7 @@ use crate::provider::{Error, Task, retry_while_missing};
 /// Registers the worktree, empty except for its `.git` file. A second registration is no error.
 pub(super) fn register(task: &Task<'_>, worktree: &Worktree) -> Result<(), Error> {
     let paths = WorktreePaths::new(task, worktree)?;
-    if ownership::of_admin_directory_if_not_others(task, &paths)? == Owner::Us {
+    if ownership::of_admin_directory_if_not_others(task, &paths)? == Owner::ThisSwarm {
         return match inspect::registration_fault(task, worktree, &paths)? {
             None => Ok(()),
             Some(fault) => {

@@ -66,7 +66,7 @@ pub(super) fn left(task: &Task<'_>, from: &Worktree, to: &Worktree) -> Result<Ve
 pub(super) fn revert(task: &Task<'_>, worktree: &Worktree) -> Result<Vec<String>, Error> {
     let paths = WorktreePaths::new(task, worktree)?;
     let Some(journal) = Journal::read(&paths)? else { return Ok(Vec::new()) };
-    if let Some(overlay::Fault::Unmounted(_)) = overlay::fault(task, worktree, &paths)? {
+    if let Some(overlay::MountDamage::Unmounted(_)) = overlay::fault(task, worktree, &paths)? {
         overlay::repair(task, worktree, &paths)?;
     }
     let mut kept = BTreeSet::new();

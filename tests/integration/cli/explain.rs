@@ -200,13 +200,13 @@ fn free_port_is_explained_with_its_range() {
     let range = format!("{}-{}", sandbox.base_port, sandbox.base_port + 511);
     assert_rule(&explanation, &format!("it is in block {index}, {}-{}, of {range}", free - 1, free + 2));
     assert_rule(&explanation, "from which shop/lead cuts 32 blocks of 16 ports");
-    assert_eq!(explanation["held"], json!([]));
+    assert_eq!(explanation["otherOwners"], json!([]));
 
     let lock = format!("{}-{}.lock", free - 1, free + 2);
     fs::write(sandbox.repository.join(".ai_ops/locks/ports").join(&lock), "{\"sessionId\": \"seed/a\"}")
         .unwrap();
-    let held = &explained(&sandbox, &free.to_string())["held"];
-    assert_eq!(*held, json!([format!("the lock file {lock}, of session seed/a")]));
+    let owners = &explained(&sandbox, &free.to_string())["otherOwners"];
+    assert_eq!(*owners, json!([format!("the lock file {lock}, of session seed/a")]));
 
     let range = fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").unwrap();
     let ephemeral = range.split_whitespace().next().unwrap();
@@ -225,8 +225,8 @@ fn lease_of_a_standalone_session_is_explained() {
     let lease =
         seedbed::host::leases::Lease::new("alone".to_owned(), "00ff".to_owned(), "/elsewhere".into(), ports);
     seedbed::host::leases::grant(&host, &lease, &[]).unwrap();
-    let held = &explained(&sandbox, &end.to_string())["held"];
-    assert_eq!(*held, json!([format!("the lease of {start}-{end} to alone of /elsewhere")]));
+    let owners = &explained(&sandbox, &end.to_string())["otherOwners"];
+    assert_eq!(*owners, json!([format!("the lease of {start}-{end} to alone of /elsewhere")]));
 }
 
 #[test]

@@ -51,7 +51,7 @@ pub(in super::super) fn recreation_queries(allocation: &Allocation) -> Vec<Query
 
 /// Returns whether the release of a worktree removes its branch. That is so if the swarm created the branch, it has no
 /// new commit, and no other worktree has it checked out. The release itself decides by the same rule.
-pub(in super::super) fn goes_with(worktree: &Worktree, branch: &Branch, owner: Option<&str>) -> bool {
+pub(in super::super) fn is_released_with(worktree: &Worktree, branch: &Branch, owner: Option<&str>) -> bool {
     let is_own = |checkout: &Checkout| checkout.entry.as_deref() == Some(&worktree.entry);
     let has_own_log = branch.first_log_entry.as_ref().is_some_and(|entry| {
         entry.commit == branch.tip
@@ -72,7 +72,7 @@ pub(in super::super) fn surviving_branch(
     let Some(Ok(repository)) = &observed.repository else { return None };
     let name = worktree.branch.clone()?;
     let branch = repository.branches.get(&name)?;
-    if goes_with(&worktree, branch, observation.owner.as_deref()) {
+    if is_released_with(&worktree, branch, observation.owner.as_deref()) {
         return None;
     }
     let distance = observed.distances.get(&(worktree.base().to_owned(), name.clone()));
@@ -128,7 +128,7 @@ impl Worktrees<'_> {
         options: &Options,
         name: &str,
     ) -> Result<Option<Tip>, Diagnostic> {
-        let stays = |other: &str| !self.goes(repository, other);
+        let stays = |other: &str| !self.is_released(repository, other);
         let Some(other) = branch::in_the_way(&repository.branches, name, stays) else { return Ok(None) };
         if other != name {
             return Err(refused(
@@ -172,7 +172,8 @@ impl Worktrees<'_> {
         let Some(Ok(repository)) = &observed.repository else { return unchanged() };
         let Some(name) = worktree.branch.clone() else { return unchanged() };
         let owner = self.observation.owner.as_deref();
-        let branch = repository.branches.get(&name).filter(|branch| !goes_with(&worktree, branch, owner));
+        let branch =
+            repository.branches.get(&name).filter(|branch| !is_released_with(&worktree, branch, owner));
         let existing = match branch {
             None => None,
             Some(branch) => {
@@ -197,13 +198,13 @@ impl Worktrees<'_> {
     }
 
     /// Returns whether the branch is removed before anything new is created.
-    fn goes(&self, repository: &Repository, name: &str) -> bool {
+    fn is_released(&self, repository: &Repository, name: &str) -> bool {
         let names = self.names_in(&repository.common_dir);
         let (Some(worktree), Some(branch)) = (names.freed_branches.get(name), repository.branches.get(name))
         else {
             return false;
         };
-        goes_with(worktree, branch, self.observation.owner.as_deref())
+        is_released_with(worktree, branch, self.observation.owner.as_deref())
     }
 }
 

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use serde_json::{Map, Value};
 
 use super::super::{Worktree, branch, overlay};
-use super::branches::goes_with;
+use super::branches::is_released_with;
 use crate::host::git::checkouts::Checkout;
 use crate::host::text::size;
 use crate::observe::{
@@ -157,7 +157,7 @@ fn branch_stale(
     let Some(_) = &worktree.existing else {
         let goes = |other: &str| {
             let old = replaced.filter(|old| old.branch.as_deref() == Some(other));
-            old.is_some_and(|old| goes_with(old, &repository.branches[other], owner))
+            old.is_some_and(|old| is_released_with(old, &repository.branches[other], owner))
         };
         let other = branch::in_the_way(&repository.branches, name, |other| !goes(other))?;
         return Some(format!("branch `{other}` exists"));
@@ -173,7 +173,7 @@ fn branch_stale(
         }
         Some(checkout) => Some(format!("branch `{name}` is checked out at {}", checkout.path.display())),
         // The release of the replaced worktree would remove the branch.
-        None if replaced.is_some_and(|old| goes_with(old, branch, owner)) => {
+        None if replaced.is_some_and(|old| is_released_with(old, branch, owner)) => {
             Some(format!("branch `{name}` has lost its commits"))
         }
         None => None,

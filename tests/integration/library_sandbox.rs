@@ -17,6 +17,8 @@ use seedbed::provider::Registry;
 use seedbed::state::{LockedSwarm, Record, Swarm};
 use tempfile::TempDir;
 
+use crate::sandbox::temporary_directory;
+
 pub(crate) struct Sandbox {
     pub(crate) host: Host,
     pub(crate) repo: PathBuf,
@@ -36,7 +38,7 @@ pub(crate) struct Trace {
 impl Sandbox {
     /// Creates a repository of one commit on `main`, with `src` and `services/api` in it.
     pub(crate) fn new() -> Self {
-        let root = TempDir::new().unwrap();
+        let root = temporary_directory();
         let repo = root.path().canonicalize().unwrap().join("repo");
         let path = env::var_os("PATH").expect("tests need git, and git a PATH");
         let environment = [

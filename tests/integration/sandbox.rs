@@ -29,6 +29,9 @@ const REGION_SIZE: u64 = 512;
 /// Maximum time that a test waits for an expected event; far longer than the event takes.
 const PATIENCE: Duration = Duration::from_mins(2);
 
+/// Variable with which all tests use a real disk, as `.ci/run` does.
+const ON_DISK: &str = "SEEDBED_TESTS_ON_DISK";
+
 /// Free memory, in bytes, that is required to create sandboxes in memory. One sandbox takes a megabyte or two, those of
 /// the soak with thousands of files some hundred, and a few exist at once.
 const MEMORY_MIN: u64 = 1 << 30;
@@ -68,14 +71,13 @@ impl Drop for Sandbox {
 impl Sandbox {
     /// Creates a repository of a few files, one of them executable, one a link.
     pub(crate) fn new() -> Self {
-        Self::in_directory(TempDir::new().unwrap())
+        Self::in_directory(temporary_directory())
     }
 
-    /// Creates the repository in memory if there is room. This is for suites that run the program hundreds of times and
-    /// would mostly wait for the disk. A killed process leaves the same files there.
+    /// Creates the repository in memory, even if [`ON_DISK`] is set. This is for suites that run the program hundreds of
+    /// times.
     pub(crate) fn in_memory() -> Self {
-        let memory = memory().and_then(|memory| TempDir::new_in(memory).ok());
-        Self::in_directory(memory.unwrap_or_else(|| TempDir::new().unwrap()))
+        Self::in_directory(directory_in_memory())
     }
 
     fn in_directory(directory: TempDir) -> Self {
@@ -140,9 +142,9 @@ impl Sandbox {
     }
 
     fn identify(&self, repository: &Path) {
-        for (key, value) in [("user.name", "tester"), ("user.email", "tester@example.org")] {
-            self.git_in(repository, &["config", key, value]);
-        }
+        let config = repository.join(".git/config");
+        let settings = fs::read_to_string(&config).unwrap();
+        fs::write(config, settings + "[user]\n\tname = tester\n\temail = tester@example.org\n").unwrap();
         fs::create_dir_all(repository.join(".git/info")).unwrap();
         fs::write(repository.join(".git/info/exclude"), "/seedbed.toml\n").unwrap();
     }
@@ -399,6 +401,18 @@ fn ignore_by_catching() {
             signal_hook::flag::register(signal, Arc::default()).unwrap();
         }
     });
+}
+
+/// Creates a temporary directory in memory, or on disk if [`ON_DISK`] is set.
+///
+/// A run waits for the disk most of its time: it syncs each file. A killed process leaves the same files in memory.
+pub(crate) fn temporary_directory() -> TempDir {
+    if std::env::var_os(ON_DISK).is_some() { TempDir::new().unwrap() } else { directory_in_memory() }
+}
+
+fn directory_in_memory() -> TempDir {
+    let memory = memory().and_then(|memory| TempDir::new_in(memory).ok());
+    memory.unwrap_or_else(|| TempDir::new().unwrap())
 }
 
 /// Returns a file system in memory on which programs can be run, with enough free space for all suites at once.

@@ -129,17 +129,21 @@ fn ports_in_the_ephemeral_range() {
 fn lack_of_disk_space_is_found() {
     let sandbox = Sandbox::new();
     fs::write(sandbox.repository.join("large"), vec![0; 16 << 20]).unwrap();
-    sandbox.commit("16 MiB");
-    // 156 TiB in all.
-    sandbox.manifest("[session.a]\ncount = 10000\nresources = [\"git-worktree\"]\n");
+    let blob = sandbox.git(&["hash-object", "-w", "large"]);
+    fs::remove_file(sandbox.repository.join("large")).unwrap();
+    let files: Vec<_> = (0..100).map(|at| format!("100644,{blob},large/{at}")).collect();
+    let add = files.iter().flat_map(|file| ["--cacheinfo", file.as_str()]);
+    sandbox.git(&["update-index", "--add"].into_iter().chain(add).collect::<Vec<_>>());
+    sandbox.git(&["commit", "--quiet", "--message", "1600 MiB"]);
+    // 1.5 TiB in all.
+    sandbox.manifest("[session.a]\ncount = 1000\nresources = [\"git-worktree\"]\n");
     let outcome = sandbox.seedbed(&["doctor"]).expect(1);
     let found: Vec<_> = outcome.stdout.lines().filter(|line| line.contains("disk-space")).collect();
     assert_eq!(found.len(), 1, "{}", outcome.stdout);
-    assert!(found[0].starts_with("fails  disk-space: 10000 new resources need up to 160"), "{found:?}");
-    fs::remove_file(sandbox.repository.join("large")).unwrap();
+    assert!(found[0].starts_with("fails  disk-space: 1000 new resources need up to 160"), "{found:?}");
     // Mounts share one checkout.
     sandbox.manifest(
-        "[session.a]\ncount = 10000\nresources = [{ kind = \"git-worktree\", checkout = \"overlay\" }]\n",
+        "[session.a]\ncount = 1000\nresources = [{ kind = \"git-worktree\", checkout = \"overlay\" }]\n",
     );
     let outcome = sandbox.seedbed(&["doctor"]);
     assert!(!outcome.stdout.contains("disk-space"), "{}", outcome.stdout);

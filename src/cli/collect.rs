@@ -3,12 +3,12 @@
 mod page;
 mod text;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, ValueEnum};
-use seedbed::apply::{self, Loss};
+use seedbed::apply::{self, Destroy, Loss};
 use seedbed::collect::{self, Collected, Source};
 use seedbed::host::text::shell_quoted;
 use seedbed::host::{self, git::Git};
@@ -118,14 +118,15 @@ fn worktree(session: &Session) -> Option<Worktree> {
 
 /// Returns the work of sessions that no commit has, by session id.
 fn unsaved(project: &Project, sessions: &[Active<'_>]) -> Result<BTreeMap<String, Vec<String>>, Failure> {
+    let mut swarms = BTreeMap::new();
+    for Active { swarm, record, session } in sessions {
+        let (.., released) = swarms.entry(swarm.key()).or_insert_with(|| (swarm, record, Destroy::default()));
+        released.sessions.insert(session.path.clone());
+    }
     let mut unsaved: BTreeMap<String, Vec<String>> = BTreeMap::new();
-    let mut examined = BTreeSet::new();
-    for Active { swarm, record, .. } in sessions {
-        if !examined.insert(swarm.key()) {
-            continue;
-        }
-        let (_, stake) = apply::examine(swarm, &project.registry, record)?;
-        for Loss { session, what, .. } in [stake.work, stake.beyond_rescue, stake.unknown].concat() {
+    for (swarm, record, released) in swarms.values() {
+        let impact = apply::release_impact(swarm, &project.registry, record, released)?;
+        for Loss { session, what, .. } in [impact.work, impact.beyond_rescue, impact.unknown].concat() {
             unsaved.entry(session.id(record.plan.swarm())).or_default().push(what);
         }
     }

@@ -6,13 +6,14 @@
 //! benchmark reports every diagnostic of a manifest of 2 MB with 1,000 of them.
 #![expect(clippy::disallowed_methods, reason = "a benchmark reads its arguments and starts itself again")]
 
-use std::collections::BTreeSet;
+#[path = "../tests/integration/friendly.rs"]
+mod friendly;
+
 use std::fmt::Write as _;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
 use seedbed::manifest::Report;
-use seedbed::observe::{Directory, Observation, Query, Repository, TreeEntry, WORKSPACE_REPOSITORY};
 use seedbed::provider::Registry;
 use seedbed::review::Review;
 use seedbed::review::text::Style;
@@ -93,7 +94,7 @@ fn measure(shape: &str, sessions: usize) {
         let manifest = manifest::parse(&text, &kinds).expect("the manifest is valid");
         parsing.push(begun.elapsed());
         let begun = Instant::now();
-        let observation = kind_host(&plan::queries(&manifest, &registry));
+        let observation = friendly::friendly(&plan::queries(&manifest, &registry));
         let plan = plan::plan(&manifest, &registry, &observation, None).expect("the manifest can be planned");
         planning.push(begun.elapsed());
         assert_eq!(plan.sessions().len(), sessions);
@@ -148,32 +149,6 @@ fn text(shape: &str, sessions: usize) -> String {
         session(&mut text, "session.lead.child.coder", "count = 9\n");
     }
     text
-}
-
-/// Returns a host on which every ref exists, every path is free and no port is in use.
-fn kind_host(queries: &BTreeSet<Query>) -> Observation {
-    let mut observation = Observation::new("/workspace".into());
-    let own = observation.repository_mut(WORKSPACE_REPOSITORY);
-    own.repository = Some(Ok(Repository::new("/workspace".into(), "/workspace/.git".into())));
-    for query in queries {
-        match query {
-            Query::Commit { repository, base_ref } => {
-                observation.repository_mut(repository).commits.insert(base_ref.clone(), Ok("1".repeat(40)));
-            }
-            Query::Tree { repository, base_ref, path, .. } => {
-                let missing = TreeEntry::Missing { near: Vec::new() };
-                observation
-                    .repository_mut(repository)
-                    .trees
-                    .insert((base_ref.clone(), path.clone()), missing);
-            }
-            Query::Directory { path } => {
-                observation.directories.insert(path.clone(), Directory::Missing);
-            }
-            _ => {}
-        }
-    }
-    observation
 }
 
 fn median(mut times: Vec<Duration>) -> Duration {

@@ -129,5 +129,8 @@ pub mod orchestrator;
 )]
 pub mod report;
 
+// Tests of the library share files with the integration tests.
+#[cfg(test)]
+extern crate self as seedbed;
 #[cfg(test)]
 mod fuzz;

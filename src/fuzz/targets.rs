@@ -1,6 +1,9 @@
 //! Targets that use the interface of the library.
 
-use std::collections::{BTreeMap, BTreeSet};
+#[path = "../../tests/integration/friendly.rs"]
+mod friendly;
+
+use std::collections::BTreeMap;
 
 use miette::{GraphicalReportHandler, GraphicalTheme};
 use serde_json::{Value, json};
@@ -8,8 +11,7 @@ use serde_json::{Value, json};
 use super::{Random, bytes, json as mutated, manifests, run};
 use crate::manifest::diagnostic::LocationPart;
 use crate::manifest::{self, Diagnostic, Diagnostics, Manifest, Report};
-use crate::name::PortBlock;
-use crate::observe::{Directory, Observation, Query, Repository, TreeEntry, Untracked, WORKSPACE_REPOSITORY};
+use crate::observe::Observation;
 use crate::plan::{self, Plan};
 use crate::provider::Registry;
 use crate::template::{self, Bounds};
@@ -32,44 +34,9 @@ const SESSIONS_MAX: usize = 300;
 const THINGS: &str = "version = 1\nswarm = \"s\"\n[provider.thing]\ncommand = [\"thing\"]\n[session.a]\nresources = [{ kind = \
                       \"thing\", size = 3 }]\nenv = { A = \"b\" }\nprompt = [\"p\"]\nsetup = [\"true\"]\n[session.a.child.b]\ncount = 2\n";
 
-/// Returns a host where each query gets the answer that planning makes planning succeed.
-fn friendly(queries: &BTreeSet<Query>) -> Observation {
-    let mut observation = Observation {
-        ephemeral: PortBlock::new(32768, 60999),
-        overlays: Some(Ok(())),
-        ..Observation::new("/w".into())
-    };
-    let own = observation.repository_mut(WORKSPACE_REPOSITORY);
-    own.repository = Some(Ok(Repository::new("/w".into(), "/w/.git".into())));
-    for query in queries {
-        match query {
-            Query::Commit { repository, base_ref } => {
-                observation.repository_mut(repository).commits.insert(base_ref.clone(), Ok("1".repeat(40)));
-            }
-            Query::Tree { repository, base_ref, path, .. } => {
-                let entry = if path.ends_with(".agent-context") {
-                    TreeEntry::Missing { near: Vec::new() }
-                } else {
-                    TreeEntry::Directory
-                };
-                observation.repository_mut(repository).trees.insert((base_ref.clone(), path.clone()), entry);
-            }
-            Query::Directory { path } => {
-                observation.directories.insert(path.clone(), Directory::Missing);
-            }
-            Query::Untracked { repository, glob } => {
-                let files = Untracked::Files { files: 1, bytes: 1 };
-                observation.repository_mut(repository).untracked.insert(glob.clone(), Ok(files));
-            }
-            _ => {}
-        }
-    }
-    observation
-}
-
 /// Plans a manifest for a [`friendly`] host.
 fn planned(manifest: &Manifest, registry: &Registry) -> Result<Plan, Diagnostics> {
-    plan::plan(manifest, registry, &friendly(&plan::queries(manifest, registry)), None)
+    plan::plan(manifest, registry, &friendly::friendly(&plan::queries(manifest, registry)), None)
 }
 
 /// Checks that a plan can be written and read again, and that writing it again gives the same bytes.

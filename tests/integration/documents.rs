@@ -21,7 +21,7 @@ use seedbed::report::schema::generate;
 use serde_json::Value;
 use toml::de::{DeTable, DeValue};
 
-use crate::fixtures::friendly;
+use crate::friendly::friendly;
 
 fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))

@@ -1,12 +1,9 @@
 //! Shared code of the tests.
 
-use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use schemars::JsonSchema;
 use seedbed::manifest::Kinds;
-use seedbed::name::PortBlock;
-use seedbed::observe::{Directory, Observation, Query, Repository, TreeEntry, WORKSPACE_REPOSITORY};
 use serde::Deserialize;
 
 /// Returns the path of a folder or file beside this crate's `Cargo.toml`.
@@ -75,32 +72,4 @@ struct PortRange {
     names: Vec<String>,
     reserve: Option<u32>,
     slots: Option<u32>,
-}
-
-/// Returns a host on which every ref exists, every target path is a directory and no port is in use.
-pub(crate) fn friendly(queries: &BTreeSet<Query>) -> Observation {
-    let mut observation = Observation::new("/workspace".into());
-    let own = observation.repository_mut(WORKSPACE_REPOSITORY);
-    own.repository = Some(Ok(Repository::new("/workspace".into(), "/workspace/.git".into())));
-    observation.ephemeral = PortBlock::new(32768, 60999);
-    for query in queries {
-        match query {
-            Query::Commit { repository, base_ref } => {
-                observation.repository_mut(repository).commits.insert(base_ref.clone(), Ok("1".repeat(40)));
-            }
-            Query::Tree { repository, base_ref, path, .. } => {
-                let entry = if path.ends_with(".agent-context") {
-                    TreeEntry::Missing { near: Vec::new() }
-                } else {
-                    TreeEntry::Directory
-                };
-                observation.repository_mut(repository).trees.insert((base_ref.clone(), path.clone()), entry);
-            }
-            Query::Directory { path } => {
-                observation.directories.insert(path.clone(), Directory::Listed(BTreeSet::new()));
-            }
-            _ => {}
-        }
-    }
-    observation
 }

@@ -4,6 +4,7 @@
 
 mod fake_kind;
 mod fixtures;
+mod friendly;
 mod library_sandbox;
 mod sandbox;
 

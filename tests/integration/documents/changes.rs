@@ -9,7 +9,7 @@ use seedbed::provider::Registry;
 use serde_json::Value;
 
 use super::pages::Page;
-use crate::fixtures::friendly;
+use crate::friendly::friendly;
 
 /// Base ref that names another commit than all others.
 const OTHER_COMMIT: &str = "other-commit";

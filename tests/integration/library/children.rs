@@ -117,7 +117,7 @@ fn every_command_knows_a_child_of_the_library() {
         Outcome::of(whoami.current_dir(below.working_directory()).output().unwrap()).expect(0).stdout;
     assert!(whoami.starts_with("session grandchild\n"), "{whoami}");
     let explained = stage.run(&["explain", &start(&below).to_string()]).expect(0).stdout;
-    assert!(explained.contains("is of grandchild (applied)"), "{explained}");
+    assert!(explained.contains("belongs to grandchild (applied)"), "{explained}");
     let path = helper.working_directory().join("README");
     let explained = stage.run(&["explain", path.to_str().unwrap()]).expect(0).stdout;
     assert!(explained.contains("of helper (applied)"), "{explained}");

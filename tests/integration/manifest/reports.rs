@@ -12,7 +12,8 @@ use seedbed::provider::Registry;
 use serde_json::{Value, json};
 use snapbox::{Data, assert_data_eq};
 
-use crate::fixtures::{friendly, kinds, repository};
+use crate::fixtures::{kinds, repository};
+use crate::friendly::friendly;
 
 fn parse(text: &str) -> Result<Manifest, Diagnostics> {
     manifest::parse(text, &kinds())

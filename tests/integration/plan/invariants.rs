@@ -11,7 +11,7 @@ use seedbed::plan::{self, Action, AppliedPlan, Loss, Plan, Session};
 use seedbed::provider::Registry;
 use seedbed::provider::port_range::{self, Block};
 
-use crate::fixtures::friendly;
+use crate::friendly::friendly;
 
 /// Swarm of port users: one lead table a row, each with children that divide its block.
 #[derive(Clone, Debug)]

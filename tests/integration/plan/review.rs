@@ -14,7 +14,8 @@ use seedbed::review::Review;
 use seedbed::review::text::Style;
 use snapbox::{Data, assert_data_eq};
 
-use crate::fixtures::{friendly, repository};
+use crate::fixtures::repository;
+use crate::friendly::friendly;
 
 /// Manifest of a lead, coders that share its ports, and a reviewer.
 pub(crate) const SMALL: &str = r#"

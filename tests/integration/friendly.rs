@@ -1,0 +1,41 @@
+//! Provides a host that permits everything, for tests, fuzzing and benchmarks of planning.
+
+use std::collections::BTreeSet;
+
+use seedbed::name::PortBlock;
+use seedbed::observe::{
+    Directory, Observation, Query, Repository, TreeEntry, Untracked, WORKSPACE_REPOSITORY,
+};
+
+/// Returns a host on which every ref exists, every target path is a directory and no port is in use.
+pub(crate) fn friendly(queries: &BTreeSet<Query>) -> Observation {
+    let mut observation = Observation::new("/workspace".into());
+    let own = observation.repository_mut(WORKSPACE_REPOSITORY);
+    own.repository = Some(Ok(Repository::new("/workspace".into(), "/workspace/.git".into())));
+    observation.ephemeral = PortBlock::new(32768, 60999);
+    observation.overlays = Some(Ok(()));
+    for query in queries {
+        match query {
+            Query::Commit { repository, base_ref } => {
+                observation.repository_mut(repository).commits.insert(base_ref.clone(), Ok("1".repeat(40)));
+            }
+            Query::Tree { repository, base_ref, path, .. } => {
+                let entry = if path.ends_with(".agent-context") {
+                    TreeEntry::Missing { near: Vec::new() }
+                } else {
+                    TreeEntry::Directory
+                };
+                observation.repository_mut(repository).trees.insert((base_ref.clone(), path.clone()), entry);
+            }
+            Query::Directory { path } => {
+                observation.directories.insert(path.clone(), Directory::Listed(BTreeSet::new()));
+            }
+            Query::Untracked { repository, glob } => {
+                let files = Untracked::Files { files: 1, bytes: 1 };
+                observation.repository_mut(repository).untracked.insert(glob.clone(), Ok(files));
+            }
+            _ => {}
+        }
+    }
+    observation
+}

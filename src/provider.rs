@@ -72,7 +72,9 @@ pub use error::Error;
 pub(crate) use error::{catch_panics, retry_while_missing};
 pub use examination::{Examination, NeededSpace, Uncounted};
 pub use explanation::{BlockRange, OwnedPath, PlannedAllocation, RootDirectory};
-pub use lease::{Condition, LeaseProgress, Refreshable, Rescue, SurvivingBranch, UnsavedWork};
+pub use lease::{
+    Condition, InterruptedRun, LeaseProgress, Refreshable, Rescue, SurvivingBranch, UnsavedWork,
+};
 pub use leftover::Leftover;
 pub(crate) use options::{OptionsCache, effective_options};
 pub(crate) use ownership::OwnershipMarker;
@@ -178,11 +180,12 @@ pub trait Provider: Send + Sync {
     fn unsaved_work(&self, task: &Task<'_>) -> Result<UnsavedWork, Error>;
 
     /// Returns the unsaved work like [`Provider::unsaved_work`], for a lease whose run was interrupted. Files that the
-    /// run itself has written are left out, including those of `setup`. Changes nothing.
+    /// run itself has written are left out, including those of `setup`. Files of which this is not certain are work.
+    /// Changes nothing.
     ///
     /// Default: everything once the session was complete, nothing before.
-    fn unsaved_work_since(&self, task: &Task<'_>, made: LeaseProgress) -> Result<UnsavedWork, Error> {
-        if matches!(made, LeaseProgress::Complete(_)) {
+    fn unsaved_work_since(&self, task: &Task<'_>, run: InterruptedRun) -> Result<UnsavedWork, Error> {
+        if matches!(run.made, LeaseProgress::Complete(_)) {
             self.unsaved_work(task)
         } else {
             Ok(UnsavedWork::default())

@@ -222,7 +222,9 @@ impl Search<'_> {
                         Ok(UnsavedWork { blockers: provider.blockers(task)?, ..UnsavedWork::default() })
                     }
                     Self::Work => provider.unsaved_work(task),
-                    Self::WorkSince(progress) => provider.unsaved_work_since(task, progress.made(session)),
+                    Self::WorkSince(progress) => {
+                        provider.unsaved_work_since(task, progress.in_session(session))
+                    }
                 }
             });
             let found = (session.path.clone(), allocation.name().to_owned(), found);

@@ -8,7 +8,7 @@ use super::release_set::ResourcesBySession;
 use crate::host::{Host, clock};
 use crate::name::SessionPath;
 use crate::plan::Session;
-use crate::provider::{LeaseProgress, Registry};
+use crate::provider::{InterruptedRun, LeaseProgress, Registry};
 use crate::state::{self, Journal, Milestone, Record, Swarm};
 
 /// Progress of an interrupted run, from its journal.
@@ -37,9 +37,19 @@ impl RunProgress {
         Ok(Self { journal, at_work, now: clock::precise() })
     }
 
-    /// Returns the progress of the run in a session.
-    pub(super) fn made(&self, session: &Session) -> LeaseProgress {
-        let alive = self.journal.alive_until.unwrap_or(SystemTime::UNIX_EPOCH);
+    /// Returns the run as far as it concerns a session.
+    pub(super) fn in_session(&self, session: &Session) -> InterruptedRun {
+        let made = match self.made(session) {
+            LeaseProgress::Populating => LeaseProgress::Populating,
+            // Any change may be work.
+            _ if self.journal.is_ahead_of(self.now) => LeaseProgress::Complete(SystemTime::UNIX_EPOCH),
+            made => made,
+        };
+        InterruptedRun::new(self.journal.begun.unwrap_or(SystemTime::UNIX_EPOCH), made)
+    }
+
+    fn made(&self, session: &Session) -> LeaseProgress {
+        let alive = self.journal.alive_until().unwrap_or(SystemTime::UNIX_EPOCH);
         let reached = self.journal.reached;
         match (self.journal.sessions.get(&session.path), reached) {
             (Some((Milestone::SettingUp, at)), _) => {

@@ -17,7 +17,7 @@ use self::paths::DirectoryPaths;
 use self::record::{Record, Stage};
 use super::placeholders::absolute_path;
 use super::{
-    Allocation, Allocator, Condition, Context, Error, Examination, LeaseProgress, Leftover, Planner,
+    Allocation, Allocator, Condition, Context, Error, Examination, InterruptedRun, Leftover, Planner,
     Provider, RootDirectory, Scope, Task, UnsavedWork, effective_options, is_in_git_directory,
 };
 use crate::host::absolute;
@@ -241,8 +241,8 @@ impl Provider for Directories {
         unsaved::unsaved_work(task, &directory(task)?, None)
     }
 
-    fn unsaved_work_since(&self, task: &Task<'_>, made: LeaseProgress) -> Result<UnsavedWork, Error> {
-        unsaved::unsaved_work(task, &directory(task)?, Some(made))
+    fn unsaved_work_since(&self, task: &Task<'_>, run: InterruptedRun) -> Result<UnsavedWork, Error> {
+        unsaved::unsaved_work(task, &directory(task)?, Some(run))
     }
 
     fn blockers(&self, task: &Task<'_>) -> Result<Vec<String>, Error> {

@@ -42,7 +42,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, schema_for};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Allocation, Allocator, ChildOptions, Condition, Context, Error, Examination, LeaseProgress, Leftover,
+    Allocation, Allocator, ChildOptions, Condition, Context, Error, Examination, InterruptedRun, Leftover,
     NeededSpace, OwnedPath, PlannedAllocation, Planner, Provider, Refreshable, Rescue, RootDirectory, Scope,
     SurvivingBranch, Task, Uncounted, UnsavedWork, effective_options, is_in_git_directory,
 };
@@ -462,8 +462,8 @@ impl Provider for GitWorktree {
         unsaved::unsaved_work(task, &worktree).map_err(|error| aside::named_at_home(task, &worktree, error))
     }
 
-    fn unsaved_work_since(&self, task: &Task<'_>, made: LeaseProgress) -> Result<UnsavedWork, Error> {
-        unsaved::unsaved_work_since(task, &worktree(task)?, made)
+    fn unsaved_work_since(&self, task: &Task<'_>, run: InterruptedRun) -> Result<UnsavedWork, Error> {
+        unsaved::unsaved_work_since(task, &worktree(task)?, run)
     }
 
     fn blockers(&self, task: &Task<'_>) -> Result<Vec<String>, Error> {

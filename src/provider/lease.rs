@@ -47,6 +47,24 @@ pub struct Refreshable {
     pub kept: Vec<String>,
 }
 
+/// An interrupted run, as far as it concerns the leases of one session. Times are file times of the kernel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct InterruptedRun {
+    /// Time before the first change of the run, so that files with earlier times are not the run's; 1970 if the time is
+    /// not known.
+    pub begun: SystemTime,
+    /// Progress that the run has made.
+    pub made: LeaseProgress,
+}
+
+impl InterruptedRun {
+    /// Creates a value from the time before the first change, and the progress.
+    pub fn new(begun: SystemTime, made: LeaseProgress) -> Self {
+        Self { begun, made }
+    }
+}
+
 /// Progress that an interrupted run has made with the leases of a session. Times are file times of the kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]

@@ -3,7 +3,8 @@
 //! With the journal, recovery distinguishes files that the run created from work that was done since.
 //!
 //! ```text
-//! STATE/swarms/NAME-HASH/journal   one line a step, `STEP NANOSECONDS [SESSION]`; its time is the last sign of life
+//! STATE/swarms/NAME-HASH/journal   one line a step, `STEP NANOSECONDS [SESSION]`; the first is `begun NANOSECONDS`.
+//!                                  The time of the file is the last sign of life
 //! ```
 //!
 //! The file is not synced: if a power failure loses a line, recovery asks once more than necessary.
@@ -25,6 +26,9 @@ const JOURNAL: &str = "journal";
 
 /// Largest journal that is read, in bytes; a session has two lines of at most 4 KB.
 const JOURNAL_MAX: usize = 1 << 30;
+
+/// Name of the first line.
+const BEGUN: &str = "begun";
 
 /// Pause between two signs of life.
 const BEAT: Duration = Duration::from_millis(200);
@@ -63,12 +67,14 @@ impl Milestone {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Journal {
+    /// Time before the first change of the run; `None` if it is not recorded.
+    pub begun: Option<SystemTime>,
     /// Last step of the run as a whole, and its time; `None` before the first.
     pub reached: Option<(Milestone, SystemTime)>,
     /// Last step of each session that has reached one separately.
     pub sessions: BTreeMap<SessionPath, (Milestone, SystemTime)>,
-    /// Time after which the run was certainly not alive.
-    pub alive_until: Option<SystemTime>,
+    /// Time of the last sign of life.
+    pub last_sign: Option<SystemTime>,
 }
 
 impl Swarm<'_> {
@@ -86,8 +92,22 @@ impl Swarm<'_> {
         };
         let mut journal = parse(&String::from_utf8_lossy(&bytes));
         let last = directory.path().join(JOURNAL).metadata().and_then(|found| found.modified());
-        journal.alive_until = last.ok().map(|last| last + BEAT + LATE_MAX);
+        journal.last_sign = last.ok();
         Ok(journal)
+    }
+}
+
+impl Journal {
+    /// Returns the time after which the run was certainly not alive, if there was a sign of life.
+    pub fn alive_until(&self) -> Option<SystemTime> {
+        self.last_sign.map(|last| last + BEAT + LATE_MAX)
+    }
+
+    /// Returns whether the journal has times after `now`. Then the clock was set back since, and the times of files do
+    /// not show what came first.
+    pub fn is_ahead_of(&self, now: SystemTime) -> bool {
+        let steps = self.reached.iter().chain(self.sessions.values()).map(|(_, at)| *at);
+        steps.chain(self.begun).chain(self.last_sign).any(|at| at > now)
     }
 }
 
@@ -97,10 +117,13 @@ fn parse(text: &str) -> Journal {
     let whole = text.rsplit_once('\n').map_or("", |(whole, _)| whole);
     for line in whole.lines() {
         let mut words = line.splitn(3, ' ');
-        let step = words.next().and_then(|name| Milestone::ALL.into_iter().find(|step| step.name() == name));
-        let time = words.next().and_then(|nanoseconds| nanoseconds.parse().ok());
-        let (Some(step), Some(time)) = (step, time) else { continue };
+        let name = words.next().unwrap_or_default();
+        let Some(time) = words.next().and_then(|nanoseconds| nanoseconds.parse().ok()) else { continue };
         let time = UNIX_EPOCH + Duration::from_nanos(time);
+        if name == BEGUN {
+            journal.begun = Some(time);
+        }
+        let Some(step) = Milestone::ALL.into_iter().find(|step| step.name() == name) else { continue };
         match words.next() {
             None => journal.reached = Some((step, time)),
             Some(session) => {
@@ -120,16 +143,15 @@ impl LockedSwarm<'_> {
         directory.remove_file(Path::new(JOURNAL))?;
         let path = directory.path().join(JOURNAL);
         let file = File::options().create_new(true).append(true).open(&path);
-        let file = file.map_err(|source| files::Error::Io { action: "create", path, source })?;
+        let mut file = file.map_err(|source| files::Error::Io { action: "create", path, source })?;
+        let _ = file.write_all(line(BEGUN, clock::file_time(), None).as_bytes());
         *self.journal.lock().unwrap_or_else(PoisonError::into_inner) = Some(file);
         Ok(())
     }
 
     /// Records a step, of a session if given. A step that cannot be recorded counts as not reached.
     pub(crate) fn note(&self, step: Milestone, time: SystemTime, session: Option<&SessionPath>) {
-        let nanoseconds = time.duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos();
-        let session = session.map(|session| format!(" {session}")).unwrap_or_default();
-        let line = format!("{} {nanoseconds}{session}\n", step.name());
+        let line = line(step.name(), time, session);
         if let Some(file) = &mut *self.journal.lock().unwrap_or_else(PoisonError::into_inner) {
             let _ = file.write_all(line.as_bytes());
         }
@@ -160,6 +182,12 @@ impl LockedSwarm<'_> {
     }
 }
 
+fn line(name: &str, time: SystemTime, session: Option<&SessionPath>) -> String {
+    let nanoseconds = time.duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos();
+    let session = session.map(|session| format!(" {session}")).unwrap_or_default();
+    format!("{name} {nanoseconds}{session}\n")
+}
+
 /// Ends the signs of life, also if the work panics.
 struct Ending<'a> {
     done: &'a Mutex<bool>,
@@ -179,10 +207,13 @@ mod tests {
 
     #[test]
     fn journal_is_read_up_to_the_line_that_a_kill_cut_off() {
-        let journal = parse("filled 1000\nfinished 2000\nsetting-up 3000 a/b\nset-up 4000 a/b\nset-up 50");
+        let text = "begun 500\nfilled 1000\nfinished 2000\nsetting-up 3000 a/b\nset-up 4000 a/b\nset-up 50";
+        let journal = parse(text);
         let at = |nanoseconds| UNIX_EPOCH + Duration::from_nanos(nanoseconds);
+        assert_eq!(journal.begun, Some(at(500)));
         assert_eq!(journal.reached, Some((Milestone::Finished, at(2000))));
         assert_eq!(journal.sessions[&SessionPath::from_id("a/b")], (Milestone::SetUp, at(4000)));
         assert_eq!(journal.sessions.len(), 1);
+        assert!(journal.is_ahead_of(at(3999)) && !journal.is_ahead_of(at(4000)));
     }
 }

@@ -17,16 +17,17 @@ use crate::host::mounts::{self, Mount};
 use crate::host::text::{printable, shell_quoted};
 use crate::provider::directory_scan::{DirectoryScan, mount_blocker, stuck, unknown};
 use crate::provider::name_list::list;
-use crate::provider::{Error, LeaseProgress, Task, UnsavedWork};
+use crate::provider::{Error, InterruptedRun, LeaseProgress, Task, UnsavedWork};
 
 /// Size limit of the file that a linked worktree has at `.git`, in bytes.
 const POINTER_MAX: usize = 64 * 1024;
 
-/// Finds the unsaved work that a release of the directory would discard. `made` is the progress of an interrupted run.
+/// Finds the unsaved work that a release of the directory would discard. If `run` is given,
+/// files that it has written are no work.
 pub(super) fn unsaved_work(
     task: &Task<'_>,
     directory: &Directory,
-    made: Option<LeaseProgress>,
+    run: Option<InterruptedRun>,
 ) -> Result<UnsavedWork, Error> {
     let paths = DirectoryPaths::new(task, directory)?;
     let mut unsaved_work = UnsavedWork::default();
@@ -52,10 +53,10 @@ pub(super) fn unsaved_work(
     unsaved_work.blockers.extend(stuck(&paths.home_path(), &scan));
     let tops = iter::once(Path::new("")).chain(scan.with_git.iter().map(PathBuf::as_path));
     unsaved_work.blockers.extend(tops.filter_map(|below| linked_worktree(&top, &paths, below)));
-    let baseline = Baseline::new(task, directory, &paths, made)?;
+    let baseline = Baseline::new(task, directory, &paths, run)?;
     let mut written = BTreeSet::new();
     let listed = record::each_file(&top, &is_mount, &mut |path, stat| {
-        if directory.keep && baseline.is_work(path, stat) {
+        if directory.keep && baseline.is_work(&paths, path, stat) {
             written.insert(path.as_os_str().to_owned());
         }
     });
@@ -86,6 +87,8 @@ struct Baseline<'d> {
     contents: Option<Contents>,
     /// Time from which on a change is work, in nanoseconds since 1970, after an interrupted run.
     since: Option<i128>,
+    /// Time before the first change of the interrupted run, in nanoseconds since 1970. Older files are work.
+    begun: i128,
     /// Directory that is copied, if the copy was interrupted.
     source: Option<(&'d Path, Root)>,
 }
@@ -95,31 +98,35 @@ impl<'d> Baseline<'d> {
         task: &Task<'_>,
         directory: &'d Directory,
         paths: &DirectoryPaths,
-        made: Option<LeaseProgress>,
+        run: Option<InterruptedRun>,
     ) -> Result<Self, Error> {
-        let since = made.and_then(|made| match made {
+        let since = run.and_then(|run| match run.made {
             LeaseProgress::Populating | LeaseProgress::Populated { .. } => None,
             LeaseProgress::SettingUp { at, alive } => Some(nanoseconds(alive.max(at))),
             LeaseProgress::Complete(at) => Some(nanoseconds(at)),
         });
+        let begun = run.map_or(0, |run| nanoseconds(run.begun));
         let contents = record::original_contents(paths)?;
         let from = directory.copy_from.as_deref().filter(|_| contents.is_none());
         let source = match from {
             Some(from) => Root::open(task.workspace)?.directory(from)?.map(|root| (from, root)),
             None => None,
         };
-        Ok(Self { contents, since, source })
+        Ok(Self { contents, since, begun, source })
     }
 
-    /// Returns whether a file is work: it differs from the files with which the directory was created.
-    fn is_work(&self, path: &Path, stat: &Stat) -> bool {
+    /// Returns whether a file is work: it differs from the files with which the directory was created, and the
+    /// interrupted run has not certainly written it.
+    fn is_work(&self, paths: &DirectoryPaths, path: &Path, stat: &Stat) -> bool {
         let stamp = Stamp::new(stat);
-        let is_original = |contents: &Contents| contents.get(path) == Some(&stamp);
-        let is_of_run = match &self.contents {
-            Some(contents) => is_original(contents),
-            None => self.is_being_copied(path),
-        };
-        !is_of_run && self.since.is_none_or(|since| stamp.changed >= since)
+        let is_older = stamp.changed < self.begun;
+        match &self.contents {
+            Some(contents) if contents.get(path) == Some(&stamp) => return false,
+            None if !is_older && self.is_being_copied(path) => return false,
+            _ => {}
+        }
+        let Some(since) = self.since else { return true };
+        is_older || stamp.changed >= since || is_below_later(paths, path, since)
     }
 
     /// Returns whether the original has a file of this path, which the interrupted run may have been copying.
@@ -128,6 +135,15 @@ impl<'d> Baseline<'d> {
         let (above, name) = (path.parent().unwrap_or(Path::new("")), path.file_name().unwrap_or_default());
         matches!(source.directory(above), Ok(Some(above)) if above.file_type(name).is_some())
     }
+}
+
+/// Returns whether a directory around a file was changed at `since` or later. It may have been moved there with its
+/// files.
+fn is_below_later(paths: &DirectoryPaths, path: &Path, since: i128) -> bool {
+    let above = path.ancestors().skip(1).filter(|above| !above.as_os_str().is_empty());
+    above
+        .map(|above| lstat(paths.path().join(above)))
+        .any(|found| found.is_ok_and(|found| Stamp::new(&found).changed >= since))
 }
 
 fn nanoseconds(time: SystemTime) -> i128 {

@@ -177,6 +177,56 @@ fn work_after_a_setup_that_was_killed_is_not_lost() {
 }
 
 #[test]
+fn directory_with_files_older_than_the_run_is_not_lost() {
+    let sandbox = sandbox(
+        "[session.coder]\nresources = [\"git-worktree\", \"directory\"]\n\
+         setup = [\"mv ../../../older .; mv ../../../old ../../directories/*/\"]\n",
+    );
+    sandbox.write("older/file", "older\n");
+    sandbox.write("old/file", "older\n");
+    killed(&sandbox, "apply.told");
+    sandbox.seedbed(&["recover"]).expect(69).says(&["changes: 1 untracked", "1 file that was written"]);
+}
+
+#[test]
+fn directory_that_is_moved_into_a_session_after_the_run_is_not_lost() {
+    // Its file is as old as the run.
+    let sandbox = sandbox(
+        "[session.coder]\nresources = [\"git-worktree\", \"directory\"]\n\
+         setup = [\"mkdir ../moved; echo > ../moved/file; echo > made.txt\"]\n",
+    );
+    let worktree = killed(&sandbox, "apply.told").remove(0);
+    let moved = worktree.with_file_name("moved");
+    let scratch = sandbox.repository.join(".ai_ops/directories").join(worktree.file_name().unwrap());
+    for (top, work) in [(worktree, "changes: 1 untracked"), (scratch, "1 file that was written")] {
+        fs::rename(&moved, top.join("moved")).unwrap();
+        sandbox.seedbed(&["recover"]).expect(69).says(&[work]);
+        fs::rename(top.join("moved"), &moved).unwrap();
+    }
+    sandbox.ok(&["recover"]).says(&["rolled back"]);
+    assert!(moved.join("file").exists());
+}
+
+#[test]
+fn work_is_not_lost_if_the_clock_was_set_back_since_the_run() {
+    let sandbox = sandbox("[session.coder]\nresources = [\"git-worktree\"]\n");
+    let worktree = killed(&sandbox, "apply.told").remove(0);
+    let mut swarms = fs::read_dir(sandbox.state().join("swarms")).unwrap();
+    let swarm = swarms.find_map(|entry| Some(entry.unwrap().path()).filter(|path| path.is_dir())).unwrap();
+    let day = |line: &str| {
+        let (step, time) = line.split_once(' ').unwrap();
+        let time: u64 = time.parse().unwrap();
+        format!("{step} {}\n", if step == "begun" { time } else { time + 86_400_000_000_000 })
+    };
+    let journal = fs::read_to_string(swarm.join("journal")).unwrap();
+    fs::write(swarm.join("journal"), journal.lines().map(day).collect::<String>()).unwrap();
+    fs::write(worktree.join("new.txt"), "new\n").unwrap();
+    sandbox.seedbed(&["recover"]).expect(69).says(&["uncommitted changes: 1 untracked"]);
+    fs::remove_file(worktree.join("new.txt")).unwrap();
+    sandbox.ok(&["recover"]).says(&["rolled back"]);
+}
+
+#[test]
 fn work_in_an_overlay_of_a_killed_apply_is_not_lost_after_a_reboot() {
     let sandbox = sandbox(
         "[session.coder]\nresources = [{ kind = \"git-worktree\", checkout = \"overlay\" }]\n\

@@ -2,6 +2,9 @@
 //!
 //! The time of a change is that of the inode (`ctime`), which no program sets. If a run was still populating a
 //! worktree, the commit shows which files are the run's.
+//!
+//! `mv` of a directory keeps the times of the files in it. So a file that is older than the run is work, and so is a file
+//! in a directory that was changed after the run.
 
 #![expect(clippy::disallowed_methods, reason = "looks at the times of files")]
 
@@ -21,11 +24,13 @@ use crate::host::git::Git;
 use crate::provider::git_worktree::paths::{Content, WorktreePaths};
 use crate::provider::git_worktree::{Worktree, untracked};
 use crate::provider::name_list::list;
-use crate::provider::{DISCOVERY_DIRECTORY, Error, LeaseProgress, Task, UnsavedWork};
+use crate::provider::{DISCOVERY_DIRECTORY, Error, InterruptedRun, LeaseProgress, Task, UnsavedWork};
 
 /// End of the interrupted run's changes in a worktree.
 pub(super) struct Baseline {
     made: LeaseProgress,
+    /// Time before the first change of the run.
+    begun: SystemTime,
     /// Time from which on a change of a file is work.
     changes: SystemTime,
     /// Time from which on a commit is work.
@@ -33,6 +38,10 @@ pub(super) struct Baseline {
     pub(super) has_index: bool,
     /// Files of the commit, if the run may have been writing them.
     commit: Option<HashSet<PathBuf>>,
+    /// Layer of an overlay in which the run and the session write. Files of the base are older than the run.
+    upper: Option<PathBuf>,
+    /// Directory of the discovery file, relative to the worktree.
+    discovery: PathBuf,
 }
 
 impl Baseline {
@@ -40,8 +49,9 @@ impl Baseline {
         task: &Task<'_>,
         worktree: &Worktree,
         paths: &WorktreePaths,
-        made: LeaseProgress,
+        run: InterruptedRun,
     ) -> Result<Self, Error> {
+        let InterruptedRun { begun, made } = run;
         let has_index = fs::symlink_metadata(paths.entry_path().join("index")).is_ok();
         let (changes, commits) = match made {
             // The run writes only files of its commit, and their index.
@@ -54,7 +64,10 @@ impl Baseline {
         };
         let commit =
             (made == LeaseProgress::Populating).then(|| files_of(task, worktree, paths)).transpose()?;
-        Ok(Self { made, changes, commits, has_index, commit })
+        let upper = overlay::upper(task, worktree);
+        let discovery =
+            Path::new(worktree.target_path.as_deref().unwrap_or_default()).join(DISCOVERY_DIRECTORY);
+        Ok(Self { made, begun, changes, commits, has_index, commit, upper, discovery })
     }
 
     /// Returns whether a Git command has moved `HEAD` since, or has created refs or other files in the admin directory.
@@ -82,7 +95,6 @@ impl Baseline {
     /// Adds files that the commit does not have, for a worktree that has no index yet.
     pub(super) fn add_untracked(
         &self,
-        task: &Task<'_>,
         worktree: &Worktree,
         paths: &WorktreePaths,
         places: &BTreeSet<PathBuf>,
@@ -92,11 +104,13 @@ impl Baseline {
         let note = |path: &Path, metadata: &Metadata| {
             let is_work = !metadata.is_dir()
                 && !is_own(worktree, paths, path)
-                && !self.is_of_commit(path)
-                && (self.commit.is_some() || changed(metadata) >= self.changes);
+                && match &self.commit {
+                    Some(commit) => changed(metadata) < self.begun || !commit.contains(path),
+                    None => self.is_outside(metadata),
+                };
             is_work.then(|| path.as_os_str().to_owned())
         };
-        for top in tops(task, worktree, paths)? {
+        for top in self.tops(worktree, paths)? {
             each(&top, places, &mut |path, metadata| {
                 found.extend(note(path, metadata));
                 true
@@ -113,10 +127,9 @@ impl Baseline {
         Ok(())
     }
 
-    /// Returns whether any file of the worktree, or its index, was changed since.
+    /// Returns whether any file of the worktree, or its index, was changed outside of the time of the run.
     pub(super) fn finds_later(
         &self,
-        task: &Task<'_>,
         worktree: &Worktree,
         paths: &WorktreePaths,
         places: &BTreeSet<PathBuf>,
@@ -124,12 +137,10 @@ impl Baseline {
         if self.is_index_later(paths) {
             return Ok(true);
         }
-        let discovery =
-            Path::new(worktree.target_path.as_deref().unwrap_or_default()).join(DISCOVERY_DIRECTORY);
         let is_later = |path: &Path, found: &Metadata| {
-            !is_own(worktree, paths, path) && path != discovery && changed(found) >= self.changes
+            !is_own(worktree, paths, path) && path != self.discovery && self.is_outside(found)
         };
-        Ok(tops(task, worktree, paths)?.iter().any(|top| any(top, places, &is_later)))
+        Ok(self.tops(worktree, paths)?.iter().any(|top| any(top, places, &is_later)))
     }
 
     /// Returns whether a path that `git status` reports is work. `state` has the two letters for the index and the
@@ -141,13 +152,12 @@ impl Baseline {
         state: &[u8],
         path: &Path,
     ) -> bool {
-        if is_own(worktree, paths, path) || self.is_being_brought(worktree, paths, path) {
+        let is_brought = || self.is_being_brought(worktree, paths, path) && !self.is_older(paths, path);
+        if is_own(worktree, paths, path) || is_brought() {
             return false;
         }
         match *state {
-            [b'?', b'?'] if path.as_os_str().as_bytes().ends_with(b"/") => {
-                self.is_tree_later(&paths.worktree.join(path))
-            }
+            [b'?', b'?'] if path.as_os_str().as_bytes().ends_with(b"/") => self.is_part_later(paths, path),
             [b'!', b'!'] => true,
             [index, b' '] => self.is_staged(paths, index),
             [b'?' | b' ', _] => self.is_later(paths, path),
@@ -156,21 +166,61 @@ impl Baseline {
         }
     }
 
-    /// Returns whether a file was changed since; for a deleted file, whether its directory was changed since.
+    /// Returns whether a file may be work: it was changed since, is older than the run, or is in a directory that was
+    /// changed since. For a deleted file, returns whether its directory was changed since.
     pub(super) fn is_later(&self, paths: &WorktreePaths, path: &Path) -> bool {
+        if self.is_older(paths, path) {
+            return true;
+        }
         if self.is_of_commit(path) {
             return false;
         }
         let found = path.ancestors().find_map(|path| fs::symlink_metadata(paths.worktree.join(path)).ok());
-        found.is_some_and(|found| changed(&found) >= self.changes)
+        found.is_some_and(|found| changed(&found) >= self.changes) || self.is_below_later(paths, path)
     }
 
-    /// Returns whether a file, or anything in a directory, was changed since.
+    /// Returns whether a directory of the worktree, or anything in it, may be work, as [`Self::is_later`] does.
+    pub(super) fn is_part_later(&self, paths: &WorktreePaths, path: &Path) -> bool {
+        self.is_tree_later(&paths.worktree.join(path)) || self.is_below_later(paths, path)
+    }
+
+    /// Returns whether a file, or anything in a directory, was changed since, or is older than the run.
     pub(super) fn is_tree_later(&self, path: &Path) -> bool {
-        let is_later = |_: &Path, found: &Metadata| changed(found) >= self.changes;
+        let is_later = |_: &Path, found: &Metadata| {
+            changed(found) >= self.changes || self.upper.is_none() && changed(found) < self.begun
+        };
         fs::symlink_metadata(path).is_ok_and(|found| {
             is_later(path, &found) || found.is_dir() && any(path, &BTreeSet::new(), &is_later)
         })
+    }
+
+    /// Returns whether the run has not certainly written a file or directory: its time is not that of the run.
+    fn is_outside(&self, found: &Metadata) -> bool {
+        changed(found) >= self.changes || changed(found) < self.begun
+    }
+
+    /// Returns whether a file of the session is older than the run. The files of an overlay's base are not the
+    /// session's.
+    fn is_older(&self, paths: &WorktreePaths, path: &Path) -> bool {
+        let top = self.upper.as_deref().unwrap_or(&paths.worktree);
+        fs::symlink_metadata(top.join(path)).is_ok_and(|found| changed(&found) < self.begun)
+    }
+
+    /// Returns whether a directory around a path was changed since. It may have been moved there with its files.
+    fn is_below_later(&self, paths: &WorktreePaths, path: &Path) -> bool {
+        // Seedbed changes the directories around the discovery file when it writes the file.
+        let is_of_session = |above: &&Path| !self.discovery.starts_with(above);
+        path.ancestors().skip(1).filter(is_of_session).any(|above| {
+            let found = fs::symlink_metadata(paths.worktree.join(above));
+            found.is_ok_and(|found| changed(&found) >= self.changes)
+        })
+    }
+
+    /// Returns the directories that contain everything written in a worktree. For an overlay these are the session's
+    /// own layer and, if it is not mounted, also the directory below the mount.
+    fn tops(&self, worktree: &Worktree, paths: &WorktreePaths) -> Result<Vec<PathBuf>, Error> {
+        let is_shown = self.upper.is_none() || overlay::is_unmounted(worktree, paths)?;
+        Ok(self.upper.iter().chain(is_shown.then_some(&paths.worktree)).cloned().collect())
     }
 
     fn is_index_later(&self, paths: &WorktreePaths) -> bool {
@@ -202,14 +252,6 @@ fn files_of(task: &Task<'_>, worktree: &Worktree, paths: &WorktreePaths) -> Resu
     let listed = git.run(["ls-tree", "-r", "-z", "--name-only", "--full-tree", &worktree.commit])?;
     let names = listed.split(|byte| *byte == 0).filter(|name| !name.is_empty());
     Ok(names.map(|name| PathBuf::from(OsStr::from_bytes(name))).collect())
-}
-
-/// Returns the directories that contain everything written in a worktree. For an overlay these are the session's own
-/// layer and, if it is not mounted, also the directory below the mount.
-fn tops(task: &Task<'_>, worktree: &Worktree, paths: &WorktreePaths) -> Result<Vec<PathBuf>, Error> {
-    let upper = overlay::upper(task, worktree);
-    let is_shown = upper.is_none() || overlay::is_unmounted(worktree, paths)?;
-    Ok(upper.into_iter().chain(is_shown.then(|| paths.worktree.clone())).collect())
 }
 
 /// Returns whether `is_wanted` is true of `top` or anything below it, or whether a directory there cannot be listed.

@@ -11,14 +11,14 @@ use crate::host::files::Root;
 use crate::provider::directory_scan::{DirectoryScan, stuck, unknown};
 use crate::provider::git_worktree::Worktree;
 use crate::provider::git_worktree::paths::WorktreePaths;
-use crate::provider::{Error, LeaseProgress, Task, UnsavedWork};
+use crate::provider::{Error, InterruptedRun, Task, UnsavedWork};
 
 /// Returns the unsaved work that the interrupted run has not made itself. A worktree of another owner is not inspected:
 /// its release is refused.
 pub(in super::super) fn unsaved_work_since(
     task: &Task<'_>,
     worktree: &Worktree,
-    made: LeaseProgress,
+    run: InterruptedRun,
 ) -> Result<UnsavedWork, Error> {
     let paths = WorktreePaths::new(task, worktree)?;
     let mut unsaved_work = UnsavedWork::default();
@@ -29,7 +29,7 @@ pub(in super::super) fn unsaved_work_since(
     }
     // The admin directory of a worktree is created before its first file.
     let Some(entry) = paths.common.directory(&paths.entry)? else { return Ok(unsaved_work) };
-    let baseline = Baseline::new(task, worktree, &paths, made)?;
+    let baseline = Baseline::new(task, worktree, &paths, run)?;
     if baseline.has_moved(worktree, &paths, &entry)?
         && let Err(error) = commits::add(task, worktree, &paths, &mut unsaved_work)
     {
@@ -41,7 +41,7 @@ pub(in super::super) fn unsaved_work_since(
         if baseline.has_index {
             add_changes(&baseline, task, worktree, &paths, &entry, &nested.places, &mut unsaved_work)?;
         } else {
-            baseline.add_untracked(task, worktree, &paths, &nested.places, &mut unsaved_work)?;
+            baseline.add_untracked(worktree, &paths, &nested.places, &mut unsaved_work)?;
         }
     } else if baseline.has_index {
         // A run stages nothing and begins no operation.
@@ -76,7 +76,7 @@ fn add_changes(
             paths.entry_path().join("modules").display()
         ));
     }
-    if !baseline.finds_later(task, worktree, paths, places)? {
+    if !baseline.finds_later(worktree, paths, places)? {
         return Ok(());
     }
     if overlay::hides_work(task, worktree, paths)? {

@@ -38,7 +38,7 @@ pub(super) fn add(
     let listed = git.run(["ls-files", "-v", "--stage", "-z"])?;
     let is_later = |path: &Path| baseline.is_none_or(|baseline| baseline.is_later(paths, path));
     let is_tree_later =
-        |path: &OsStr| baseline.is_none_or(|baseline| baseline.is_tree_later(&paths.worktree.join(path)));
+        |path: &OsStr| baseline.is_none_or(|baseline| baseline.is_part_later(paths, Path::new(path)));
     let files = listed.split(|byte| *byte == 0).filter_map(ListedFile::parse);
     let files: Vec<_> = files.filter(|file| file.mode == "160000" || is_later(file.path)).collect();
     let index_flags = index_flags::changed(&git, paths, &files)?;

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use crate::discovery;
 use crate::host::Host;
+use crate::host::occupants::MARK;
 use crate::host::process::Process;
 use crate::host::text;
 use crate::manifest::CommandLine;
@@ -13,9 +14,6 @@ use crate::state::{self, LockedSwarm};
 
 /// Log name of the teardown in a rollback. Its log differs from that of the teardown of an earlier session.
 pub(super) const UNDO: &str = "undo";
-
-/// Variable in the environment of these commands and of the processes that they leave running. Its value is [`mark`].
-pub(super) const MARK: &str = "SEEDBED_COMMAND";
 
 /// Returns the value that identifies processes of this step of the session: `STEP:SESSION_ID`.
 pub(super) fn mark(step: &str, session: &Session) -> String {

@@ -9,7 +9,7 @@ use std::time::Duration;
 use super::commands::{self, UNDO};
 use super::release_set::{self, Destroy, Occupants, ResourcesBySession};
 use super::{Error, with_task};
-use crate::host::occupants::{Footprint, Process, Use, scan};
+use crate::host::occupants::{Footprint, MARK, Process, Use, scan};
 use crate::host::{self, Host};
 use crate::name::SessionPath;
 use crate::plan::{Loss, Occupant, Plan, Role, Session};
@@ -86,7 +86,7 @@ pub(super) fn left_for_teardown(record: &Record, released: &ResourcesBySession) 
     Marks::new(record, &["setup", "teardown"], |session| release_set::is_torn_down(session, released))
 }
 
-/// Values of [`commands::MARK`] in the environment of sessions' commands, which the processes that they leave running
+/// Values of [`MARK`] in the environment of sessions' commands, which the processes that they leave running
 /// inherit.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Marks(BTreeSet<String>);
@@ -201,7 +201,7 @@ impl<'a> Search<'a> {
                 Role::Caller
             };
         }
-        let mark = || found.process.and_then(|process| process.variable(commands::MARK));
+        let mark = || found.process.and_then(|process| process.variable(MARK));
         let is_own = !self.own.0.is_empty() && mark().is_some_and(|mark| self.own.0.contains(&mark));
         if is_own { Role::LeftByCommand } else { Role::Refuses }
     }

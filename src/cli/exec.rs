@@ -89,7 +89,7 @@ fn exec(global: &Global, arguments: &Arguments) -> Result<ExitCode, Failure> {
         return Ok(cannot_run(&arguments.command, &error).report(false));
     }
     global.catch_signals()?;
-    let job = |active| Job { active, words: arguments.command.clone() };
+    let job = |active| Job { active, words: arguments.command.clone(), mark: None };
     let jobs: Vec<_> = sessions.into_iter().map(job).collect();
     let manner = Manner { global, registry: &project.registry, supervision, ends_group: false };
     let (code, ended) = parallel::run(manner, &jobs)?;

@@ -1,11 +1,15 @@
 //! `start`: runs the command that the manifest names for each session, until all have ended.
 
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Args;
 use seedbed::discovery;
+use seedbed::host::occupants;
+use seedbed::host::text::printable;
+use seedbed::plan::Session;
 use seedbed::provider::git_worktree::{self, Worktree};
 use seedbed::report::error;
 
@@ -29,6 +33,7 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode, Fa
     let project = Project::find(global)?;
     let family = Family::find(project.swarm()?, project.name())?;
     let jobs = jobs(&family, &arguments.sessions)?;
+    refuse_left(&jobs)?;
     global.catch_signals()?;
     let before = commits_ahead(&jobs);
     let manner =
@@ -54,7 +59,7 @@ fn jobs<'f>(family: &'f Family<'_>, names: &[String]) -> Result<Vec<Job<'f>>, Fa
                 );
                 return Err(Failure::new(error::COMMAND_RUNNING, message));
             }
-            Some(words) => jobs.push(Job { active, words }),
+            Some(words) => jobs.push(Job { active, words, mark: Some(mark(&active)) }),
             None if names.is_empty() => {}
             None => {
                 let path = &session.path;
@@ -63,6 +68,30 @@ fn jobs<'f>(family: &'f Family<'_>, names: &[String]) -> Result<Vec<Job<'f>>, Fa
         }
     }
     if jobs.is_empty() { Err(missing("no session has a `command`")) } else { Ok(jobs) }
+}
+
+/// Returns the mark of the processes that `start` starts in a session.
+fn mark(active: &Active<'_>) -> String {
+    format!("start:{}:{}", active.record.owner, active.session.id)
+}
+
+/// Returns an error if processes of an earlier `start`, which was killed, still run in the sessions: two agents in one
+/// worktree would overwrite each other's work.
+fn refuse_left(jobs: &[Job<'_>]) -> Result<(), Failure> {
+    let sessions: BTreeMap<String, &Session> =
+        jobs.iter().filter_map(|job| Some((job.mark.clone()?, job.active.session))).collect();
+    let left = occupants::marked(&sessions.keys().cloned().collect());
+    if left.is_empty() {
+        return Ok(());
+    }
+    let mut message = "processes of a killed `start` still run".to_owned();
+    for process in &left {
+        let (session, command) = (&sessions[&process.mark].path, printable(&process.command));
+        let _ = write!(message, "\n  {session}: {} ({command})", process.pid);
+    }
+    let pids: Vec<_> = left.iter().map(|process| process.pid.to_string()).collect();
+    let help = format!("help: wait for them, or end them with `kill {}`", pids.join(" "));
+    Err(Failure::new(error::COMMAND_RUNNING, format!("{message}\n{help}")))
 }
 
 fn missing(what: &str) -> Failure {

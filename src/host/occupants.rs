@@ -35,6 +35,32 @@ const USES_MAX: usize = 8;
 /// Suffix that the kernel appends to the path of a removed file.
 const DELETED: &[u8] = b" (deleted)";
 
+/// Variable in the environment of commands that seedbed starts in sessions. The processes that the commands leave
+/// running inherit it. Its value names the command and the session.
+pub const MARK: &str = "SEEDBED_COMMAND";
+
+/// A process with a value of [`MARK`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Marked {
+    /// Process id.
+    pub pid: u32,
+    /// Program and arguments, one after another.
+    pub command: String,
+    /// Value of the variable.
+    pub mark: String,
+}
+
+/// Finds the processes that have one of these values of [`MARK`], by process id. This process is left out.
+pub fn marked(marks: &BTreeSet<String>) -> Vec<Marked> {
+    let find = |process: Process| {
+        let mark = process.variable(MARK).filter(|mark| marks.contains(mark))?;
+        Some(Marked { pid: process.pid, command: process.command(), mark })
+    };
+    let processes = Processes::read().all().into_iter();
+    processes.filter(|process| process.pid != std::process::id()).filter_map(find).collect()
+}
+
 /// Directories and ports that belong together.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use clap::{Args, ValueEnum};
 use rustix::process::{Resource, Signal, getrlimit};
 use seedbed::host::clock;
+use seedbed::host::occupants::MARK;
 use seedbed::host::process::{self, Cancel, Listener, Process, Stream};
 use seedbed::name::SessionPath;
 use seedbed::provider::Registry;
@@ -80,6 +81,8 @@ impl Supervision {
 pub(in super::super) struct Job<'f> {
     pub(in super::super) active: Active<'f>,
     pub(in super::super) words: Vec<String>,
+    /// Value of [`MARK`] in the environment of the command; `None` for the value of this process.
+    pub(in super::super) mark: Option<String>,
 }
 
 /// Manner of running jobs.
@@ -282,7 +285,7 @@ fn logged(
 
 fn supervised(manner: Manner<'_>, job: &Job<'_>, directory: &Path, log: File, stop: &Cancel) -> Ended {
     let Manner { global, supervision, ends_group, .. } = manner;
-    let Job { active: Active { swarm, session, .. }, words } = job;
+    let Job { active: Active { swarm, session, .. }, words, mark } = job;
     let shown = match supervision.output {
         Shown::Prefix | Shown::Grouped if global.json => Shown::Prefix,
         shown => shown,
@@ -293,6 +296,7 @@ fn supervised(manner: Manner<'_>, job: &Job<'_>, directory: &Path, log: File, st
         .args(&words[1..])
         .current_dir(directory)
         .envs(environment(swarm, session, directory))
+        .envs(mark.iter().map(|mark| (MARK.into(), mark.into())))
         .cancel(stop)
         .log(log)
         .listener(Listener::new(move |stream, piece| hears.take(stream, piece)));
@@ -351,7 +355,7 @@ fn show_log(session: &SessionPath, log: &Path) {
 /// Runs the command in one session for `run --json`, and returns its exit code.
 pub(super) fn alone(global: &Global, active: Active<'_>, registry: &Registry, words: &[String]) -> u8 {
     let manner = Manner { global, registry, supervision: Supervision::default(), ends_group: false };
-    one(manner, &Job { active, words: words.to_vec() }, &active.swarm.host().cancel).code
+    one(manner, &Job { active, words: words.to_vec(), mark: None }, &active.swarm.host().cancel).code
 }
 
 /// Buffer that assembles the output of one session's command into complete lines.

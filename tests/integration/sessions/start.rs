@@ -198,7 +198,7 @@ fn an_interrupted_start_ends_every_process_and_names_the_sessions() {
 }
 
 #[test]
-fn what_a_killed_start_leaves_is_at_work_and_the_next_start_works() {
+fn start_is_refused_while_a_command_of_a_killed_start_runs() {
     let sandbox = applied(&session("a", "sleep 1007"));
     let mut child = sandbox.start(&["start"]);
     wait_until("it sleeps", || is_running(&sandbox, &["sleep", "1007"]));
@@ -211,8 +211,13 @@ fn what_a_killed_start_leaves_is_at_work_and_the_next_start_works() {
         "",
         "nothing is followed that has lost its run"
     );
+    let refused = sandbox.unchanged(|| sandbox.seedbed(&["start"]).expect(69));
+    let refused = refused.says(&["processes of a killed `start` still run", "\n  a: ", "sleep 1007"]);
+    sandbox.ok(&["exec", "a", "--", "true"]);
+    let remedy = refused.stderr.split('`').find(|part| part.starts_with("kill ")).unwrap();
+    assert!(sandbox.program("sh", &sandbox.repository).args(["-c", remedy]).status().unwrap().success());
+    wait_until("the remedy works", || !is_running(&sandbox, &["sleep", "1007"]));
     sandbox.seedbed(&["start", "--timeout", "200ms"]).expect(124);
     assert_eq!(last_runs(&sandbox)[0].1["exitCode"], 124);
-    sandbox.ok(&["destroy", "--stop"]);
-    assert!(!is_running(&sandbox, &["sleep", "1007"]));
+    sandbox.ok(&["destroy"]);
 }

@@ -2,7 +2,8 @@
 //!
 //! Each file or commit that a step writes carries a token. After each step, no token is lost unless the command was
 //! allowed to discard it. No command ran in the main checkout, which is unchanged. Every command ended with a
-//! documented code, and a refusal or a failure has changed nothing. No process lost its directory. At the end, only
+//! documented code, and a refusal or a failure has changed nothing. No process lost its directory. A file that Git
+//! ignores is lost only with its worktree. A refresh leaves nothing to copy again. At the end, only
 //! branches with commits, stashes and rescue refs remain.
 //!
 //! Each sequence follows only from its seed, and a failure reports it with its steps:
@@ -19,6 +20,8 @@ mod asked;
 mod between;
 mod elsewhere;
 mod end;
+mod files;
+mod process;
 mod random;
 mod sequence;
 mod shape;
@@ -46,6 +49,11 @@ enum Step {
     Repair,
     Run,
     Exec,
+    Start,
+    Collect,
+    RestoreInto,
+    ChangeSource,
+    EditCopy,
     Commit,
     CommitDetached,
     Write,
@@ -62,6 +70,7 @@ enum Step {
     LinkedWorktree,
     Child,
     Process,
+    LeaveProcess,
     Reboot,
     Prune,
     Gc,
@@ -72,7 +81,7 @@ enum Step {
 }
 
 /// Weights of the steps.
-const STEPS: [(u64, Step); 31] = [
+const STEPS: [(u64, Step); 37] = [
     (22, Step::Apply),
     (4, Step::Destroy),
     (4, Step::DestroyOne),
@@ -81,6 +90,11 @@ const STEPS: [(u64, Step); 31] = [
     (3, Step::Repair),
     (3, Step::Run),
     (3, Step::Exec),
+    (2, Step::Start),
+    (2, Step::Collect),
+    (3, Step::RestoreInto),
+    (3, Step::ChangeSource),
+    (3, Step::EditCopy),
     (9, Step::Commit),
     (3, Step::CommitDetached),
     (7, Step::Write),
@@ -97,6 +111,7 @@ const STEPS: [(u64, Step); 31] = [
     (2, Step::LinkedWorktree),
     (2, Step::Child),
     (2, Step::Process),
+    (2, Step::LeaveProcess),
     (3, Step::Reboot),
     (2, Step::Prune),
     (2, Step::Gc),
@@ -121,6 +136,11 @@ impl Sequence<'_> {
             Step::Repair => drop(self.ask(&["status", "--repair"], None)),
             Step::Run => self.run(),
             Step::Exec => self.exec(),
+            Step::Start => self.start(),
+            Step::Collect => self.collect(),
+            Step::RestoreInto => self.restore_into(),
+            Step::ChangeSource => self.change_source(),
+            Step::EditCopy => self.edit_copy(),
             Step::Commit | Step::CommitDetached => self.commit(step == Step::CommitDetached),
             Step::Write | Step::WriteIgnored | Step::Stage | Step::Edit | Step::Stash => self.write(step),
             Step::RemoveWorktree | Step::RemovePointer | Step::MoveWorktree | Step::CopyWorktree => {
@@ -128,6 +148,7 @@ impl Sequence<'_> {
             }
             Step::MountInside | Step::InnerSwarm | Step::LinkedWorktree | Step::Child => self.nest(step),
             Step::Process => self.start_process(),
+            Step::LeaveProcess => self.leave_process(),
             Step::Reboot => self.reboot(),
             Step::Prune => drop(self.sandbox.git(&["worktree", "prune"])),
             Step::Gc => drop(self.sandbox.git(&["gc", "--quiet"])),
@@ -143,7 +164,7 @@ impl Sequence<'_> {
 /// Creates a repository of three commits: `old` at the first, the tag `v1` at the second, `main` at the third.
 fn lab() -> Sandbox {
     let sandbox = sandbox("");
-    sandbox.write(".git/info/exclude", "/seedbed.toml\n/cache\n/.env\n/app/.env\n/.scratch-databases\n");
+    sandbox.write(".git/info/exclude", "/seedbed.toml\n/cache\n/.env*\n/app/.env\n/.scratch-databases\n");
     let example = repository("examples/external/scratch-database");
     sandbox.write("tools/scratch-database", &fs::read_to_string(example).unwrap());
     let program = sandbox.repository.join("tools/scratch-database");

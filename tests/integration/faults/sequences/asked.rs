@@ -14,10 +14,16 @@ impl Sequence<'_> {
         let mut args = vec!["apply", "--yes"];
         args.extend(self.flag());
         args.extend(self.stop());
+        let refreshes = self.random.percent(25);
+        args.extend(refreshes.then_some("--refresh"));
         if self.ask(&args, None) != 0 {
             return;
         }
         self.sandbox.ok(&["plan", "--detailed-exitcode"]);
+        if refreshes {
+            // Nothing that could be copied again is left.
+            self.sandbox.ok(&["plan", "--refresh", "--detailed-exitcode"]);
+        }
         let status = self.sandbox.ok(&["status", "--json"]).json();
         // The program of a child repairs it.
         let own = |session: &&Value| session["childOf"].is_null();
@@ -56,6 +62,21 @@ impl Sequence<'_> {
         let outcome = self.sandbox.seedbed(&["exec", "--all", "--", "touch", "ran.log"]);
         self.note(format!("exec --all -> {}", outcome.code));
         assert!(matches!(outcome.code, 0 | 125), "{outcome:?}");
+    }
+
+    pub(super) fn start(&mut self) {
+        let outcome = self.sandbox.seedbed(&["start"]);
+        self.note(format!("start -> {}", outcome.code));
+        assert!(matches!(outcome.code, 0 | 64 | 65 | 69 | 75 | 125), "{outcome:?}");
+    }
+
+    /// Reports the results, which changes nothing.
+    pub(super) fn collect(&mut self) {
+        let before = self.sandbox.inventory();
+        let outcome = self.sandbox.seedbed(&["collect"]);
+        self.note(format!("collect -> {}", outcome.code));
+        assert!(matches!(outcome.code, 0 | 2 | 64 | 65 | 69 | 75), "{outcome:?}");
+        assert_same(&before, &self.sandbox.inventory());
     }
 
     /// Runs a command in a swarm of its own, where none is applied.

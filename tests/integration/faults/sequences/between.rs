@@ -8,6 +8,7 @@ use seedbed::host::Host;
 use seedbed::orchestrator::Orchestrator;
 
 use super::Step;
+use super::process::Process;
 use super::sequence::{Active, Sequence};
 use super::shape::FEATURES;
 use super::tokens::Safety;
@@ -24,8 +25,21 @@ impl Sequence<'_> {
     pub(super) fn start_process(&mut self) {
         let Some(Active { name, directory }) = self.plain() else { return };
         let sleeps = self.sandbox.program("sleep", &directory).arg("1000").spawn().unwrap();
-        self.processes.push((sleeps, directory));
+        self.processes.push(Process::new(sleeps, directory));
         self.note(format!("a process in {name}"));
+    }
+
+    /// Runs a command in a session that leaves a process running.
+    pub(super) fn leave_process(&mut self) {
+        let Some(Active { name, directory }) = self.plain() else { return };
+        let script = "sleep 1000 >/dev/null 2>&1 </dev/null & echo $!";
+        let outcome = self.sandbox.seedbed(&["exec", &name, "--", "sh", "-c", script]);
+        self.note(format!("exec {name} leaves a process -> {}", outcome.code));
+        assert!(matches!(outcome.code, 0 | 64 | 69 | 125), "{outcome:?}");
+        if outcome.code == 0 {
+            let pid = outcome.stdout.trim().parse().unwrap();
+            self.processes.push(Process::left(pid, directory));
+        }
     }
 
     pub(super) fn reboot(&mut self) {
@@ -94,7 +108,7 @@ impl Sequence<'_> {
     pub(super) fn displace(&mut self, step: Step) {
         let Some(Active { name, directory }) = self.plain() else { return };
         let worktree = top(&directory);
-        if self.processes.iter().any(|(_, works)| works.starts_with(&worktree)) {
+        if self.processes.iter().any(|process| process.directory.starts_with(&worktree)) {
             return;
         }
         let outside = self.sandbox.top.join(format!("outside-{}", self.steps.len()));

@@ -2,13 +2,14 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Child;
 use std::thread;
 use std::time::Duration;
 
 use serde_json::Value;
 
 use super::between::git_works;
+use super::files::Identity;
+use super::process::Process;
 use super::random::Random;
 use super::setting;
 use super::shape::Shape;
@@ -37,8 +38,8 @@ pub(super) struct Sequence<'s> {
     pub(super) inner: Vec<PathBuf>,
     /// Linked worktrees inside of sessions.
     pub(super) linked: Vec<PathBuf>,
-    /// Programs at work in sessions, each with its working directory.
-    pub(super) processes: Vec<(Child, PathBuf)>,
+    /// Programs at work in sessions.
+    pub(super) processes: Vec<Process>,
     /// `true` if the interrupted run was started with `--discard`.
     pub(super) discards: bool,
     /// The commit of `main`.
@@ -186,8 +187,21 @@ impl<'s> Sequence<'s> {
 
     /// Forgets what a release may lose of the sessions for which `is_in_scope` is true.
     pub(super) fn forgive_release(&mut self, discards: bool, is_in_scope: impl Fn(&Written) -> bool) {
+        self.forgive_release_except(&[], discards, is_in_scope);
+    }
+
+    /// Forgets as [`Self::forgive_release`] does, except in worktrees that still are what they were `before`.
+    fn forgive_release_except(
+        &mut self,
+        before: &[(String, Identity)],
+        discards: bool,
+        is_in_scope: impl Fn(&Written) -> bool,
+    ) {
+        let now = if before.is_empty() { Vec::new() } else { self.identities() };
+        let is_left_alone = |session: &str| before.iter().any(|one| one.0 == session && now.contains(one));
         self.forgive(|written| {
             is_in_scope(written)
+                && !is_left_alone(&written.session)
                 && (written.safety == Safety::Ignored || discards && written.safety == Safety::Unsaved)
         });
     }
@@ -250,19 +264,20 @@ impl<'s> Sequence<'s> {
         let interrupted = self.is_interrupted();
         let is_temporary = self.is_temporary();
         let before = self.sandbox.inventory();
+        let identities = self.identities();
         let outcome = traced(self.sandbox, args, fault).outcome;
         let code = outcome.code;
         self.note(format!("{} {} -> {code}", args.join(" "), fault.unwrap_or_default()));
         self.show(&outcome);
-        // A repair does not recover.
-        let is_locked = code == 75 && interrupted && args[0] == "status";
+        // A repair and a restore do not recover.
+        let is_locked = code == 75 && interrupted && matches!(args[0], "status" | "rescue");
         let documented = is_locked || is_documented(code, fault);
         assert!(documented, "{args:?}: {outcome:?}");
         let discards = args.contains(&"--discard");
         let may_discard = discards || is_temporary || interrupted && self.discards;
-        // A repair does what it can, and fails for the rest.
-        let is_repair = args[0] == "status";
-        if matches!(code, 1 | 64 | 65 | 69) && !interrupted && !is_repair {
+        // A repair does what it can, and fails for the rest. A restore that fails is continued by the next one.
+        let is_partial = args[0] == "status" || args[0] == "rescue" && fault.is_some();
+        if matches!(code, 1 | 64 | 65 | 69) && !interrupted && !is_partial {
             assert_same(&settled(before), &settled(self.sandbox.inventory()));
         } else {
             let scope = scope.filter(|_| !interrupted);
@@ -272,7 +287,7 @@ impl<'s> Sequence<'s> {
                     below.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
                 })
             };
-            self.forgive_release(may_discard, is_in_scope);
+            self.forgive_release_except(&identities, may_discard, is_in_scope);
         }
         let is_interrupted = self.is_interrupted();
         self.discards = is_interrupted && (self.discards || discards);
@@ -287,7 +302,7 @@ impl<'s> Sequence<'s> {
         }
         if args.iter().any(|arg| arg.starts_with("--stop")) {
             // Also a run that was killed may have ended them before.
-            self.processes.retain_mut(|(process, _)| process.try_wait().unwrap().is_none());
+            self.processes.retain_mut(|process| !process.has_ended());
         }
         if code != 137 {
             self.check_processes();
@@ -299,19 +314,14 @@ impl<'s> Sequence<'s> {
     /// Checks that every process lives, and that no directory was removed under one.
     #[track_caller]
     fn check_processes(&mut self) {
-        for (process, directory) in &mut self.processes {
-            let has_ended = process.try_wait().unwrap().is_some();
-            assert!(!has_ended, "a process in {} was ended unasked", directory.display());
-            let works = fs::read_link(format!("/proc/{}/cwd", process.id())).unwrap();
-            assert_eq!(&works, directory, "taken away under a process");
+        for process in &mut self.processes {
+            assert!(!process.has_ended(), "a process in {} was ended unasked", process.directory.display());
+            assert_eq!(process.works_in(), process.directory, "taken away under a process");
         }
     }
 
     pub(super) fn end_processes(&mut self) {
-        for (mut process, _) in std::mem::take(&mut self.processes) {
-            let _ = process.kill();
-            process.wait().unwrap();
-        }
+        std::mem::take(&mut self.processes).into_iter().for_each(Process::end);
     }
 
     /// Returns `--stop` now and then while a process is at work.

@@ -35,6 +35,22 @@ pub(super) static FEATURES: LazyLock<Features> = LazyLock::new(|| {
     Features { overlays: sandbox.can_mount(), databases: installed("python3"), mounts }
 });
 
+/// Options that bring files of the workspace.
+const BRINGS: [&str; 5] = [
+    "link = [\"cache\"]",
+    "link = [\"cache\"], copy = [\".env*\"]",
+    "copy = [\".env*\", \"cache\"]",
+    "copy = [\".env\"]",
+    "copy = []",
+];
+
+/// Names of ports.
+const NAMES: [&str; 3] = ["", ", names = [\"http\"]", ", names = [\"http\", \"db\"]"];
+
+/// Options of a directory.
+const DIRECTORIES: [Option<&str>; 4] =
+    [None, Some(""), Some(", keep = false"), Some(", copy-from = \"app\"")];
+
 /// The requests of a manifest.
 #[derive(Clone, Debug)]
 #[expect(clippy::struct_excessive_bools, reason = "each is an option of the manifest")]
@@ -48,6 +64,16 @@ pub(super) struct Shape {
     target: bool,
     checkout: &'static str,
     block: u64,
+    /// Options of coders that bring files of the workspace.
+    brings: &'static str,
+    hooks: bool,
+    /// Names of ports of the lead.
+    names: &'static str,
+    slots: u64,
+    /// `true` if the lead has a second range of ports.
+    debug: bool,
+    /// Options of the lead's directory; `None` if it has none.
+    directory: Option<&'static str>,
     /// `true` if the `setup` of coders fails.
     pub(super) fails: bool,
 }
@@ -63,6 +89,12 @@ impl Shape {
         target: false,
         checkout: "auto",
         block: 4,
+        brings: BRINGS[0],
+        hooks: false,
+        names: NAMES[0],
+        slots: 4,
+        debug: false,
+        directory: None,
         fails: false,
     };
 
@@ -80,7 +112,7 @@ impl Shape {
     /// Grows, shrinks, or changes one option.
     pub(super) fn vary(&mut self, random: &mut Random) {
         let features = *FEATURES;
-        match random.below(11) {
+        match random.below(17) {
             0..=2 => self.coders = random.below(4),
             3 if features.overlays => self.mounted = random.below(3),
             4 if features.databases => self.database = !self.database,
@@ -89,6 +121,12 @@ impl Shape {
             7 => self.refuse = !self.refuse,
             8 => self.target = !self.target,
             9 => self.checkout = random.pick(&["auto", "git"]).unwrap(),
+            10 | 11 => self.brings = random.pick(&BRINGS).unwrap(),
+            12 => self.hooks = !self.hooks,
+            13 => self.names = random.pick(&NAMES).unwrap(),
+            14 => self.slots = 9 - self.slots,
+            15 => self.debug = !self.debug,
+            16 => self.directory = *random.pick(&DIRECTORIES).unwrap(),
             _ => self.block = 12 - self.block,
         }
         self.fails = random.percent(12);
@@ -96,7 +134,7 @@ impl Shape {
 
     /// Returns the manifest, without its head.
     pub(super) fn manifest(&self) -> String {
-        let Self { base, checkout, block, .. } = self;
+        let Self { base, checkout, block, brings, names, slots, .. } = self;
         let mut options = format!("base-ref = \"{base}\"");
         if self.refuse {
             options += ", branch-exists = \"refuse\"";
@@ -104,6 +142,11 @@ impl Shape {
         let branch = if self.branch { ", branch = \"agents/{{ session.name }}\"" } else { "" };
         let target = if self.target { ", target-path = \"app\"" } else { "" };
         let database = if self.database { ", \"scratch-database\"" } else { "" };
+        let debug =
+            if self.debug { ", { kind = \"port-range\", name = \"debug\", block-size = 2 }" } else { "" };
+        let directory =
+            self.directory.map_or(String::new(), |options| format!(", {{ kind = \"directory\"{options} }}"));
+        let hooks = if self.hooks { ", git-hooks = true" } else { "" };
         let setup = if self.fails { "false" } else { "echo made > made.log" };
         let mut text = String::new();
         if self.database {
@@ -111,12 +154,12 @@ impl Shape {
         }
         let _ = write!(
             text,
-            "[session.lead]\nresources = [{{ kind = \"git-worktree\", {options}, copy = [\".env\"] }}, {{ kind = \"port-range\", block-size = 16, block-count = 32, slots = 4 }}{database}]\n"
+            "[session.lead]\nresources = [{{ kind = \"git-worktree\", {options}, copy = [\".env\"] }}, {{ kind = \"port-range\", block-size = 16, block-count = 32, slots = {slots}{names} }}{debug}{directory}{database}]\ncommand = [\"touch\", \"started.log\"]\n"
         );
         if self.coders > 0 {
             let _ = write!(
                 text,
-                "[session.coder]\ncount = {}\nresources = [{{ kind = \"git-worktree\", checkout = \"{checkout}\", link = [\"cache\"], {options}{branch}{target} }}, {{ kind = \"port-range\", block-size = {block} }}]\nsetup = [\"{setup}\"]\nteardown = [\"true\"]\n",
+                "[session.coder]\ncount = {}\nresources = [{{ kind = \"git-worktree\", checkout = \"{checkout}\", {brings}{hooks}, {options}{branch}{target} }}, {{ kind = \"port-range\", block-size = {block} }}]\nsetup = [\"{setup}\"]\nteardown = [\"true\"]\n",
                 self.coders
             );
         }

@@ -4,6 +4,24 @@ use std::path::Path;
 
 use crate::sandbox::{Outcome, Sandbox};
 
+/// Commands whose examples leave the swarm as it is, so that the next example need not apply it again.
+const READ: [&str; 14] = [
+    "collect",
+    "completions",
+    "doctor",
+    "env",
+    "exec",
+    "explain",
+    "list",
+    "logs",
+    "man",
+    "prompt",
+    "schema",
+    "show",
+    "status",
+    "whoami",
+];
+
 /// Returns the commands that have examples, in the order of the help: the order in which a user needs them.
 fn commands(sandbox: &Sandbox) -> Vec<Vec<String>> {
     let list = |args: &[&str]| {
@@ -40,8 +58,9 @@ fn examples(sandbox: &Sandbox, command: &[String]) -> Vec<(String, i32)> {
     found
 }
 
-/// Brings the swarm into the state that the example starts from.
-fn prepare(sandbox: &Sandbox, command: &[String], line: &str) {
+/// Brings the swarm into the state that the example starts from. `is_applied` is true if the swarm is applied as its
+/// manifest is.
+fn prepare(sandbox: &Sandbox, command: &[String], line: &str, is_applied: bool) {
     if command[0] == "start" {
         let manifest = std::fs::read_to_string(sandbox.repository.join("seedbed.toml")).unwrap();
         let with_command =
@@ -51,6 +70,7 @@ fn prepare(sandbox: &Sandbox, command: &[String], line: &str) {
     match command[0].as_str() {
         "init" | "validate" | "plan" => {}
         "run" => drop(sandbox.ok(&["destroy", "--discard", "--yes"])),
+        _ if is_applied && command[0] != "start" => {}
         _ => drop(sandbox.ok(&["apply", "--yes", "--quiet"])),
     }
     if line.contains(" swarm.plan") && command[0] != "plan" {
@@ -76,9 +96,11 @@ fn every_example_in_the_help_runs() {
     sandbox.git(&["commit", "--quiet", "--message", "test"]);
     let bin = Path::new(env!("CARGO_BIN_EXE_seedbed")).parent().unwrap().to_str().unwrap().to_owned();
     let path = format!("{bin}:{}", std::env::var("PATH").unwrap());
+    let mut is_applied = false;
     for command in commands(&sandbox) {
         for (mut line, code) in examples(&sandbox, &command) {
-            prepare(&sandbox, &command, &line);
+            prepare(&sandbox, &command, &line, is_applied);
+            is_applied = READ.contains(&command[0].as_str());
             if line.contains("RESCUE") {
                 line = line.replace("RESCUE", &rescue(&sandbox));
             }

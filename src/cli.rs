@@ -206,7 +206,7 @@ enum Command {
     /// processes of a command are ended with it. Exits with the largest code.
     #[command(after_help = example::help("start"))]
     Start(start::Arguments),
-    /// Print the output of the last command of sessions
+    /// Print the output of the command that runs in each session, or of the last one
     ///
     /// `start` writes these logs, and `exec` in several sessions. The last ten of each session are kept until it is released.
     #[command(after_help = example::help("logs"))]
@@ -430,4 +430,14 @@ fn duration(text: &str) -> Result<Duration, String> {
     seconds
         .or_else(|| humantime::parse_duration(text).ok())
         .ok_or_else(|| format!("`{text}` is not a time: write `90`, `2m` or `1h 30m`"))
+}
+
+/// Parses a limit of time, as [`duration`] does. No limit is 0: it would end a command at once.
+fn time_limit(text: &str) -> Result<Duration, String> {
+    match duration(text)? {
+        Duration::ZERO => {
+            Err("a limit of 0 ends every command at once; without the option, there is no limit".into())
+        }
+        limit => Ok(limit),
+    }
 }

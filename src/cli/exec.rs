@@ -28,6 +28,7 @@ use super::repeated_steps::RepeatedSteps;
 use super::{Global, completions, lookup, output};
 
 pub(super) mod parallel;
+mod printer;
 
 use self::parallel::{Job, Manner, Supervision};
 
@@ -92,7 +93,8 @@ fn exec(global: &Global, arguments: &Arguments) -> Result<ExitCode, Failure> {
     let job = |active| Job { active, words: arguments.command.clone(), mark: None };
     let jobs: Vec<_> = sessions.into_iter().map(job).collect();
     let manner = Manner { global, registry: &project.registry, supervision, ends_group: false };
-    let (code, ended) = parallel::run(manner, &jobs)?;
+    let ended = parallel::run(manner, &jobs);
+    let code = parallel::finish(global, &ended)?;
     if code != 0 && !global.json {
         say!("{}", parallel::summary(&jobs, &ended));
     }

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use clap::Args;
 use seedbed::report::error;
+use seedbed::report::event::{CommandEvent, Done};
 
 use super::exit::{Failure, Status};
 use super::lookup::{Active, Family};
@@ -36,17 +37,21 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode, Fa
     let project = Project::find(global)?;
     let family = Family::find(project.swarm()?, project.name())?;
     let sessions = family.requested(&arguments.sessions)?;
-    let mut logs: Vec<Log<'_>> = sessions.into_iter().filter_map(Log::newest).collect();
+    let mut logs: Vec<Log<'_>> = sessions.into_iter().filter_map(Log::current).collect();
     if logs.is_empty() {
         let message = "no log in these sessions\nhelp: `seedbed start` writes one, and `seedbed exec` in several sessions or with a limit such as `--timeout`";
         return Err(Failure::new(error::LOG_MISSING, message));
     }
-    let has_prefix = logs.len() > 1;
+    let style = match (global.json, logs.len()) {
+        (true, _) => Style::Events,
+        (false, 1) => Style::Plain,
+        (false, _) => Style::Prefix,
+    };
     global.catch_signals()?;
     loop {
         let is_running = arguments.follow && logs.iter().any(Log::is_running);
         for log in &mut logs {
-            log.print(has_prefix)?;
+            log.print(style)?;
         }
         if !is_running || global.cancel.is_requested() {
             break;
@@ -54,9 +59,23 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode, Fa
         std::thread::sleep(POLL);
     }
     for log in &mut logs {
-        log.print_rest(has_prefix);
+        log.print_rest(style);
+    }
+    if global.json {
+        output::print_line(Done::default());
     }
     Ok(Status::Done.into())
+}
+
+/// Form in which logs are printed.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Style {
+    /// Bytes of the log.
+    Plain,
+    /// Each line after the path of its session.
+    Prefix,
+    /// A JSON document for each line.
+    Events,
 }
 
 /// Log of one session.
@@ -70,19 +89,19 @@ struct Log<'f> {
 }
 
 impl<'f> Log<'f> {
-    /// Returns the newest log of a session; `None` if it has none.
-    fn newest(active: Active<'f>) -> Option<Self> {
-        let path = active.swarm.run_logs(&active.session.scoped_name).pop()?;
+    /// Returns the log of the command that runs in a session, or else its newest log; `None` if it has none.
+    fn current(active: Active<'f>) -> Option<Self> {
+        let name = &active.session.scoped_name;
+        let path = active.swarm.running_logs(name).pop().or_else(|| active.swarm.run_logs(name).pop())?;
         Some(Self { active, path, read: 0, begun: Vec::new() })
     }
 
     fn is_running(&self) -> bool {
-        let run = self.active.swarm.last_run(&self.active.session.scoped_name);
-        run.is_some_and(|run| run.log == self.path && run.is_running())
+        self.active.swarm.running_logs(&self.active.session.scoped_name).contains(&self.path)
     }
 
-    /// Prints what was written since the last call; with a prefix, only whole lines.
-    fn print(&mut self, has_prefix: bool) -> Result<(), Failure> {
+    /// Prints what was written since the last call; unless it is plain, only complete lines.
+    fn print(&mut self, style: Style) -> Result<(), Failure> {
         let failed =
             |error| Failure::from_file_error(format!("cannot read {}: {error}", self.path.display()));
         let mut file = match File::open(&self.path) {
@@ -102,27 +121,33 @@ impl<'f> Log<'f> {
             self.read += count as u64;
             self.begun.extend(bytes);
             let end = match self.begun.iter().rposition(|byte| *byte == b'\n') {
-                Some(end) if has_prefix => end + 1,
-                None if has_prefix && self.begun.len() < CHUNK => continue,
-                _ => self.begun.len(),
+                _ if style == Style::Plain => self.begun.len(),
+                Some(end) => end + 1,
+                None if self.begun.len() < CHUNK => continue,
+                None => self.begun.len(),
             };
             let lines: Vec<u8> = self.begun.drain(..end).collect();
-            self.show(&lines, has_prefix);
+            self.show(&lines, style);
         }
     }
 
     /// Prints a last line without an end.
-    fn print_rest(&mut self, has_prefix: bool) {
+    fn print_rest(&mut self, style: Style) {
         let rest = std::mem::take(&mut self.begun);
-        self.show(&rest, has_prefix);
+        self.show(&rest, style);
     }
 
-    fn show(&self, lines: &[u8], has_prefix: bool) {
-        if !has_prefix {
-            return output::keep_error(std::io::stdout().lock().write_all(lines));
-        }
-        let text = String::from_utf8_lossy(lines);
+    fn show(&self, lines: &[u8], style: Style) {
         let path = &self.active.session.path;
-        output::print(&text.lines().fold(String::new(), |shown, line| format!("{shown}{path}: {line}\n")));
+        let text = String::from_utf8_lossy(lines);
+        match style {
+            Style::Plain => output::keep_error(std::io::stdout().lock().write_all(lines)),
+            Style::Prefix => output::print(
+                &text.lines().fold(String::new(), |shown, line| format!("{shown}{path}: {line}\n")),
+            ),
+            Style::Events => text.lines().for_each(|line| {
+                output::print_line(CommandEvent::Logged { session: path.clone(), text: line.to_owned() });
+            }),
+        }
     }
 }

@@ -8,9 +8,10 @@ use std::time::Duration;
 use clap::Args;
 use seedbed::discovery;
 use seedbed::host::occupants;
+use seedbed::host::process::Cancel;
 use seedbed::host::text::printable;
 use seedbed::plan::Session;
-use seedbed::provider::git_worktree::{self, Worktree};
+use seedbed::provider::git_worktree::{self, Progress, Worktree};
 use seedbed::report::error;
 
 use super::exec::parallel::{self, Ended, Job, Manner, Supervision};
@@ -35,14 +36,14 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode, Fa
     let jobs = jobs(&family, &arguments.sessions)?;
     refuse_left(&jobs)?;
     global.catch_signals()?;
-    let before = commits_ahead(&jobs);
+    let at_start = worktrees_at_start(&jobs);
     let manner =
         Manner { global, registry: &project.registry, supervision: arguments.supervision, ends_group: true };
-    let (code, ended) = parallel::run(manner, &jobs)?;
+    let ended = parallel::run(manner, &jobs);
     if !global.json && !global.quiet {
-        output::print_error(&table(&jobs, &ended, &before));
+        output::print_error(&table(&jobs, &ended, &at_start));
     }
-    Ok(ExitCode::from(code))
+    Ok(ExitCode::from(parallel::finish(global, &ended)?))
 }
 
 /// Returns the requested sessions with their commands.
@@ -52,7 +53,7 @@ fn jobs<'f>(family: &'f Family<'_>, names: &[String]) -> Result<Vec<Job<'f>>, Fa
         let Active { swarm, session, .. } = active;
         let command = session.command.as_ref().map(|command| discovery::command(command, swarm.workspace()));
         match command.filter(|words| !words.is_empty()) {
-            Some(_) if swarm.last_run(&session.scoped_name).is_some_and(|run| run.is_running()) => {
+            Some(_) if !swarm.running_logs(&session.scoped_name).is_empty() => {
                 let path = &session.path;
                 let message = format!(
                     "a command runs in session {path} already\nhelp: `seedbed logs --follow {path}` shows it"
@@ -99,27 +100,43 @@ fn missing(what: &str) -> Failure {
     Failure::new(error::COMMAND_MISSING, format!("{what}\n{help}"))
 }
 
-/// Returns the number of commits beyond the base of each session that has a worktree, by session id.
-fn commits_ahead(jobs: &[Job<'_>]) -> BTreeMap<String, u64> {
+/// Returns the worktrees of the sessions by session id, with the commits that are checked out as their bases.
+fn worktrees_at_start(jobs: &[Job<'_>]) -> BTreeMap<String, Worktree> {
     let worktree = |job: &Job<'_>| {
         let session = job.active.session;
         Some((session.id.clone(), Worktree::from_allocation(session.allocation(git_worktree::KIND)?)?))
     };
-    let (ids, worktrees): (Vec<_>, Vec<_>) = jobs.iter().filter_map(worktree).unzip();
-    let Some(swarm) = jobs.first().map(|job| job.active.swarm) else { return BTreeMap::new() };
-    let progress =
-        git_worktree::progress(swarm.host(), swarm.workspace(), &worktrees.iter().collect::<Vec<_>>());
-    ids.into_iter().zip(progress).filter_map(|(id, progress)| Some((id, progress.ok()?.ahead))).collect()
+    let worktrees: BTreeMap<_, _> = jobs.iter().filter_map(worktree).collect();
+    let progress = progress(jobs, &worktrees);
+    let at_start = worktrees.into_iter().zip(progress).filter_map(|((id, mut worktree), progress)| {
+        worktree.base_ref = progress.ok()?.head;
+        Some((id, worktree))
+    });
+    at_start.collect()
+}
+
+/// Returns the number of commits that each session has now and did not have at the start, by session id.
+fn commits_made(jobs: &[Job<'_>], at_start: &BTreeMap<String, Worktree>) -> BTreeMap<String, u64> {
+    let progress = progress(jobs, at_start);
+    let made = at_start.keys().zip(progress);
+    made.filter_map(|(id, progress)| Some((id.clone(), progress.ok()?.ahead))).collect()
+}
+
+fn progress(jobs: &[Job<'_>], worktrees: &BTreeMap<String, Worktree>) -> Vec<Result<Progress, String>> {
+    let Some(swarm) = jobs.first().map(|job| job.active.swarm) else { return Vec::new() };
+    let worktrees: Vec<_> = worktrees.values().collect();
+    // The commits are counted after an interruption too.
+    let host = swarm.host().with_cancel(Cancel::default());
+    git_worktree::progress(&host, swarm.workspace(), &worktrees)
 }
 
 /// Returns one row for each session: how its command ended, after which time, and what came of it.
-fn table(jobs: &[Job<'_>], ended: &BTreeMap<&str, Ended>, before: &BTreeMap<String, u64>) -> String {
-    let after = commits_ahead(jobs);
-    let commits = |id: &str| Some(after.get(id)?.saturating_sub(*before.get(id)?).to_string());
+fn table(jobs: &[Job<'_>], ended: &BTreeMap<&str, Ended>, at_start: &BTreeMap<String, Worktree>) -> String {
+    let made = commits_made(jobs, at_start);
     let head = ["SESSION", "RESULT", "TIME", "COMMITS", "LINES"].map(str::to_owned);
     let rows = jobs.iter().map(|job| {
         let session = job.active.session;
-        let commits = commits(&session.id).unwrap_or_else(|| "-".to_owned());
+        let commits = made.get(&session.id).map_or_else(|| "-".to_owned(), u64::to_string);
         match ended.get(session.id.as_str()) {
             Some(ended) => {
                 let result = if ended.code == 0 { "done".to_owned() } else { ended.result() };

@@ -15,7 +15,7 @@ use crate::manifest::Entry;
 use crate::name::SessionPath;
 use crate::plan::Plan;
 
-/// One line of `apply`, `destroy`, `recover`, `run`, `start` and `exec` with `--json`, or of any command that fails.
+/// One line of `apply`, `destroy`, `recover`, `run`, `start`, `exec` and `logs` with `--json`, or of any command that fails.
 ///
 /// `done` or `failed` is the last line. `destroy --dry-run` prints only `dryRun`.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
@@ -46,7 +46,7 @@ impl<'de> Deserialize<'de> for Content {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let content = Value::deserialize(deserializer)?;
         let content = match content["event"].as_str() {
-            Some("output" | "exited") => serde_json::from_value(content).map(Self::Command),
+            Some("output" | "exited" | "logged") => serde_json::from_value(content).map(Self::Command),
             Some("done" | "failed" | "dryRun") => serde_json::from_value(content).map(Self::Outcome),
             _ => serde_json::from_value(content).map(Self::Run),
         };
@@ -91,7 +91,7 @@ impl From<Failed> for Content {
     }
 }
 
-/// An event of `run`, `start` and `exec` while their commands run.
+/// An event of `run`, `start` and `exec` while their commands run, or of `logs`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", tag = "event")]
 pub enum CommandEvent {
@@ -101,6 +101,13 @@ pub enum CommandEvent {
         session: SessionPath,
         /// Stream that the line was printed on.
         stream: Stream,
+        /// The line, without its end; bytes that are not UTF-8 are replaced.
+        text: String,
+    },
+    /// The log of a command has a line, for `logs`. A log does not record the stream of a line.
+    Logged {
+        /// Path of the session in the tree.
+        session: SessionPath,
         /// The line, without its end; bytes that are not UTF-8 are replaced.
         text: String,
     },

@@ -109,6 +109,11 @@ impl Swarm<'_> {
         names.map(|name| directory.join(name)).collect()
     }
 
+    /// Returns the logs of the commands that run in a session now, the oldest first.
+    pub fn running_logs(&self, scoped_name: &str) -> Vec<PathBuf> {
+        self.run_logs(scoped_name).into_iter().filter(|log| is_locked(log)).collect()
+    }
+
     /// Records the last run of a command in a session.
     ///
     /// # Errors

@@ -1,11 +1,10 @@
-//! Runs a command in many sessions at once: each printed line is shown immediately, prefixed with the session's path.
+//! Runs a command in many sessions at once, each supervised by a thread of its own.
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::Write as _;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -13,8 +12,7 @@ use clap::{Args, ValueEnum};
 use rustix::process::{Resource, Signal, getrlimit};
 use seedbed::host::clock;
 use seedbed::host::occupants::MARK;
-use seedbed::host::process::{self, Cancel, Listener, Process, Stream};
-use seedbed::name::SessionPath;
+use seedbed::host::process::{self, Cancel, Listener, Process};
 use seedbed::provider::Registry;
 use seedbed::report::error;
 use seedbed::report::event::{CommandEvent, Done};
@@ -22,11 +20,9 @@ use seedbed::state::SessionRun;
 
 use super::super::exit::Failure;
 use super::super::lookup::Active;
-use super::super::{Global, duration, output};
+use super::super::{Global, output, time_limit};
+use super::printer::{End, Mode, Printer};
 use super::{FAILED, cannot_run, code_of, environment};
-
-/// Length, in bytes, from which a line is shown before its end arrives.
-const LINE_MAX: usize = 64 << 10;
 
 /// Number of open files per running command, and number of files that are kept free for everything else.
 ///
@@ -44,10 +40,10 @@ const LISTED: usize = 12;
 #[derive(Clone, Copy, Debug, Default, Args)]
 pub(in super::super) struct Supervision {
     /// End a command that runs longer than this (`90`, `30m`)
-    #[arg(long, value_name = "TIME", value_parser = duration)]
+    #[arg(long, value_name = "TIME", value_parser = time_limit)]
     timeout: Option<Duration>,
     /// End a command that prints nothing for this time
-    #[arg(long, value_name = "TIME", value_parser = duration)]
+    #[arg(long, value_name = "TIME", value_parser = time_limit)]
     stall: Option<Duration>,
     /// End all other commands when one fails
     #[arg(long)]
@@ -111,12 +107,8 @@ pub(in super::super) struct Ended {
     pub(in super::super) log: Option<PathBuf>,
 }
 
-/// Runs the jobs, prints a `done` line with `--json`, and returns the largest of the exit codes with the results, by
-/// session id.
-pub(in super::super) fn run<'f>(
-    manner: Manner<'_>,
-    jobs: &[Job<'f>],
-) -> Result<(u8, BTreeMap<&'f str, Ended>), Failure> {
+/// Runs the jobs, shows their output, and returns the results by session id.
+pub(in super::super) fn run<'f>(manner: Manner<'_>, jobs: &[Job<'f>]) -> BTreeMap<&'f str, Ended> {
     let Manner { global, supervision, .. } = manner;
     let at_once = at_once(global, jobs.len());
     if at_once < jobs.len() && !global.quiet {
@@ -125,22 +117,28 @@ pub(in super::super) fn run<'f>(
     let next = AtomicUsize::new(0);
     let stop = global.cancel.below();
     let ended = Mutex::new(BTreeMap::new());
+    let printer = printer(manner);
     std::thread::scope(|scope| {
-        for _ in 0..at_once {
-            scope.spawn(|| {
-                while let Some(job) = jobs.get(next.fetch_add(1, Ordering::Relaxed)) {
-                    if stop.is_requested() {
-                        break;
-                    }
-                    let how = one(manner, job, &stop);
-                    if supervision.fail_fast && how.code != 0 {
-                        stop.request();
-                    }
-                    let id = job.active.session.id.as_str();
-                    ended.lock().unwrap_or_else(PoisonError::into_inner).insert(id, how);
+        scope.spawn(|| printer.run());
+        let work = || {
+            while let Some(job) = jobs.get(next.fetch_add(1, Ordering::Relaxed)) {
+                if stop.is_requested() {
+                    break;
                 }
-            });
-        }
+                let how = one(manner, job, &printer, &stop);
+                if supervision.fail_fast && how.code != 0 {
+                    stop.request();
+                }
+                let id = job.active.session.id.as_str();
+                ended.lock().unwrap_or_else(PoisonError::into_inner).insert(id, how);
+            }
+        };
+        std::thread::scope(|scope| {
+            for _ in 0..at_once {
+                scope.spawn(work);
+            }
+        });
+        printer.close();
     });
     let ended = ended.into_inner().unwrap_or_else(PoisonError::into_inner);
     if global.cancel.is_requested() && !global.json {
@@ -152,13 +150,27 @@ pub(in super::super) fn run<'f>(
             say!("ended the commands of {}", listed(sessions.into_iter()));
         }
     }
+    ended
+}
+
+/// Returns the largest of the exit codes, and prints a `done` line with `--json`; an error if the run was interrupted.
+pub(in super::super) fn finish(global: &Global, ended: &BTreeMap<&str, Ended>) -> Result<u8, Failure> {
     global.unless_interrupted()?;
     let is_own = |ended: &&Ended| ended.has_own_code();
     let code = ended.values().filter(is_own).map(|ended| ended.code).max().unwrap_or(0);
     if global.json {
         output::print_line(Done { exit_code: Some(code), ..Done::default() });
     }
-    Ok((code, ended))
+    Ok(code)
+}
+
+fn printer(Manner { global, supervision, .. }: Manner<'_>) -> Arc<Printer> {
+    let mode = match supervision.output {
+        Shown::None => Mode::Nothing,
+        Shown::Grouped if !global.json => Mode::Logs,
+        Shown::Prefix | Shown::Grouped => Mode::Lines,
+    };
+    Arc::new(Printer::new(global.json, mode))
 }
 
 /// Returns the number of commands that run at once: all, unless `--jobs` or the limit of open files is lower.
@@ -207,6 +219,7 @@ impl Ended {
             (Some(failure), _) if failure.id() == error::COMMAND_TIMEOUT => "timeout".to_owned(),
             (Some(failure), _) if failure.id() == error::COMMAND_STALLED => "no output".to_owned(),
             (Some(failure), _) if failure.id() == error::COMMAND_STOPPED => "ended".to_owned(),
+            (Some(failure), _) if failure.id() == error::INTERRUPTED => "interrupted".to_owned(),
             (Some(_), _) if self.code == FAILED => "not run".to_owned(),
             (Some(_), _) => "cannot be run".to_owned(),
             (None, Some(signal)) => match Signal::from_named_raw(signal) {
@@ -227,35 +240,32 @@ fn listed(mut names: impl ExactSizeIterator<Item = String>) -> String {
     if more == 0 { listed } else { format!("{listed} and {more} more") }
 }
 
-/// Runs the command in one session and shows its output. An interruption ends the command and all its descendants.
-fn one(manner: Manner<'_>, job: &Job<'_>, stop: &Cancel) -> Ended {
-    let Manner { global, supervision, .. } = manner;
+/// Runs the command in one session. An interruption ends the command and all its descendants.
+fn one(manner: Manner<'_>, job: &Job<'_>, printer: &Arc<Printer>, stop: &Cancel) -> Ended {
     let begun = Instant::now();
     let session = job.active.session;
+    let source = printer.add(session.path.clone());
     let mut log = None;
-    let mut ended =
-        logged(manner, job, stop, &mut log).unwrap_or_else(|failure| Ended::failed(FAILED, failure));
-    ended.elapsed = begun.elapsed();
-    if let (Some(log), Shown::Grouped, false) = (&log, supervision.output, global.json) {
-        show_log(&session.path, log);
-    }
-    ended.log = log;
-    if let (Some(failure), false) = (&ended.failure, global.json)
-        && !ended.was_ended()
-    {
-        say!("{}: {} [{}]", session.path, failure.summary(), failure.id().id);
-    }
-    if global.json {
-        output::print_line(CommandEvent::Exited {
-            session: session.path.clone(),
-            exit_code: ended.code,
-            signal: ended.signal,
-            error: ended.failure.as_ref().map(Failure::summary),
-            id: ended.failure.as_ref().map(|failure| failure.id().id.to_owned()),
-            milliseconds: ended.elapsed.as_millis().try_into().unwrap_or(u64::MAX),
-            log: ended.log.clone(),
-        });
-    }
+    let ended = logged(manner, job, (printer, source), stop, &mut log)
+        .unwrap_or_else(|failure| Ended::failed(FAILED, failure));
+    let ended = Ended { elapsed: begun.elapsed(), lines: printer.lines(source), log, ..ended };
+    let message = ended.failure.as_ref().filter(|_| !ended.was_ended());
+    printer.end(
+        source,
+        End {
+            message: message
+                .map(|failure| format!("{}: {} [{}]", session.path, failure.summary(), failure.id().id)),
+            event: CommandEvent::Exited {
+                session: session.path.clone(),
+                exit_code: ended.code,
+                signal: ended.signal,
+                error: ended.failure.as_ref().map(Failure::summary),
+                id: ended.failure.as_ref().map(|failure| failure.id().id.to_owned()),
+                milliseconds: ended.elapsed.as_millis().try_into().unwrap_or(u64::MAX),
+                log: ended.log.clone(),
+            },
+        },
+    );
     ended
 }
 
@@ -263,6 +273,7 @@ fn one(manner: Manner<'_>, job: &Job<'_>, stop: &Cancel) -> Ended {
 fn logged(
     manner: Manner<'_>,
     job: &Job<'_>,
+    (printer, source): (&Arc<Printer>, usize),
     stop: &Cancel,
     path: &mut Option<PathBuf>,
 ) -> Result<Ended, Failure> {
@@ -270,28 +281,33 @@ fn logged(
     let directory = job.active.directory(manner.registry)?;
     let log = swarm.create_run_log(&session.scoped_name)?;
     *path = Some(log.path.clone());
+    printer.set_log(source, &log.path);
     let mut run = SessionRun::new(job.words.clone(), log.path);
     swarm.record_run(&session.scoped_name, &run)?;
-    let ended = supervised(manner, job, &directory, log.file, stop);
+    let noted = Arc::clone(printer);
+    let listener = Listener::new(move |stream, piece| noted.note(source, stream, piece));
+    let ended = supervised(manner, job, &directory, log.file, listener, stop);
     run.ended = Some(clock::now());
     run.exit_code = Some(ended.code);
     run.error = ended.failure.as_ref().map(Failure::summary);
-    // If the session was released in the meantime, nothing of it remains.
-    if run.log.exists() {
+    // If the session was released in the meantime, nothing of it remains. A later run keeps its record.
+    let is_last = swarm.last_run(&session.scoped_name).is_none_or(|last| last.log == run.log);
+    if is_last && run.log.exists() {
         swarm.record_run(&session.scoped_name, &run)?;
     }
     Ok(ended)
 }
 
-fn supervised(manner: Manner<'_>, job: &Job<'_>, directory: &Path, log: File, stop: &Cancel) -> Ended {
+fn supervised(
+    manner: Manner<'_>,
+    job: &Job<'_>,
+    directory: &Path,
+    log: File,
+    listener: Listener,
+    stop: &Cancel,
+) -> Ended {
     let Manner { global, supervision, ends_group, .. } = manner;
     let Job { active: Active { swarm, session, .. }, words, mark } = job;
-    let shown = match supervision.output {
-        Shown::Prefix | Shown::Grouped if global.json => Shown::Prefix,
-        shown => shown,
-    };
-    let lines = Arc::new(Lines::new(global.json, shown == Shown::Prefix, session.path.clone()));
-    let hears = Arc::clone(&lines);
     let mut process = Process::new(&words[0])
         .args(&words[1..])
         .current_dir(directory)
@@ -299,7 +315,7 @@ fn supervised(manner: Manner<'_>, job: &Job<'_>, directory: &Path, log: File, st
         .envs(mark.iter().map(|mark| (MARK.into(), mark.into())))
         .cancel(stop)
         .log(log)
-        .listener(Listener::new(move |stream, piece| hears.take(stream, piece)));
+        .listener(listener);
     if let Some(timeout) = supervision.timeout {
         process = process.deadline(timeout);
     }
@@ -309,9 +325,7 @@ fn supervised(manner: Manner<'_>, job: &Job<'_>, directory: &Path, log: File, st
     if ends_group {
         process = process.ending_its_group();
     }
-    let output = process.output();
-    lines.end();
-    let ended = match output {
+    match process.output() {
         Ok(output) => Ended {
             code: code_of(output.status),
             signal: std::os::unix::process::ExitStatusExt::signal(&output.status),
@@ -334,8 +348,7 @@ fn supervised(manner: Manner<'_>, job: &Job<'_>, directory: &Path, log: File, st
             Ended::failed(FAILED, Failure::new(error::COMMAND_STOPPED, why))
         }
         Err(error) => Ended::failed(FAILED, error.into()),
-    };
-    Ended { lines: lines.printed.load(Ordering::Relaxed), ..ended }
+    }
 }
 
 impl Ended {
@@ -344,76 +357,9 @@ impl Ended {
     }
 }
 
-/// Prints a log to standard output, after a line with the session's path.
-fn show_log(session: &SessionPath, log: &Path) {
-    let Ok(mut log) = File::open(log) else { return };
-    let mut stdout = std::io::stdout().lock();
-    let shown = writeln!(stdout, "== {session}").and_then(|()| std::io::copy(&mut log, &mut stdout));
-    output::keep_error(shown.map(drop));
-}
-
 /// Runs the command in one session for `run --json`, and returns its exit code.
 pub(super) fn alone(global: &Global, active: Active<'_>, registry: &Registry, words: &[String]) -> u8 {
     let manner = Manner { global, registry, supervision: Supervision::default(), ends_group: false };
-    one(manner, &Job { active, words: words.to_vec(), mark: None }, &active.swarm.host().cancel).code
-}
-
-/// Buffer that assembles the output of one session's command into complete lines.
-struct Lines {
-    json: bool,
-    /// `false` if the lines are only counted.
-    are_shown: bool,
-    session: SessionPath,
-    printed: AtomicU64,
-    /// Output since the last line end, on stdout and on stderr.
-    begun: Mutex<[Vec<u8>; 2]>,
-}
-
-impl Lines {
-    fn new(json: bool, are_shown: bool, session: SessionPath) -> Self {
-        Self { json, are_shown, session, printed: AtomicU64::new(0), begun: Mutex::default() }
-    }
-
-    fn take(&self, stream: Stream, piece: &[u8]) {
-        let lines = piece.split(|byte| *byte == b'\n').count() - 1;
-        self.printed.fetch_add(lines as u64, Ordering::Relaxed);
-        if !self.are_shown {
-            return;
-        }
-        let mut begun = self.begun.lock().unwrap_or_else(PoisonError::into_inner);
-        let begun = &mut begun[usize::from(stream == Stream::Stderr)];
-        begun.extend_from_slice(piece);
-        let end = match begun.iter().rposition(|byte| *byte == b'\n') {
-            Some(end) => end + 1,
-            None if begun.len() >= LINE_MAX => begun.len(),
-            None => return,
-        };
-        self.show(stream, &begun[..end]);
-        begun.drain(..end);
-    }
-
-    /// Shows output that has no final line end.
-    fn end(&self) {
-        let mut begun = self.begun.lock().unwrap_or_else(PoisonError::into_inner);
-        for (stream, begun) in [Stream::Stdout, Stream::Stderr].into_iter().zip(begun.iter_mut()) {
-            self.show(stream, &std::mem::take(begun));
-        }
-    }
-
-    fn show(&self, stream: Stream, lines: &[u8]) {
-        let text = String::from_utf8_lossy(lines);
-        if self.json {
-            for line in text.lines() {
-                let (session, text) = (self.session.clone(), line.to_owned());
-                output::print_line(CommandEvent::Output { session, stream: stream.into(), text });
-            }
-            return;
-        }
-        let path = self.session.as_str();
-        let shown = text.lines().fold(String::new(), |shown, line| shown + path + ": " + line + "\n");
-        match stream {
-            Stream::Stdout => output::print(&shown),
-            Stream::Stderr => output::print_error(&shown),
-        }
-    }
+    let job = [Job { active, words: words.to_vec(), mark: None }];
+    run(manner, &job).values().map(|ended| ended.code).max().unwrap_or(FAILED)
 }

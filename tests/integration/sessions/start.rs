@@ -2,7 +2,9 @@
 //! flood, and leave others behind.
 
 use std::fs;
+use std::io::Read as _;
 use std::os::unix::process::ExitStatusExt as _;
+use std::process::Stdio;
 
 use rustix::process::Signal;
 use serde_json::{Value, json};
@@ -179,22 +181,57 @@ fn the_first_failure_ends_the_others_if_requested() {
 
 #[test]
 fn an_interrupted_start_ends_every_process_and_names_the_sessions() {
-    let sandbox = applied(&[session("a", "sleep 1005 & sleep 1006"), session("b", "exit 0")].concat());
+    let sandbox =
+        applied(&[session("a", "echo up; sleep 1005 & sleep 1006"), session("b", "exit 0")].concat());
     let child = sandbox.start(&["start"]);
     wait_until("both sleep", || ["1005", "1006"].iter().all(|time| is_running(&sandbox, &["sleep", time])));
+    sandbox.ok(&["exec", "a", "--timeout", "1m", "--", "echo", "other"]);
+    assert_eq!(sandbox.ok(&["logs", "a"]).stdout, "up\n", "a command that runs has precedence");
+    sandbox.seedbed(&["start", "a"]).expect(69).says(&["a command runs in session a already"]);
     let following = sandbox.start(&["logs", "a", "--follow"]);
-    wait_until("it runs", || last_runs(&sandbox)[0].1["ended"].is_null());
     send(Signal::INT, &child);
     let output = child.wait_with_output().unwrap();
     assert_eq!(output.status.code(), Some(130));
     let text = String::from_utf8(output.stderr).unwrap();
     assert!(text.contains("ended the commands of a\n"), "{text}");
+    assert!(text.contains("\na        interrupted  ") && text.contains("\nb        done "), "{text}");
     assert!(["1005", "1006"].iter().all(|time| !is_running(&sandbox, &["sleep", time])));
     assert!(
         following.wait_with_output().unwrap().status.success(),
         "it follows until the end of the command"
     );
-    assert!(!last_runs(&sandbox)[0].1["ended"].is_null());
+    assert_eq!(last_runs(&sandbox)[0].1["command"][0], "echo", "the record of a later run stays");
+}
+
+#[test]
+fn reader_that_has_stopped_delays_no_limit_and_loses_no_output() {
+    let sandbox = applied(&session("a", "seq 200000; sleep 1008"));
+    let mut child = sandbox.command(&["start", "--timeout", "500ms", "--quiet"]);
+    let mut child = child.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+    wait_until("the limit ends the command", || last_runs(&sandbox)[0].1["exitCode"] == 124);
+    assert!(child.try_wait().unwrap().is_none(), "the output does not fit into the pipe");
+    let mut printed = String::new();
+    child.stdout.take().unwrap().read_to_string(&mut printed).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(124));
+    let lines = printed.lines().zip(1..).filter(|(line, number)| *line == format!("a: {number}"));
+    assert_eq!(lines.count(), 200_000, "{} bytes", printed.len());
+    sandbox.seedbed(&["start", "--timeout", "0"]).expect(64).says(&["a limit of 0 ends every command"]);
+}
+
+#[test]
+fn summary_counts_commits_since_the_start_and_a_line_without_an_end() {
+    let commit = "git commit -q --allow-empty -m";
+    let line =
+        format!("git reset -q --hard HEAD~1; {commit} two; {commit} three; echo a; printf b >&2; printf c");
+    let sandbox = applied(&session("a", &line));
+    sandbox.git_in(&sandbox.directory("a"), &["commit", "-q", "--allow-empty", "-m", "one"]);
+    let table = sandbox.ok(&["start"]).stderr;
+    let row = table.lines().find(|line| line.starts_with("a ")).unwrap();
+    assert_eq!(row.split_whitespace().rev().take(2).collect::<Vec<_>>(), ["3", "2"], "{table}");
+    let events = sandbox.ok(&["logs", "a", "--json"]).stdout;
+    let events: Vec<Value> = events.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(events[0], json!({ "schemaVersion": 1, "event": "logged", "session": "a", "text": "a" }));
+    assert_eq!(events.last().unwrap()["event"], "done");
 }
 
 #[test]

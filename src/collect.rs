@@ -12,7 +12,6 @@ mod scratch;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use rayon::prelude::*;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -20,6 +19,9 @@ pub use conflicts::{Conflict, MERGES_SINCE};
 pub use export::{Exported, export};
 pub use landed::Landed;
 
+use self::commits::Compared;
+use self::conflicts::Merges;
+use self::landed::Candidate;
 use self::scratch::Scratch;
 use crate::host::Host;
 use crate::host::git::Git;
@@ -91,6 +93,9 @@ pub struct Outcome {
     pub branch: Option<String>,
     /// Ref that the session began at.
     pub base_ref: String,
+    /// `true` if the base ref names no commit any more. Without `--into`, the commits are then compared with the commit
+    /// that the session was created at.
+    pub is_base_gone: bool,
     /// Ref that the commits are compared with: `--into`, or the base ref.
     pub into: String,
     /// The session's commits and changes; `null` if they are unknown.
@@ -114,6 +119,8 @@ pub struct Work {
     pub files: Vec<File>,
     /// Way in which the other ref has the session's changes; `null` if it does not have them.
     pub landed: Option<Landed>,
+    /// Paths in which a merge of the session into the other ref conflicts.
+    pub conflicts: Vec<String>,
 }
 
 /// A commit.
@@ -192,39 +199,47 @@ pub fn collect(
     let worktrees: Vec<&Worktree> = sources.iter().map(|source| &source.worktree).collect();
     let progress = git_worktree::progress(host, workspace, &worktrees);
     let scratch = Scratch::new(host, &git)?;
-    let merges = scratch.git(&git);
-    let results: Vec<Outcome> = sources
-        .par_iter()
-        .zip(progress)
-        .map(|(source, progress)| {
-            let Worktree { base_ref, .. } = &source.worktree;
-            let (branch, work) = match progress {
-                Ok(progress) => {
-                    let target = target.as_ref().unwrap_or(&progress.base);
-                    let work = commits::work(&git, &merges, &source.worktree, &progress.head, target);
-                    (progress.branch, work)
-                }
-                Err(error) => (None, Err(error)),
-            };
-            let (work, error) = work.map_or_else(|error| (None, Some(error)), |work| (Some(work), None));
-            Outcome {
-                session: source.session.clone(),
-                branch,
-                base_ref: base_ref.clone(),
-                into: into.unwrap_or(base_ref).to_owned(),
-                work,
-                error,
-            }
-        })
-        .collect();
+    let merges = Merges { host, git: scratch.git(&git) };
+    let mut compared = Vec::new();
+    for progress in progress.iter().flatten() {
+        let (head, target) = (progress.head.clone(), target.as_ref().unwrap_or(&progress.base).clone());
+        compared.push(Compared { head, target });
+    }
+    let mut works = commits::works(&git, &compared);
+    let made_from = sources.iter().zip(&progress).filter(|(_, progress)| progress.is_ok());
+    let made_from = made_from.map(|(source, _)| source.worktree.commit.as_str());
+    let candidates = works.iter_mut().zip(&compared).zip(made_from);
+    let candidates = candidates.filter_map(|((work, Compared { target, .. }), made_from)| {
+        Some(Candidate { work: work.as_mut().ok()?, made_from, target })
+    });
+    let landed = landed::find(&git, &merges, candidates.collect());
+    let mut works = works.into_iter();
+    let results = sources.iter().zip(progress).map(|(source, progress)| {
+        let Worktree { base_ref, .. } = &source.worktree;
+        let (branch, is_base_gone, work) = match progress {
+            Ok(progress) => (progress.branch, progress.is_base_gone, works.next()),
+            Err(error) => (None, false, Some(Err(error))),
+        };
+        let (work, error) = match work {
+            Some(Err(error)) => (None, Some(error)),
+            work => (work.and_then(Result::ok), None),
+        };
+        Outcome {
+            session: source.session.clone(),
+            branch,
+            base_ref: base_ref.clone(),
+            is_base_gone,
+            into: into.unwrap_or(base_ref).to_owned(),
+            work,
+            error,
+        }
+    });
+    let results: Vec<Outcome> = results.collect();
     let unmerged: Vec<(&SessionPath, &Work)> =
         results.iter().filter_map(|result| Some((&result.session, result.unmerged()?))).collect();
-    let found = conflicts::conflicts(host, &merges, &unmerged);
+    let (conflicts, known) = conflicts::conflicts(&merges, &unmerged);
     scratch.remove()?;
-    let (conflicts, conflicts_unknown) = match found {
-        Ok(conflicts) => (conflicts, None),
-        Err(error) => (Vec::new(), Some(error)),
-    };
+    let conflicts_unknown = landed.and(known).err();
     let merge_order = conflicts::merge_order(&unmerged, &conflicts);
     let overlaps = overlaps(&unmerged);
     Ok(Collected { results, overlaps, conflicts, conflicts_unknown, merge_order })

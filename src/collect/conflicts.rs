@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::commits::each;
 use super::{File, FileChange, Work};
 use crate::host::Host;
 use crate::host::git::{Git, version};
@@ -34,59 +35,61 @@ pub(super) enum Merge {
     Conflict(Vec<String>),
 }
 
-/// Returns the pairs of sessions that conflict, or why they are unknown, in one line.
+/// Git that merges in memory.
+#[derive(Debug)]
+pub(super) struct Merges<'g> {
+    pub(super) host: &'g Host,
+    pub(super) git: Git<'g>,
+}
+
+impl Merges<'_> {
+    /// Merges pairs of commits in memory, with one Git process. An error is one line.
+    pub(super) fn of(&self, pairs: &[[&str; 2]]) -> Result<Vec<Result<Merge, String>>, String> {
+        if pairs.is_empty() {
+            return Ok(Vec::new());
+        }
+        let said = version::text(self.host).map_err(|error| error.to_string())?;
+        if version::number(&said).is_some_and(|version| version < MERGES_SINCE) {
+            let (major, minor) = MERGES_SINCE;
+            return Err(format!("{said} cannot merge in memory; git {major}.{minor} or later can"));
+        }
+        Ok(each(pairs, |pairs| merge_all(&self.git, pairs)))
+    }
+}
+
+/// Returns the pairs of sessions that conflict, and why this is unknown for some pairs, in one line.
 ///
 /// Git merges only pairs that can conflict: both changed one path, or one changed a path that is a directory of the
 /// other, or one deleted files of a directory to which the other added some. The last is a renamed directory to Git.
 pub(super) fn conflicts(
-    host: &Host,
-    merges: &Git<'_>,
+    merges: &Merges<'_>,
     unmerged: &[(&SessionPath, &Work)],
-) -> Result<Vec<Conflict>, String> {
-    let pairs = candidates(unmerged);
-    if pairs.is_empty() {
-        return Ok(Vec::new());
-    }
-    let said = version::text(host).map_err(|error| error.to_string())?;
-    if version::number(&said).is_some_and(|version| version < MERGES_SINCE) {
-        let (major, minor) = MERGES_SINCE;
-        return Err(format!("{said} cannot merge in memory; git {major}.{minor} or later can"));
-    }
-    let heads = pairs.iter().map(|(one, other)| [&unmerged[*one].1.head, &unmerged[*other].1.head]);
-    let results = merge_all(merges, heads).map_err(|error| error.to_string())?;
-    let conflict = |((one, other), result): ((usize, usize), Merge)| match result {
-        Merge::Clean(_) => None,
-        Merge::Conflict(paths) => {
-            Some(Conflict { sessions: [unmerged[one].0.clone(), unmerged[other].0.clone()], paths })
-        }
+) -> (Vec<Conflict>, Result<(), String>) {
+    let candidates: Vec<(usize, usize)> = candidates(unmerged).into_iter().collect();
+    let pairs = candidates.iter().map(|(one, other)| [*one, *other].map(|at| unmerged[at].1.head.as_str()));
+    let results = match merges.of(&pairs.collect::<Vec<_>>()) {
+        Ok(results) => results,
+        Err(error) => return (Vec::new(), Err(error)),
     };
-    Ok(pairs.into_iter().zip(results).filter_map(conflict).collect())
+    let (mut conflicts, mut unknown) = (Vec::new(), Ok(()));
+    for ((one, other), result) in candidates.into_iter().zip(results) {
+        match result {
+            Ok(Merge::Clean(_)) => {}
+            Ok(Merge::Conflict(paths)) => {
+                let sessions = [one, other].map(|at| unmerged[at].0.clone());
+                conflicts.push(Conflict { sessions, paths });
+            }
+            Err(error) => unknown = Err(error),
+        }
+    }
+    (conflicts, unknown)
 }
 
-/// Merges two commits in memory.
-pub(super) fn merge(merges: &Git<'_>, one: &str, other: &str) -> Result<Merge, process::Error> {
-    let mut results = merge_all(merges, std::iter::once([one, other]))?;
-    Ok(results.pop().unwrap_or(Merge::Conflict(Vec::new())))
-}
-
-/// Merges pairs of commits in memory, with one Git process.
-fn merge_all<S: AsRef<str>>(
-    merges: &Git<'_>,
-    pairs: impl Iterator<Item = [S; 2]>,
-) -> Result<Vec<Merge>, process::Error> {
-    let input =
-        pairs.fold(String::new(), |input, [one, other]| input + one.as_ref() + " " + other.as_ref() + "\n");
-    let printed = merges.run_with_input(
-        [
-            "merge-tree",
-            "--write-tree",
-            "--stdin",
-            "--name-only",
-            "--no-messages",
-            "--allow-unrelated-histories",
-        ],
-        input.into_bytes(),
-    )?;
+fn merge_all(git: &Git<'_>, pairs: &[[&str; 2]]) -> Result<Vec<Merge>, process::Error> {
+    let input = pairs.iter().fold(String::new(), |input, [one, other]| format!("{input}{one} {other}\n"));
+    let command = ["merge-tree", "--write-tree", "--stdin", "--name-only", "--no-messages"];
+    let printed =
+        git.run_with_input(command.into_iter().chain(["--allow-unrelated-histories"]), input.into_bytes())?;
     // Each result is `STATUS NUL TREE NUL`, then the paths in conflict, each with a NUL, then one more NUL.
     let mut fields =
         printed.split(|byte| *byte == 0).map(|field| String::from_utf8_lossy(field).into_owned());
@@ -142,8 +145,8 @@ fn candidates(unmerged: &[(&SessionPath, &Work)]) -> BTreeSet<(usize, usize)> {
     pairs
 }
 
-/// Returns an order in which sessions without conflicts among each other come first: again and again the session with
-/// the fewest conflicts is next, and the sessions that conflict with it are merged last.
+/// Returns an order in which sessions without conflicts come first: again and again the session with the fewest conflicts
+/// is next, and the sessions that conflict with it are merged last. At the end are those that conflict with their ref.
 pub(super) fn merge_order(unmerged: &[(&SessionPath, &Work)], conflicts: &[Conflict]) -> Vec<SessionPath> {
     let mut left: Vec<&SessionPath> = unmerged.iter().map(|(session, _)| *session).collect();
     let is_pair = |one: &SessionPath, other: &SessionPath| {
@@ -163,5 +166,9 @@ pub(super) fn merge_order(unmerged: &[(&SessionPath, &Work)], conflicts: &[Confl
         left = others;
     }
     first.extend(last);
+    let has_conflict = |path: &SessionPath| {
+        unmerged.iter().any(|(session, work)| *session == path && !work.conflicts.is_empty())
+    };
+    first.sort_by_key(has_conflict);
     first
 }

@@ -14,7 +14,7 @@ use crate::host::files::Root;
 use crate::host::files::copies::Files;
 use crate::host::git::Git;
 use crate::host::{Host, absolute, clock};
-use crate::provider::git_worktree;
+use crate::provider::git_worktree::{self, Worktree};
 
 /// Files that [`export`] wrote for one session. Paths are absolute.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -65,7 +65,8 @@ pub fn export(
             _ => (None, None),
         };
         let worktree = absolute(workspace, &source.worktree.worktree_path);
-        let artifacts = if globs.is_empty() { Vec::new() } else { copy(&worktree, &globs, &to)? };
+        let artifacts =
+            if globs.is_empty() { Vec::new() } else { copy(&source.worktree, &worktree, &globs, &to)? };
         Ok(Exported { bundle, patch, artifacts })
     };
     sources.par_iter().zip(results).map(one).collect()
@@ -138,8 +139,9 @@ fn globs(patterns: &[String]) -> Result<GlobSet, Error> {
     Ok(globs.build()?)
 }
 
-/// Copies the files of a worktree that the globs match to `artifacts` below `to`, and returns the copies.
-fn copy(worktree: &Path, globs: &GlobSet, to: &Root) -> Result<Vec<PathBuf>, Error> {
+/// Copies the files of a worktree that the globs match to `artifacts` below `to`, and returns the copies. Discovery files
+/// describe the session on this host, and are not copied.
+fn copy(allocation: &Worktree, worktree: &Path, globs: &GlobSet, to: &Root) -> Result<Vec<PathBuf>, Error> {
     let now = i64::try_from(clock::seconds()).unwrap_or(i64::MAX);
     let top = Root::open(worktree)?;
     let mut copied = Vec::new();
@@ -151,7 +153,10 @@ fn copy(worktree: &Path, globs: &GlobSet, to: &Root) -> Result<Vec<PathBuf>, Err
         let is_type = |name: &OsStr, wanted| from.file_type(name) == Some(wanted);
         let directories = names.iter().filter(|name| *name != ".git" && is_type(name, FileType::Directory));
         left.extend(directories.map(|name| below.join(name)));
-        let matched: Vec<_> = names.iter().filter(|name| globs.is_match(below.join(name))).collect();
+        let matched = names.iter().filter(|name| {
+            let path = below.join(name);
+            globs.is_match(&path) && !git_worktree::is_discovery(allocation, &path)
+        });
         for name in matched {
             let is_file = is_type(name, FileType::RegularFile);
             if !is_file && !is_type(name, FileType::Symlink) {

@@ -54,6 +54,7 @@ use crate::observe::{Observation, Query};
 pub(crate) use ownership::Mark;
 pub use plan::normalize_target_path;
 pub use progress::{Progress, admin_directory, progress};
+pub(crate) use unsaved::is_discovery;
 
 /// Name of the kind.
 pub const KIND: &str = "git-worktree";

@@ -36,10 +36,16 @@ fn try_render(template: &str, swarm: &CollectedSwarm) -> Result<String, Error> {
         let work = session.outcome.work.as_ref();
         work.map(|work| context! { lines => text::lines(work), landed => text::landed(work) })
     });
-    environment.render_str(
-        template,
-        context! { swarm => Value::from(Serde(swarm)), works => works.collect::<Vec<Option<Value>>>() },
-    )
+    let works: Vec<Option<Value>> = works.collect();
+    let has_conflicts = !swarm.conflicts.is_empty()
+        || swarm
+            .sessions
+            .iter()
+            .filter_map(|session| session.outcome.work.as_ref())
+            .any(|work| !work.conflicts.is_empty());
+    let swarm = Value::from(Serde(swarm));
+    environment
+        .render_str(template, context! { swarm => swarm, works => works, has_conflicts => has_conflicts })
 }
 
 /// Replaces every character of a value that Markdown or HTML could read as markup by a character reference.

@@ -41,6 +41,13 @@ pub(super) fn text(swarm: &CollectedSwarm, verbose: bool) -> String {
         let [one, other] = &conflict.sessions;
         add("", &format!("{one} and {other} conflict in {}", listed(&conflict.paths, limit)));
     }
+    for CollectedSession { outcome, .. } in &swarm.sessions {
+        let paths = outcome.work.as_ref().map(|work| &work.conflicts).filter(|paths| !paths.is_empty());
+        if let Some(paths) = paths {
+            let (session, into) = (&outcome.session, &outcome.into);
+            add("", &format!("{session} conflicts with {into} in {}", listed(paths, limit)));
+        }
+    }
     if let Some(why) = &swarm.conflicts_unknown {
         add("", &format!("conflicts are unknown: {why}"));
     }
@@ -91,6 +98,10 @@ pub(super) fn landed(work: &Work) -> &'static str {
 fn details(session: &CollectedSession, limit: usize) -> Vec<String> {
     let mut details: Vec<String> =
         session.outcome.error.iter().map(|error| format!("commits: {error}")).collect();
+    let Outcome { base_ref, into, is_base_gone, .. } = &session.outcome;
+    if *is_base_gone && into == base_ref {
+        details.push(format!("{base_ref} is gone: compared with the commit that the session was created at"));
+    }
     if let Some(work) = &session.outcome.work {
         let commits = work.commits.iter().take(limit);
         details.extend(commits.map(|commit| format!("{:.10} {}", commit.id, commit.subject)));

@@ -22,6 +22,8 @@ pub struct Progress {
     pub head: String,
     /// Commit that the base ref names now, or the one that the worktree was made from if the ref names none.
     pub base: String,
+    /// `true` if the base ref names no commit now.
+    pub is_base_gone: bool,
     /// Number of commits that `head` has and `base` does not.
     pub ahead: u64,
     /// Number of commits that `base` has and `head` does not.
@@ -60,11 +62,12 @@ pub fn progress(host: &Host, workspace: &Path, worktrees: &[&Worktree]) -> Vec<R
         let head = head.as_ref().map_err(ToString::to_string)?;
         let commit = commits.get(head.name.as_str());
         let commit = commit.ok_or_else(|| format!("{} names no commit", head.name))?;
-        let base = commits.get(worktree.base_ref.as_str()).map_or(&worktree.commit, |commit| &commit.id);
+        let base = commits.get(worktree.base_ref.as_str()).map(|commit| &commit.id);
         Ok(Progress {
             branch: head.branch.clone(),
             head: commit.id.clone(),
-            base: base.clone(),
+            base: base.unwrap_or(&worktree.commit).clone(),
+            is_base_gone: base.is_none(),
             ahead: 0,
             behind: 0,
             subject: commit.subject.clone(),

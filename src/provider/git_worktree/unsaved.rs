@@ -25,7 +25,8 @@ use crate::provider::{Error, Task, UnsavedWork};
 pub(super) use commits::{Tips, is_object, lost};
 pub(super) use filtered::changed as filtered;
 pub(super) use interrupted::unsaved_work_since;
-pub(super) use listed_file::{ListedFile, is_discovery};
+pub(super) use listed_file::ListedFile;
+pub(crate) use listed_file::is_discovery;
 
 /// Files of an admin directory that exist while a Git operation is in progress, each with the operation.
 pub(super) const OPERATIONS: [(&str, &str); 8] = [

@@ -149,17 +149,23 @@ fn bundles_patches_and_artifacts_hold_the_work() {
     fs::create_dir_all(a.join("logs/deep")).unwrap();
     fs::write(a.join("logs/deep/run.log"), "log\n").unwrap();
     fs::write(a.join("logs/deep/other"), "other\n").unwrap();
+    fs::write(a.join(".agent-context/notes.json"), "{}\n").unwrap();
     fs::write(sandbox.top.join("secret"), "secret\n").unwrap();
     symlink(sandbox.top.join("secret"), a.join("logs/link.log")).unwrap();
 
-    let document =
-        sandbox.unchanged(|| collected(&sandbox, &["-o", "../out", "--artifacts", "logs/**/*.log"]));
+    let document = sandbox
+        .unchanged(|| collected(&sandbox, &["-o", "../out", "--artifacts", "{logs/**/*.log,**/*.json}"]));
     let out = sandbox.top.join("out");
     let exported = &of(&document, "a")["exported"];
     assert_eq!(exported["bundle"], out.join("a/commits.bundle").to_str().unwrap());
     assert_eq!(
         exported["artifacts"],
-        json!([out.join("a/artifacts/logs/deep/run.log"), out.join("a/artifacts/logs/link.log")])
+        json!([
+            out.join("a/artifacts/.agent-context/notes.json"),
+            out.join("a/artifacts/logs/deep/run.log"),
+            out.join("a/artifacts/logs/link.log")
+        ]),
+        "a discovery file is no artifact"
     );
     assert_eq!(fs::read(out.join("a/artifacts/logs/deep/run.log")).unwrap(), b"log\n");
     assert!(fs::symlink_metadata(out.join("a/artifacts/logs/link.log")).unwrap().is_symlink());
@@ -247,6 +253,47 @@ fn a_patch_that_looks_alike_has_not_landed() {
     for session in ["a", "b", "c"] {
         assert_eq!(of(&document, session)["work"]["landed"], Value::Null, "{session}");
     }
+}
+
+#[test]
+fn conflicts_with_the_target_are_listed_and_such_sessions_are_merged_last() {
+    let sandbox = applied();
+    commit(&sandbox, "a", "README.md", "a\n");
+    commit(&sandbox, "b", "b", "1\n");
+    commit(&sandbox, "", "README.md", "main\n");
+    let document = collected(&sandbox, &[]);
+    assert_eq!(of(&document, "a")["work"]["conflicts"], json!(["README.md"]));
+    assert_eq!(of(&document, "b")["work"]["conflicts"], json!([]));
+    let commands = ["git switch main", "git merge --no-ff agents/b", "git merge --no-ff agents/a"];
+    assert_eq!(collected(&sandbox, &["--into", "main"])["mergeCommands"], json!(commands));
+    for (format, part) in [
+        ("text", "a conflicts with HEAD in README.md"),
+        ("markdown", "- a conflicts with HEAD in README.md"),
+        ("html", "<li>a and HEAD: README.md</li>"),
+    ] {
+        let page = sandbox.ok(&["collect", "--format", format]).stdout;
+        assert!(page.contains(part), "{part}: {page}");
+    }
+}
+
+#[test]
+fn base_that_is_gone_is_reported() {
+    let sandbox = Sandbox::new();
+    sandbox.git(&["branch", "base"]);
+    sandbox.manifest(
+        "[defaults.git-worktree]\nbase-ref = \"base\"\n[session.a]\nresources = [\"git-worktree\"]\n",
+    );
+    sandbox.ok(&["apply"]);
+    sandbox.git(&["branch", "--delete", "base"]);
+    commit(&sandbox, "a", "a", "1\n");
+    let text = sandbox.ok(&["collect"]).stdout;
+    assert!(
+        text.contains("base is gone: compared with the commit that the session was created at"),
+        "{text}"
+    );
+    let document = collected(&sandbox, &[]);
+    let a = of(&document, "a");
+    assert_eq!((&a["isBaseGone"], a["work"]["commits"].as_array().unwrap().len()), (&json!(true), 1));
 }
 
 #[test]

@@ -29,7 +29,7 @@ impl<'l> ListedFile<'l> {
 }
 
 /// Returns whether a path is one of the discovery files, which describe to the session what it owns.
-pub(in super::super) fn is_discovery(worktree: &Worktree, path: &Path) -> bool {
+pub(crate) fn is_discovery(worktree: &Worktree, path: &Path) -> bool {
     let top = worktree.target_path.as_deref().map_or(Path::new(""), Path::new);
     let Ok(path) = path.strip_prefix(top.join(DISCOVERY_DIRECTORY)) else { return false };
     [".gitignore", DISCOVERY_FILE].iter().any(|name| path == Path::new(name))

@@ -26,6 +26,10 @@ use super::repeated_steps::RepeatedSteps;
 use super::suggestion::pasteable;
 use super::{Global, output, relocation, signals};
 
+mod base_notes;
+
+use self::base_notes::base_notes;
+
 /// Arguments of `plan`.
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
@@ -65,6 +69,7 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode, Fa
     notices.extend(left_by_updates(&project, &swarm, &plan, input.record.as_ref()));
     notices.extend(outdated(&project, &swarm, &plan, input.record.as_ref()));
     notices.extend(lacking(plan.behind()));
+    notices.extend(base_notes(&swarm, &plan, global.verbose));
     let notices: Vec<_> = notices.iter().map(|notice| pasteable(notice)).collect();
     let review = Review::new(&plan)
         .with_registry(&project.registry)

@@ -14,6 +14,7 @@ mod index;
 mod inspect;
 mod reserved_names;
 mod unsaved;
+mod base_age;
 mod overlay;
 mod ownership;
 mod plan;
@@ -51,6 +52,7 @@ use crate::manifest;
 use crate::name::SessionPath;
 use crate::observe::{Observation, Query};
 
+pub use base_age::{BaseAge, RemoteBranch, base_ages};
 pub(crate) use ownership::Mark;
 pub use plan::normalize_target_path;
 pub use progress::{Progress, admin_directory, progress};

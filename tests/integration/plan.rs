@@ -1,5 +1,6 @@
 //! Tests of plans: what they promise, what they refuse, and how people review and save them.
 
+mod base_age;
 mod changed_manifests;
 mod determinism;
 mod formats;

@@ -221,9 +221,10 @@ enum Command {
     /// The facts are the session's directory, ports, parent and children, and the `prompt` of the manifest.
     #[command(after_help = example::help("prompt"))]
     Prompt(env::PromptArguments),
-    /// Print the facts of the session around the current directory
+    /// Print the facts of the own session, or of the session around the current directory
     ///
-    /// They come from the session's discovery file, so neither a manifest nor the state directory is needed.
+    /// They come from the discovery file that `AGENT_DISCOVERY_FILE` names, or else from the one in the current directory or
+    /// above. So neither a manifest nor the state directory is needed.
     #[command(after_help = example::help("whoami"))]
     Whoami,
     /// Show the owner of a port, a path or a session
@@ -262,7 +263,7 @@ enum Command {
     ///
     /// Each line shows a swarm's workspace, sessions and ports, and whether a run was interrupted. No manifest is needed.
     #[command(after_help = example::help("list"))]
-    List,
+    List(list::Arguments),
     /// Print a completion script for a shell
     ///
     /// The script completes commands, options, and the names of sessions.
@@ -315,7 +316,7 @@ impl Command {
             | Self::Env(_)
             | Self::Prompt(_)
             | Self::Whoami
-            | Self::List
+            | Self::List(_)
             | Self::Completions { .. }
             | Self::Man(_)
             | Self::Complete(_)
@@ -411,7 +412,7 @@ fn run(command: &Command, global: &Global) -> Result<ExitCode, Failure> {
         Command::Doctor(arguments) => doctor::run(global, arguments),
         Command::Recover(arguments) => destroy::recover(global, arguments),
         Command::Rescue(arguments) => rescue::run(global, arguments),
-        Command::List => list::run(global),
+        Command::List(arguments) => list::run(global, arguments),
         Command::Completions { shell } => Ok(completions::run(*shell)),
         Command::Man(arguments) => man::run(global, arguments),
         Command::Complete(asked) => completions::complete(global, asked),

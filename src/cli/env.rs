@@ -2,7 +2,7 @@
 #![expect(clippy::disallowed_methods, reason = "reads the discovery file around the current directory")]
 
 use std::io::{IsTerminal as _, Read as _};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Args, ValueEnum};
@@ -183,12 +183,16 @@ pub(super) fn prompt(global: &Global, arguments: &PromptArguments) -> Result<Exi
 pub(super) fn whoami(global: &Global) -> Result<ExitCode, Failure> {
     let directory = project::directory(global)?;
     let relative = Path::new(DISCOVERY_DIRECTORY).join(DISCOVERY_FILE);
-    let file = directory.ancestors().map(|above| above.join(&relative)).find(|file| file.is_file());
-    let Some(file) = file else {
+    // A program of a session may work in any directory. After its workspace was moved, the variable is out of date.
+    let own = std::env::var_os("AGENT_DISCOVERY_FILE")
+        .map(PathBuf::from)
+        .filter(|file| global.directory.is_none() && file.is_file());
+    let around = || directory.ancestors().map(|above| above.join(&relative)).find(|file| file.is_file());
+    let Some(file) = own.or_else(around) else {
         return Err(Failure::new(
             error::OUTSIDE_SESSION,
             format!(
-                "{} is in no session: there is no {} in it or above it\nhelp: run `seedbed exec SESSION -- seedbed whoami`",
+                "{} is in no session: there is no {} in it or above it, and AGENT_DISCOVERY_FILE names none\nhelp: run `seedbed exec SESSION -- seedbed whoami`",
                 directory.display(),
                 relative.display()
             ),

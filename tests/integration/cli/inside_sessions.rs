@@ -216,3 +216,23 @@ fn inside_a_session_the_manifest_is_that_of_its_swarm() {
     assert!(again.stderr.contains("nothing to do"), "{}", again.stderr);
     assert!(!directory.join(".ai_ops").exists());
 }
+
+#[test]
+fn whoami_finds_its_own_session_in_any_directory() {
+    let sandbox = Sandbox::new();
+    sandbox.manifest(
+        "[session.a]\nresources = [\"git-worktree\"]\n[session.b]\nresources = [\"git-worktree\"]\n",
+    );
+    sandbox.ok(&["apply"]);
+    let other = sandbox.directory("b");
+    let whoami = |script: &str| {
+        let line = format!("cd \"$1\" && {script}");
+        let binary = env!("CARGO_BIN_EXE_seedbed");
+        let args = ["exec", "a", "--", "sh", "-c", &line, binary, other.to_str().unwrap()];
+        sandbox.ok(&args).stdout.lines().next().unwrap().to_owned()
+    };
+    assert_eq!(whoami("\"$0\" whoami"), "session shop/a");
+    assert_eq!(whoami("\"$0\" -C . whoami"), "session shop/b");
+    let gone = "AGENT_DISCOVERY_FILE=$1/gone \"$0\" whoami";
+    assert_eq!(whoami(gone), "session shop/b", "the variable of a moved workspace is out of date");
+}

@@ -34,6 +34,9 @@ const ANSWER_POLL: Duration = Duration::from_millis(50);
 pub(super) struct Arguments {
     /// Plan that `seedbed plan -o` saved: apply exactly this plan, or refuse it as stale
     plan: Option<PathBuf>,
+    /// Apply only a plan with this digest: `sha256:` and 64 digits, as `seedbed plan` prints it
+    #[arg(long, value_name = "DIGEST", value_parser = digest)]
+    expect: Option<String>,
     #[command(flatten)]
     unsaved: UnsavedWork,
     #[command(flatten)]
@@ -63,9 +66,12 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode, Fa
         recover(global, context, options)?;
         let mut options = options;
         options.keep_failed = arguments.keep_failed;
+        let expected = arguments.expect.as_deref();
         let Some((plan, path)) = saved.zip(arguments.plan.as_ref()) else {
-            return apply_manifest(global, &project, context, &manifest, &arguments.again, options);
+            let again = &arguments.again;
+            return apply_manifest(global, &project, context, &manifest, again, expected, options);
         };
+        check_digest(&plan, expected, context.swarm.applied()?.as_ref())?;
         let (plan, record) = checked(&project, context.swarm, &manifest, plan, path)?;
         consent(global, context, &plan, record.as_ref(), options, true)?;
         apply::apply(context, &plan, record.as_ref(), options)?;
@@ -90,6 +96,7 @@ pub(super) fn apply_manifest(
     context: &Context<'_>,
     manifest: &Manifest,
     again: &RepeatedSteps,
+    expected: Option<&str>,
     options: apply::Options,
 ) -> Result<Plan, Failure> {
     let (mut plan, mut input, not_refreshed) = plan::make(project, context.swarm, manifest, again)?;
@@ -98,6 +105,7 @@ pub(super) fn apply_manifest(
     }
     let mut retries = Retries::default();
     loop {
+        check_digest(&plan, expected, input.record.as_ref())?;
         consent(global, context, &plan, input.record.as_ref(), options, global.verbose)?;
         let mut error = match apply::apply(context, &plan, input.record.as_ref(), options) {
             Ok(()) => return Ok(plan),
@@ -116,6 +124,36 @@ pub(super) fn apply_manifest(
             say!("the plan is stale ({}); planning again", printable(&why));
         }
     }
+}
+
+/// Parses a digest as [`Plan::digest`] has it.
+fn digest(text: &str) -> Result<String, String> {
+    let digits = text.strip_prefix("sha256:").unwrap_or_default();
+    let is_digit = |byte: u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
+    if digits.len() == 64 && digits.bytes().all(is_digit) {
+        return Ok(text.to_owned());
+    }
+    Err("a digest is `sha256:` and 64 digits of 0-9 and a-f".to_owned())
+}
+
+/// Refuses a plan that does not have the expected digest, and shows what it would change.
+///
+/// A digest does not reveal the plan that it was made from. Only if that plan is applied, the changes are the differences.
+fn check_digest(plan: &Plan, expected: Option<&str>, applied: Option<&Record>) -> Result<(), Failure> {
+    let Some(expected) = expected.filter(|expected| *expected != plan.digest) else { return Ok(()) };
+    let is_applied = applied.is_some_and(|record| record.plan.digest == expected);
+    let why = if is_applied {
+        "the expected plan is applied, and the manifest or the host has changed since then"
+    } else {
+        "the manifest or the host has changed since the expected plan was made, or it was made elsewhere"
+    };
+    let shown = Review::new(plan).text(review::text::Style::default());
+    let message = format!(
+        "the plan has another digest than the expected {expected}: {why}; nothing was changed\n\n{shown}\nhelp: review this plan, and \
+         pass its digest: --expect {}",
+        plan.digest
+    );
+    Err(Failure::new(error::PLAN_UNEXPECTED, message))
 }
 
 /// Returns a saved plan, if it is not stale.

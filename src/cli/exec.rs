@@ -125,9 +125,9 @@ pub(super) fn run_and_destroy(global: &Global, arguments: &RunArguments) -> Resu
         }
         let mut options = Options::default();
         options.temporary = !arguments.keep;
-        let plan = apply_manifest(global, &project, context, &manifest, &RepeatedSteps::default(), options)?
-            .digest()
-            .to_owned();
+        let again = RepeatedSteps::default();
+        let plan = apply_manifest(global, &project, context, &manifest, &again, None, options)?;
+        let plan = plan.digest().to_owned();
         let code =
             context.swarm.applied()?.map(|record| run_in(global, context, &record, arguments)).transpose();
         if !arguments.keep

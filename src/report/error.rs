@@ -93,6 +93,7 @@ errors! {
     INSIDE_SESSION = "inside-session", 69, "`destroy` was called from inside a session that it would remove", "Leave the session, or pass `--yes`";
     KIND_UNKNOWN = "kind-unknown", 69, "Only the program that provisioned a resource of this kind can release it", "Release it with that program";
     PLAN_STALE = "plan-stale", 69, "The facts of the saved plan are no longer true, for `reasons`; nothing was changed", "Save a new plan with `seedbed plan -o FILE`";
+    PLAN_UNEXPECTED = "plan-unexpected", 69, "The plan does not have the digest of `--expect`; nothing was changed", "Review the plan that the message shows, and pass its digest";
     PROCESSES_AT_WORK = "processes-at-work", 69, "Processes, listed in `occupants`, use what would be released; unsaved work that would be lost as well is listed in `losses`", "End them, or pass `--stop`";
     RESCUE_FAILED = "rescue-failed", 69, "Work could not be rescued, and nothing was released", "Commit the work to a branch, or pass `--discard`";
     RESCUE_REFUSED = "rescue-refused", 69, "The rescue cannot be restored or deleted as requested", "Follow the message";

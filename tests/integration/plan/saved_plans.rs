@@ -52,6 +52,29 @@ fn a_plan_is_stale_when_its_ref_has_moved() {
 }
 
 #[test]
+fn only_the_expected_plan_is_applied_and_another_one_is_shown() {
+    let (sandbox, file) = saved(CODERS);
+    let digest = sandbox.ok(&["plan", "--json"]).json()["digest"].as_str().unwrap().to_owned();
+    let expect = |args: &[&str], code: i32| {
+        sandbox.seedbed(&[&["apply", "--expect", &digest], args].concat()).expect(code)
+    };
+    sandbox.manifest(&CODERS.replace("count = 2", "count = 3"));
+    let refused = sandbox.unchanged(|| expect(&[], 69));
+    refused.says(&["since the expected plan was made", "coder-2", "--expect sha256:", "[plan-unexpected]"]);
+    sandbox.manifest(CODERS);
+    expect(&[], 0);
+    sandbox.manifest(&CODERS.replace("count = 2", "count = 3"));
+    let refused = sandbox.unchanged(|| expect(&[], 69));
+    refused.says(&["the expected plan is applied, and the manifest or the host has changed", "coder-2"]);
+    assert!(file.exists());
+    sandbox.ok(&["destroy"]);
+    let other = format!("sha256:{}", "0".repeat(64));
+    sandbox.unchanged(|| sandbox.seedbed(&["apply", "../plan.json", "--expect", &other]).expect(69));
+    expect(&["../plan.json"], 0);
+    sandbox.seedbed(&["apply", "--expect", "abc"]).expect(64).says(&["a digest is `sha256:` and 64 digits"]);
+}
+
+#[test]
 fn a_stale_plan_is_refused_with_each_reason() {
     let (sandbox, file) = saved(CODERS);
     let plan: serde_json::Value = serde_json::from_str(&fs::read_to_string(&file).unwrap()).unwrap();

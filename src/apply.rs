@@ -36,6 +36,7 @@ mod traverse;
 mod lease_traversal;
 mod unsaved_work;
 mod updates;
+mod usage;
 
 use std::fs::File;
 use std::num::NonZeroUsize;
@@ -63,6 +64,7 @@ pub use repair::{Repair, repair};
 pub use restore::{RestoreError, restore};
 pub use retry::Retries;
 pub use updates::left_by_updates;
+pub use usage::{Usage, usage};
 
 use self::event::PhaseReport;
 use crate::discovery;

@@ -15,7 +15,9 @@ use std::path::PathBuf;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::apply::Usage;
 use crate::doctor::Finding;
+use crate::host::clock;
 use crate::host::listeners::Listener;
 use crate::name::SessionPath;
 use crate::provider::git_worktree::rescue::SavedWork;
@@ -109,6 +111,27 @@ pub struct Recorded {
     pub unreadable: Vec<String>,
     /// Blocks of ports that are no shares of others.
     pub ports: Vec<Ports>,
+    /// Disk space of all sessions, for `--sizes`; absent without it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub usage: Option<DiskUsage>,
+}
+
+/// Disk space of the directories of sessions, and the time of their last change.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct DiskUsage {
+    /// Bytes on disk, without the directories of other sessions inside. Blocks that a file shares with another one count in
+    /// full.
+    pub bytes: u64,
+    /// Time of the last change of a file or directory, in UTC as RFC 3339; `null` if unknown, also because something cannot be
+    /// read.
+    pub changed: Option<String>,
+}
+
+impl From<Usage> for DiskUsage {
+    fn from(usage: Usage) -> Self {
+        Self { bytes: usage.bytes, changed: usage.changed.map(clock::rfc3339) }
+    }
 }
 
 /// A block of ports.

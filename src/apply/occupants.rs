@@ -228,7 +228,7 @@ impl<'a> Search<'a> {
 }
 
 /// Returns the directories and ports of these kinds of a session.
-fn footprint(
+pub(super) fn footprint(
     host: &Host,
     registry: &Registry,
     record: &Record,

@@ -140,8 +140,8 @@ fn digest(text: &str) -> Result<String, String> {
 ///
 /// A digest does not reveal the plan that it was made from. Only if that plan is applied, the changes are the differences.
 fn check_digest(plan: &Plan, expected: Option<&str>, applied: Option<&Record>) -> Result<(), Failure> {
-    let Some(expected) = expected.filter(|expected| *expected != plan.digest) else { return Ok(()) };
-    let is_applied = applied.is_some_and(|record| record.plan.digest == expected);
+    let Some(expected) = expected.filter(|expected| *expected != plan.digest()) else { return Ok(()) };
+    let is_applied = applied.is_some_and(|record| record.plan.digest() == expected);
     let why = if is_applied {
         "the expected plan is applied, and the manifest or the host has changed since then"
     } else {
@@ -151,7 +151,7 @@ fn check_digest(plan: &Plan, expected: Option<&str>, applied: Option<&Record>) -
     let message = format!(
         "the plan has another digest than the expected {expected}: {why}; nothing was changed\n\n{shown}\nhelp: review this plan, and \
          pass its digest: --expect {}",
-        plan.digest
+        plan.digest()
     );
     Err(Failure::new(error::PLAN_UNEXPECTED, message))
 }

@@ -1,7 +1,6 @@
 //! `destroy` and `recover`: release leases, but never lose unsaved work.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt::Write as _;
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -18,17 +17,22 @@ use seedbed::name::SessionPath;
 use seedbed::orchestrator::{Orchestrator, Recovery};
 use seedbed::plan::Role;
 use seedbed::report::error;
-use seedbed::report::event::{Done, DryRun};
+use seedbed::report::event::Done;
 use seedbed::state::{self, Record, RecordedSwarm, Swarm};
 
 use super::apply::{ask, has_terminal};
-use super::exit::{Failure, Status, at_work, uninspected};
+use super::exit::{Failure, Status, at_work};
 use super::lock::{recover as recover_first, with_lock};
 use super::output::{count, count_of};
-use super::plan::settled;
 use super::project::{self, Project};
 use super::release_options::{StopProcesses, UnsavedWork, options};
 use super::{Global, completions, lookup, output, relocation};
+
+mod dry_run;
+mod rule;
+
+use self::dry_run::dry_run;
+use self::rule::{Condition, condition};
 
 /// Arguments of `destroy`.
 #[derive(Debug, Args)]
@@ -40,6 +44,10 @@ pub(super) struct Arguments {
     unsaved: UnsavedWork,
     #[command(flatten)]
     stop: StopProcesses,
+    /// Release only sessions that meet all of these conditions, together with everything below them: `landed` or
+    /// `landed=REF`, `idle=TIME`, `clean`, `no-process`; a condition that cannot be determined is not met
+    #[arg(long = "where", value_name = "CONDITIONS", value_delimiter = ',', value_parser = condition, conflicts_with = "gone")]
+    conditions: Vec<Condition>,
     /// Print what would be released, lost and rescued, and change nothing; exit with 69 if it would be refused
     #[arg(long)]
     dry_run: bool,
@@ -97,6 +105,7 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode, Fa
         return dry_run(global, &project, arguments);
     }
     let kept = AtomicUsize::new(0);
+    let mut unmatched = Vec::new();
     let done = with_lock(global, &project, "destroy", |context| {
         let events = |event: &Event| {
             let stays = matches!(event, Event::BranchKept(_) | Event::Rescued { .. });
@@ -106,7 +115,11 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode, Fa
         let context = &context.with_events(&events);
         recover_first(global, context, options(arguments.unsaved, arguments.stop))?;
         let Some(record) = context.swarm.applied()? else { return Ok(None) };
-        let (destroy, named) = selection(arguments, context.swarm, &record)?;
+        let Selection { destroy, named, kept } = selection(&project, arguments, context.swarm, &record)?;
+        unmatched = kept;
+        if !arguments.conditions.is_empty() && destroy.sessions.is_empty() {
+            return Ok(Some((0, record.plan.sessions().len() + children(context, Some(&record))?)));
+        }
         consent(global, &project, &targets(context.swarm, &record, &destroy, &named))?;
         let mut released = 0;
         for (child, record) in &named {
@@ -123,8 +136,12 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode, Fa
     })?;
     let (released, left) = done.unwrap_or_default();
     if global.json {
-        output::print_line(destroyed(released, left));
+        let unmatched = (!arguments.conditions.is_empty()).then_some(unmatched);
+        output::print_line(Done { unmatched, ..destroyed(released, left) });
     } else if !global.quiet {
+        for loss in &unmatched {
+            say!("{}", not_released(loss));
+        }
         match done {
             None => say!("nothing is applied"),
             Some((released, 0)) => match kept.into_inner() {
@@ -204,12 +221,27 @@ fn children(context: &Context<'_>, left: Option<&Record>) -> Result<usize, Failu
     Ok(left.map_or(Ok(0), |left| state::children(context.swarm.host(), left).map(|found| found.len()))?)
 }
 
-/// Returns the targets in the arguments: sessions of the swarm, and their children by id.
+/// Describes a session that does not meet the conditions of `--where`.
+fn not_released(Loss { session, what, .. }: &Loss) -> String {
+    format!("{session}: not released: {}", printable(what))
+}
+
+/// Sessions to release.
+struct Selection<'h> {
+    destroy: Destroy,
+    /// Children that programs have provisioned and that are named.
+    named: Vec<(Swarm<'h>, Record)>,
+    /// Sessions that do not meet the conditions of `--where`, with the reasons.
+    kept: Vec<Loss>,
+}
+
+/// Returns the sessions that the arguments select: sessions of the swarm, and their children by id.
 fn selection<'h>(
+    project: &Project,
     arguments: &Arguments,
     swarm: &Swarm<'h>,
     record: &Record,
-) -> Result<(Destroy, Vec<(Swarm<'h>, Record)>), Failure> {
+) -> Result<Selection<'h>, Failure> {
     let mut destroy = Destroy::default();
     destroy.unsaved = arguments.unsaved.into();
     destroy.occupants = arguments.stop.into();
@@ -227,6 +259,17 @@ fn selection<'h>(
             }
         }
     }
+    let mut kept = Vec::new();
+    if !arguments.conditions.is_empty() {
+        if let Some(child) = named.first() {
+            let message =
+                format!("`--where` selects sessions of the manifest, and {child} is a child of one");
+            return Err(Failure::new(error::USAGE, message));
+        }
+        let conditions = &arguments.conditions;
+        let selected = rule::select(project, swarm, record, &children, &destroy.sessions, conditions)?;
+        (destroy.sessions, kept) = (selected.sessions, selected.kept);
+    }
     // A child below another named child, or below a named session, is released together with it.
     let also_removed = |child: &Record| {
         child.ancestors.iter().any(|above| {
@@ -235,7 +278,7 @@ fn selection<'h>(
         })
     };
     children.retain(|(child, record)| named.contains(child.name()) && !also_removed(record));
-    Ok((destroy, children))
+    Ok(Selection { destroy, named: children, kept })
 }
 
 /// Releases a child that a program has provisioned, after its own children; returns the number of released sessions.
@@ -311,80 +354,6 @@ fn consent(global: &Global, project: &Project, targets: &[Target<'_>]) -> Result
 /// Returns whether a release would be refused because of this process; with `stops`, most processes are ended instead.
 fn refuses(occupant: &Occupant, stops: bool) -> bool {
     occupant.is_refusal() && !(stops && occupant.is_stoppable())
-}
-
-/// Prints the effects of the same command without `--dry-run`; both decide with the same code on the same inspection.
-fn dry_run(global: &Global, project: &Project, arguments: &Arguments) -> Result<ExitCode, Failure> {
-    let swarm = project.swarm()?;
-    settled(&swarm)?;
-    let Some(record) = swarm.applied()? else {
-        if global.json {
-            output::print_line(DryRun::default());
-        } else if !global.quiet {
-            say!("nothing is applied");
-        }
-        return Ok(Status::Done.into());
-    };
-    let (destroy, named) = selection(arguments, &swarm, &record)?;
-    let targets = targets(&swarm, &record, &destroy, &named);
-    let (impact, sessions) = impact(project, &targets)?;
-    let mut branches = Vec::new();
-    for Target { swarm, record, destroy } in &targets {
-        branches.extend(apply::kept_branches(swarm, &project.registry, record, destroy.sessions_of(record))?);
-    }
-    global.unless_interrupted()?;
-    let refused = impact.refused(destroy.unsaved);
-    let occupancy = occupancy(project, &targets)?;
-    let stops = destroy.occupants != Occupants::Refuse;
-    let is_refused = !refused.is_empty() || occupancy.occupants.iter().any(|one| refuses(one, stops));
-    let work = [&impact.blocking, &impact.obstacles, &impact.beyond_rescue, &impact.unknown, &impact.work]
-        .map(|losses| losses.iter());
-    let work: Vec<_> = work.into_iter().flatten().collect();
-    if global.json {
-        let is_rescued = destroy.unsaved == Unsaved::Rescue;
-        output::print_line(DryRun {
-            refused: is_refused,
-            sessions,
-            branches,
-            occupants: occupancy.occupants.clone(),
-            uninspected: occupancy.uninspected,
-            losses: work.into_iter().cloned().collect(),
-            rescued: if is_rescued { impact.work.clone() } else { Vec::new() },
-            also_removed: impact.also_removed,
-        });
-    } else {
-        let lines = |word: &str, losses: &[&Loss]| -> String {
-            let line = |loss: &&Loss| format!("  {}: {word}{}\n", loss.session, printable(&loss.what));
-            losses.iter().map(line).collect()
-        };
-        let would = match destroy.unsaved {
-            Unsaved::Keep => "",
-            Unsaved::Rescue => "would be rescued: ",
-            Unsaved::Discard => "would be discarded: ",
-        };
-        let (kept, blocking): (Vec<_>, Vec<_>) = work.into_iter().partition(|loss| !refused.contains(loss));
-        let mut text = format!("would release {}\n", listed(&sessions));
-        for kept in &branches {
-            text.extend(["  ", &output::kept_branch(kept), "\n"]);
-        }
-        text += &lines("refused: ", &blocking);
-        text += &lines(would, &kept);
-        text += &lines("", &impact.also_removed.iter().collect::<Vec<_>>());
-        for occupant in &occupancy.occupants {
-            let would = match (refuses(occupant, stops), occupant.is_refusal()) {
-                (true, _) => "refused: ",
-                (false, true) => "would be ended: ",
-                (false, false) => "",
-            };
-            let line = printable(&occupant.described());
-            let _ = writeln!(text, "  {}: {would}{line}", occupant.session);
-        }
-        if occupancy.uninspected > 0 && !global.quiet {
-            say!("{}", uninspected(occupancy.uninspected));
-        }
-        super::output::print(&text);
-    }
-    Ok(if is_refused { Status::Refused } else { Status::Done }.into())
 }
 
 pub(super) fn recover(global: &Global, arguments: &RecoverArguments) -> Result<ExitCode, Failure> {

@@ -110,6 +110,10 @@ const EXAMPLES: &[(&str, &[Example])] = &[
         &[
             ("Show the effects first", "seedbed destroy --dry-run"),
             ("Release one session", "seedbed destroy coder-1"),
+            (
+                "Show which sessions have landed in a branch and have no unsaved work",
+                "seedbed destroy --dry-run --where landed=main,clean",
+            ),
             ("Release all sessions, and save their unsaved work", "seedbed destroy --rescue"),
         ],
     ),

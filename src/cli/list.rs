@@ -3,11 +3,13 @@
 use std::path::Path;
 use std::process::ExitCode;
 
-use seedbed::host::Host;
+use clap::Args;
+use seedbed::apply;
 use seedbed::host::text::printable;
+use seedbed::host::{Host, clock};
 use seedbed::name::PortBlock;
 use seedbed::provider::Registry;
-use seedbed::report::{List, ListedChild, ListedSwarm, Ports, Recorded, SCHEMA_VERSION};
+use seedbed::report::{DiskUsage, List, ListedChild, ListedSwarm, Ports, Recorded, SCHEMA_VERSION};
 use seedbed::state::{self, Record, RecordedSwarm};
 
 use super::exit::{Failure, Status};
@@ -16,13 +18,21 @@ use super::{Global, output, project, unfinished_runs};
 /// Maximum number of blocks of ports that a line names; more are only counted.
 const BLOCKS_SHOWN: usize = 3;
 
-pub(super) fn run(global: &Global) -> Result<ExitCode, Failure> {
+/// Arguments of `list`.
+#[derive(Debug, Args)]
+pub(super) struct Arguments {
+    /// Measure the disk space of each swarm, and find the time of its last change
+    #[arg(long)]
+    sizes: bool,
+}
+
+pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode, Failure> {
     let host = project::host(global)?;
     let registry = Registry::built_in();
     let swarms = with_children(state::swarms(&host)?, state::sessions(&host)?);
     if global.json {
-        let swarms =
-            swarms.iter().map(|(found, children)| listed(found, children, &host, &registry)).collect();
+        let context = Context { host: &host, registry: &registry, sizes: arguments.sizes };
+        let swarms = swarms.iter().map(|(found, children)| listed(found, children, &context)).collect();
         output::print_json_pretty(&List { schema_version: SCHEMA_VERSION, swarms });
         return Ok(Status::Done.into());
     }
@@ -42,7 +52,15 @@ pub(super) fn run(global: &Global) -> Result<ExitCode, Failure> {
         std::iter::once(row(found, &registry)).chain(children)
     });
     let rows: Vec<_> = std::iter::once(head).chain(rows).collect();
-    output::print(&output::table(&rows));
+    if arguments.sizes {
+        let head = ["SIZE", "LAST CHANGE"].map(str::to_owned);
+        let found = swarms.iter().flat_map(|(found, children)| std::iter::once(found).chain(children));
+        let sizes = std::iter::once(head).chain(found.map(|found| sizes(usage(found, &host, &registry))));
+        let rows: Vec<[String; 8]> = rows.into_iter().zip(sizes).map(with_sizes).collect();
+        output::print(&output::table(&rows));
+    } else {
+        output::print(&output::table(&rows));
+    }
     let is_gone = |(found, _): &&(RecordedSwarm, Vec<RecordedSwarm>)| workspace_exists(found) == Some(false);
     if let Some((gone, _)) = swarms.iter().find(is_gone) {
         let name = printable(if swarms.iter().filter(|(found, _)| found.name() == gone.name()).count() > 1 {
@@ -81,30 +99,55 @@ fn with_children(
     with_children
 }
 
-fn listed(
-    found: &RecordedSwarm,
-    children: &[RecordedSwarm],
-    host: &Host,
-    registry: &Registry,
-) -> ListedSwarm {
+/// Returns the disk space of all sessions of a swarm, and the last of their changes; `None` if it has no record.
+fn usage(found: &RecordedSwarm, host: &Host, registry: &Registry) -> Option<DiskUsage> {
+    let (swarm, record) = (found.swarm(host)?, found.record()?);
+    let usage = apply::usage(&swarm, registry, record);
+    let is_known = usage.values().all(|usage| usage.unreadable.is_none());
+    let changed = usage.values().filter_map(|usage| usage.changed).max().filter(|_| is_known);
+    let bytes = usage.values().map(|usage| usage.bytes).sum();
+    Some(DiskUsage { bytes, changed: changed.map(clock::rfc3339) })
+}
+
+fn sizes(usage: Option<DiskUsage>) -> [String; 2] {
+    let or_dash = |text: Option<String>| text.unwrap_or_else(|| "-".to_owned());
+    let size = usage.as_ref().map(|usage| output::size(usage.bytes));
+    [or_dash(size), or_dash(usage.and_then(|usage| usage.changed))]
+}
+
+/// Returns a row with its size before the state, which is the longest cell.
+fn with_sizes(
+    ([name, workspace, sessions, ports, since, state], [size, changed]): ([String; 6], [String; 2]),
+) -> [String; 8] {
+    [name, workspace, sessions, ports, size, changed, since, state]
+}
+
+/// Values that describe each swarm.
+struct Context<'a> {
+    host: &'a Host,
+    registry: &'a Registry,
+    sizes: bool,
+}
+
+fn listed(found: &RecordedSwarm, children: &[RecordedSwarm], context: &Context<'_>) -> ListedSwarm {
     let record = found.record();
     let sessions = record.into_iter().flat_map(|record| record.plan.sessions());
     ListedSwarm {
         swarm: found.name().to_owned(),
         sessions: sessions.map(|session| session.path.clone()).collect(),
         not_set_up: record.into_iter().flat_map(|record| record.not_set_up.keys().cloned()).collect(),
-        recorded: recorded(found, host, registry),
-        children: children.iter().map(|child| listed_child(child, host, registry)).collect(),
+        recorded: recorded(found, context),
+        children: children.iter().map(|child| listed_child(child, context)).collect(),
     }
 }
 
-fn listed_child(found: &RecordedSwarm, host: &Host, registry: &Registry) -> ListedChild {
+fn listed_child(found: &RecordedSwarm, context: &Context<'_>) -> ListedChild {
     let record = found.record();
     ListedChild {
         id: found.name().to_owned(),
         child_of: record.and_then(|record| record.ancestors.first()).cloned(),
         child_index: record.and_then(|record| record.child).map(|child| child.index),
-        recorded: recorded(found, host, registry),
+        recorded: recorded(found, context),
     }
 }
 
@@ -165,7 +208,7 @@ fn shown_ports(registry: &Registry, record: &Record) -> Option<String> {
     (!shown.is_empty()).then(|| shown.join(" "))
 }
 
-fn recorded(found: &RecordedSwarm, host: &Host, registry: &Registry) -> Recorded {
+fn recorded(found: &RecordedSwarm, Context { host, registry, sizes }: &Context<'_>) -> Recorded {
     let ports = found.record().map(|record| ports(registry, record)).unwrap_or_default();
     Recorded {
         key: found.key.clone(),
@@ -179,6 +222,7 @@ fn recorded(found: &RecordedSwarm, host: &Host, registry: &Registry) -> Recorded
         unfinished: unfinished_runs::described(found),
         holder: found.holder.clone(),
         unreadable: found.unreadable.iter().map(ToString::to_string).collect(),
+        usage: sizes.then(|| usage(found, host, registry)).flatten(),
         ports: ports.iter().map(|block| Ports { start_port: block.start(), end_port: block.end() }).collect(),
     }
 }

@@ -118,6 +118,20 @@ pub(super) fn count_of(number: impl Copy + Display + PartialEq + From<u8>, one: 
     format!("{number} {noun}")
 }
 
+/// Formats a number of bytes, such as "12.5 MiB".
+#[expect(clippy::cast_precision_loss, reason = "one digit after the point is shown")]
+pub(super) fn size(bytes: u64) -> String {
+    let mut size = bytes as f64;
+    for unit in ["B", "KiB", "MiB", "GiB"] {
+        if size < 1024.0 {
+            let digits = usize::from(unit != "B");
+            return format!("{size:.digits$} {unit}");
+        }
+        size /= 1024.0;
+    }
+    format!("{size:.1} TiB")
+}
+
 /// Describes a branch that outlasts its session.
 pub(super) fn kept_branch(kept: &KeptBranch) -> String {
     let KeptBranch { session, branch, commit, commits, .. } = kept;

@@ -15,10 +15,10 @@ use seedbed::observe::{self, PortOwner, Query};
 use seedbed::plan::Session;
 use seedbed::provider::git_worktree::{self, Progress, Worktree};
 use seedbed::provider::{Allocation, Registry};
-use seedbed::report::SCHEMA_VERSION;
 use seedbed::report::status::{
     ActiveRun, Commits, PortStatus, Repairs, SessionStatus, SwarmStatus, Work, WorktreeStatus,
 };
+use seedbed::report::{DiskUsage, SCHEMA_VERSION};
 use seedbed::state::{Record, RecordedSwarm, Swarm};
 
 use super::exit::{Failure, Status};
@@ -34,6 +34,9 @@ pub(super) struct Arguments {
     /// apply` repairs
     #[arg(long)]
     repair: bool,
+    /// Measure the disk space of each session, and find the time of its last change
+    #[arg(long)]
+    sizes: bool,
     /// Exit with 2 if a session differs from what was applied, or a run was interrupted
     #[arg(long)]
     detailed_exitcode: bool,
@@ -54,6 +57,7 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode, Fa
     for (swarm, record) in children {
         inspected.add(&project, swarm, record)?;
     }
+    let mut usage = if arguments.sizes { usage(&project, &family) } else { BTreeMap::new() };
     let active = family.sessions();
     let mut progress = progress(swarm, &active);
     let holders = holders(&project.registry, &active, &served);
@@ -85,6 +89,7 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode, Fa
             listening: listening(session, &holders),
             resources: resources(&project.registry, session),
             environment: discovery::environment(swarm, session),
+            usage: usage.remove(&session.id),
             last_run: swarm.last_run(&session.scoped_name),
         }
     });
@@ -181,6 +186,18 @@ impl Inspected {
         }
         Ok(())
     }
+}
+
+/// Returns the disk space of all sessions, by session id.
+fn usage(project: &Project, Family { swarm, record, children }: &Family<'_>) -> BTreeMap<String, DiskUsage> {
+    let children = children.iter().map(|(swarm, record)| (swarm, record));
+    let all = std::iter::once((swarm, record)).chain(children);
+    let of_record = |(swarm, record): (&Swarm<'_>, &Record)| {
+        let name = record.plan.swarm().to_owned();
+        let usage = apply::usage(swarm, &project.registry, record).into_iter();
+        usage.map(move |(path, usage)| (path.id(&name), DiskUsage::from(usage)))
+    };
+    all.flat_map(of_record).collect()
 }
 
 /// The ports of the host on which something listens.

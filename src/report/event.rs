@@ -15,7 +15,8 @@ use crate::manifest::Entry;
 use crate::name::SessionPath;
 use crate::plan::Plan;
 
-/// One line of `apply`, `destroy`, `recover`, `run`, `start`, `exec` and `logs` with `--json`, or of any command that fails.
+/// One line of `apply`, `destroy`, `recover`, `run`, `start`, `exec` and `logs` with `--json`, or of any command that
+/// fails.
 ///
 /// `done` or `failed` is the last line. `destroy --dry-run` prints only `dryRun`.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
@@ -182,6 +183,9 @@ pub struct Done {
     /// Number of sessions that are still active, for `destroy`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub left: Option<usize>,
+    /// Sessions that do not meet the conditions, with the reasons, for `destroy --where`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unmatched: Option<Vec<Loss>>,
     /// Result for the swarm, for `recover`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub recovered: Option<Recovered>,
@@ -255,4 +259,7 @@ pub struct DryRun {
     pub rescued: Vec<Loss>,
     /// Files that would be removed and are no reason to refuse, such as ignored ones.
     pub also_removed: Vec<Loss>,
+    /// Sessions that do not meet the conditions of `--where`, with the reasons; absent if there is none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unmatched: Vec<Loss>,
 }

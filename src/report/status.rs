@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::SCHEMA_VERSION;
+use super::{DiskUsage, SCHEMA_VERSION};
 use crate::apply::{Failure, Loss};
 use crate::name::SessionPath;
 use crate::state::SessionRun;
@@ -105,6 +105,9 @@ pub struct SessionStatus {
     pub resources: BTreeMap<String, String>,
     /// Variables of the session's environment and their values.
     pub environment: BTreeMap<String, String>,
+    /// Disk space of the session, for `--sizes`; absent without it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub usage: Option<DiskUsage>,
     /// The last command that `start` or `exec` ran in the session; `null` if there was none.
     #[serde(default)]
     pub last_run: Option<SessionRun>,

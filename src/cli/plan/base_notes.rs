@@ -15,7 +15,7 @@ use super::super::output::count;
 /// Returns a note for each base ref that lacks commits of its upstream branch, or is a remote-tracking branch; with
 /// `is_verbose`, for every base ref that is a branch.
 pub(super) fn base_notes(swarm: &Swarm<'_>, plan: &Plan, is_verbose: bool) -> Vec<String> {
-    let worktrees = plan.sessions.iter().flat_map(|session| session.allocations_of(git_worktree::KIND));
+    let worktrees = plan.sessions().iter().flat_map(|session| session.allocations_of(git_worktree::KIND));
     let refs: BTreeSet<&str> =
         worktrees.filter_map(|worktree| worktree.allocation.get("baseRef")?.as_str()).collect();
     let refs: Vec<&str> = refs.into_iter().collect();

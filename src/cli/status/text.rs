@@ -83,6 +83,10 @@ fn details(session: &SessionStatus, verbose: bool) -> Vec<String> {
         session.listening.iter().filter(|port| session.ports.iter().all(|named| named.port != **port));
     let others: Vec<_> = others.map(u16::to_string).collect();
     details.extend((!others.is_empty()).then(|| format!("also listens on {}", others.join(", "))));
+    details.extend(session.usage.as_ref().map(|usage| {
+        let changed = usage.changed.as_deref().unwrap_or("unknown");
+        format!("{} on disk, last change {changed}", output::size(usage.bytes))
+    }));
     if verbose {
         details.extend(session.also_removed.iter().map(|line| format!("not kept: {line}")));
         details.push(format!("directory: {}", session.working_directory.display()));

@@ -1,0 +1,101 @@
+//! `destroy --dry-run`: shows the effects of the same command without it.
+
+use std::fmt::Write as _;
+use std::process::ExitCode;
+
+use seedbed::apply::{self, Loss, Occupants, Unsaved};
+use seedbed::host::text::printable;
+use seedbed::report::event::DryRun;
+
+use super::super::exit::{Failure, Status, uninspected};
+use super::super::plan::settled;
+use super::super::project::Project;
+use super::super::{Global, output};
+use super::{
+    Arguments, Selection, Target, impact, listed, not_released, occupancy, refuses, selection, targets,
+};
+
+/// Prints the effects of the same command without `--dry-run`; both decide with the same code on the same inspection.
+pub(super) fn dry_run(
+    global: &Global,
+    project: &Project,
+    arguments: &Arguments,
+) -> Result<ExitCode, Failure> {
+    let swarm = project.swarm()?;
+    settled(&swarm)?;
+    let Some(record) = swarm.applied()? else {
+        if global.json {
+            output::print_line(DryRun::default());
+        } else if !global.quiet {
+            say!("nothing is applied");
+        }
+        return Ok(Status::Done.into());
+    };
+    let Selection { destroy, named, kept: unmatched } = selection(project, arguments, &swarm, &record)?;
+    let targets = if arguments.conditions.is_empty() || !destroy.sessions.is_empty() {
+        targets(&swarm, &record, &destroy, &named)
+    } else {
+        Vec::new()
+    };
+    let (impact, sessions) = impact(project, &targets)?;
+    let mut branches = Vec::new();
+    for Target { swarm, record, destroy } in &targets {
+        branches.extend(apply::kept_branches(swarm, &project.registry, record, destroy.sessions_of(record))?);
+    }
+    global.unless_interrupted()?;
+    let refused = impact.refused(destroy.unsaved);
+    let occupancy = occupancy(project, &targets)?;
+    let stops = destroy.occupants != Occupants::Refuse;
+    let is_refused = !refused.is_empty() || occupancy.occupants.iter().any(|one| refuses(one, stops));
+    let work = [&impact.blocking, &impact.obstacles, &impact.beyond_rescue, &impact.unknown, &impact.work]
+        .map(|losses| losses.iter());
+    let work: Vec<_> = work.into_iter().flatten().collect();
+    if global.json {
+        let is_rescued = destroy.unsaved == Unsaved::Rescue;
+        output::print_line(DryRun {
+            refused: is_refused,
+            sessions,
+            branches,
+            occupants: occupancy.occupants.clone(),
+            uninspected: occupancy.uninspected,
+            losses: work.into_iter().cloned().collect(),
+            rescued: if is_rescued { impact.work.clone() } else { Vec::new() },
+            also_removed: impact.also_removed,
+            unmatched,
+        });
+    } else {
+        let lines = |word: &str, losses: &[&Loss]| -> String {
+            let line = |loss: &&Loss| format!("  {}: {word}{}\n", loss.session, printable(&loss.what));
+            losses.iter().map(line).collect()
+        };
+        let would = match destroy.unsaved {
+            Unsaved::Keep => "",
+            Unsaved::Rescue => "would be rescued: ",
+            Unsaved::Discard => "would be discarded: ",
+        };
+        let (kept, blocking): (Vec<_>, Vec<_>) = work.into_iter().partition(|loss| !refused.contains(loss));
+        let what = if sessions.is_empty() { "nothing".to_owned() } else { listed(&sessions) };
+        let mut text = format!("would release {what}\n");
+        text.extend(unmatched.iter().map(|loss| format!("  {}\n", not_released(loss))));
+        for kept in &branches {
+            text.extend(["  ", &output::kept_branch(kept), "\n"]);
+        }
+        text += &lines("refused: ", &blocking);
+        text += &lines(would, &kept);
+        text += &lines("", &impact.also_removed.iter().collect::<Vec<_>>());
+        for occupant in &occupancy.occupants {
+            let would = match (refuses(occupant, stops), occupant.is_refusal()) {
+                (true, _) => "refused: ",
+                (false, true) => "would be ended: ",
+                (false, false) => "",
+            };
+            let line = printable(&occupant.described());
+            let _ = writeln!(text, "  {}: {would}{line}", occupant.session);
+        }
+        if occupancy.uninspected > 0 && !global.quiet {
+            say!("{}", uninspected(occupancy.uninspected));
+        }
+        output::print(&text);
+    }
+    Ok(if is_refused { Status::Refused } else { Status::Done }.into())
+}

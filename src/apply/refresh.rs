@@ -28,8 +28,8 @@ pub fn outdated(swarm: &Swarm<'_>, registry: &Registry, record: &Record) -> Vec<
     of_session.collect()
 }
 
-/// Returns the given sessions in which a refresh would copy files, and the files that it would not update in the others,
-/// because those sessions have changed them. A session whose files cannot be read is among the first: the refresh
+/// Returns the sessions in which a refresh would copy files, and the files that it would not update in the others.
+/// Those are files that their sessions have changed. A session whose files cannot be read is among the first: the refresh
 /// reports the reason. Changes nothing.
 pub fn refreshable(
     swarm: &Swarm<'_>,

@@ -59,8 +59,8 @@ impl Merges<'_> {
 
 /// Returns the pairs of sessions that conflict, and why this is unknown for some pairs, in one line.
 ///
-/// Git merges only pairs that can conflict: both changed one path, or one changed a path that is a directory of the
-/// other, or one deleted files of a directory to which the other added some. The last is a renamed directory to Git.
+/// Git merges only pairs that can conflict. Both sessions changed one path, or one changed a path that is a directory of
+/// the other. Or one deleted files of a directory to which the other added some: a renamed directory to Git.
 pub(super) fn conflicts(
     merges: &Merges<'_>,
     unmerged: &[(&SessionPath, &Work)],

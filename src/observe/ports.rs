@@ -49,8 +49,8 @@ pub(super) fn locks(workspace: &Path, directory: &Path, listed: &Directory) -> V
         .collect()
 }
 
-/// Returns the ports on which processes listen (TCP) or to which processes are bound (UDP), and the ports that a claim
-/// of this host found bound.
+/// Returns the ports on which processes listen (TCP) or to which they are bound (UDP). Ports that a claim of this host
+/// found bound are included.
 ///
 /// The kernel does not list all sockets; binding the ports before a grant finds the rest.
 pub(super) fn served(host: &Host) -> Vec<PortsInUse> {

@@ -86,8 +86,8 @@ pub(super) fn programs(
         .collect()
 }
 
-/// Returns the number of shares of each allocation of a kind that belong to sessions outside of this plan, by the id of
-/// the allocation's session.
+/// Returns the number of shares that sessions outside of this plan have of each allocation of a kind. The key is the id
+/// of the allocation's session.
 fn shares_outside_plan<'o>(observation: &'o Observation, kind: &str) -> HashMap<&'o str, u32> {
     let mut given_out = HashMap::new();
     let held = observation.relative_allocations.iter().filter(|held| held.kind == kind);

@@ -38,7 +38,7 @@ pub(super) fn render(
     let mut attempts: Vec<Attempt> =
         (0..manifest.sessions.len()).into_par_iter().map(|at| renderer.attempt(at)).collect();
     diagnostics.extend(renderer.complete(&mut attempts));
-    let rendered: Vec<SessionText<'_>> = attempts
+    let texts: Vec<SessionText<'_>> = attempts
         .into_iter()
         .zip(unresolved)
         .filter_map(|(attempt, unresolved)| {
@@ -55,11 +55,11 @@ pub(super) fn render(
     if !templates.is_within_bounds() {
         diagnostics.push(too_much());
     }
-    if !diagnostics.is_empty() || rendered.len() < manifest.sessions.len() {
+    if !diagnostics.is_empty() || texts.len() < manifest.sessions.len() {
         return Err(diagnostics);
     }
     let assembler = SessionAssembler { manifest, registry, children: children(manifest) };
-    let parts = identities.into_par_iter().zip(names.into_allocations()).zip(rendered);
+    let parts = identities.into_par_iter().zip(names.into_allocations()).zip(texts);
     let sessions = parts
         .enumerate()
         .map(|(at, ((identity, allocations), text))| assembler.session(at, identity, allocations, text));
@@ -116,9 +116,9 @@ impl<'m> TextRenderer<'_, 'm> {
                 if attempt.missing.unrendered.is_empty() {
                     break;
                 }
-                std::mem::take(&mut attempt.missing.unrendered)
-                    .into_iter()
-                    .for_each(|one| resolver.resolve(one));
+                for variable in std::mem::take(&mut attempt.missing.unrendered) {
+                    resolver.resolve(variable);
+                }
                 *attempt = self.attempt(at);
             }
             if !attempt.missing.unrendered.is_empty() {

@@ -8,7 +8,7 @@ use minijinja::value::{Enumerator, Object};
 
 use super::contributions;
 use super::session_identity::Identity;
-use super::template_variables::{Missing, RenderedVariables};
+use super::template_variables::{Missing, RenderedVariable, RenderedVariables};
 use crate::manifest::{Declaration, Manifest};
 use crate::name::{SessionPath, Slug};
 use crate::provider::{Allocation, Registry, WORKSPACE_ROOT, placeholders};
@@ -45,6 +45,8 @@ struct SessionNames {
     unresolved: bool,
     allocations: Vec<Allocation>,
     declaration: Arc<Declaration>,
+    /// Variables that the session has without its manifest, computed when a template first uses one.
+    contributed_env: OnceLock<BTreeMap<String, String>>,
 }
 
 /// Values of external kinds in templates.
@@ -88,6 +90,7 @@ impl TemplateScopes {
             unresolved: *unresolved,
             allocations,
             declaration: Arc::clone(&session.declaration),
+            contributed_env: OnceLock::new(),
         });
         Self {
             all: Arc::new(ScopeData {
@@ -143,6 +146,15 @@ impl ScopeData {
 }
 
 impl SessionNames {
+    /// Returns the variables that the session has without its manifest.
+    fn contributed_env(&self, registry: &Registry) -> &BTreeMap<String, String> {
+        self.contributed_env.get_or_init(|| {
+            let mut env = contributions::contributed(&self.allocations, registry).env;
+            env.extend(contributions::name_variables(&self.id, self.index, self.replica, &self.slug));
+            env
+        })
+    }
+
     /// Returns `port`, `worktree` or another name that a provider contributes.
     fn resource(&self, registry: &Registry, name: &str) -> Option<Value> {
         if self.unresolved {
@@ -271,23 +283,14 @@ struct SessionEnvironment {
     missing: Arc<Missing>,
 }
 
-impl SessionEnvironment {
-    /// Returns the variables that the session has without its manifest.
-    fn contributed(&self) -> BTreeMap<String, String> {
-        let SessionNames { allocations, id, index, replica, slug, .. } = &self.all.sessions[self.at];
-        let mut env = contributions::contributed(allocations, &self.all.registry).env;
-        env.extend(contributions::name_variables(id, *index, *replica, slug));
-        env
-    }
-}
-
 impl Object for SessionEnvironment {
     fn get_value(self: &Arc<Self>, key: &Value) -> Option<Value> {
         let name = key.as_str()?;
         let session = &self.all.sessions[self.at];
         let unknown = || Some(Value::from_object(AnyValue));
         let Some(source) = session.declaration.text.env.get(name) else {
-            let contributed = self.contributed().remove(name).map(Value::from);
+            let contributed = session.contributed_env(&self.all.registry).get(name);
+            let contributed = contributed.map(|value| Value::from(value.as_str()));
             let is_known = !session.unresolved
                 && !session
                     .allocations
@@ -300,8 +303,8 @@ impl Object for SessionEnvironment {
         }
         let variable = (self.at, name.to_owned());
         match self.all.rendered_variables.get(&variable) {
-            Some(Some(value)) => Some(Value::from(value)),
-            Some(None) => {
+            Some(RenderedVariable::Value(value)) => Some(Value::from(value)),
+            Some(RenderedVariable::Failed) => {
                 self.missing.fail();
                 unknown()
             }
@@ -313,9 +316,10 @@ impl Object for SessionEnvironment {
     }
 
     fn enumerate(self: &Arc<Self>) -> Enumerator {
-        let mut names: BTreeSet<String> = self.contributed().into_keys().collect();
-        names.extend(self.all.sessions[self.at].declaration.text.env.keys().cloned());
-        Enumerator::Values(names.into_iter().map(Value::from).collect())
+        let session = &self.all.sessions[self.at];
+        let contributed = session.contributed_env(&self.all.registry).keys();
+        let names: BTreeSet<&String> = contributed.chain(session.declaration.text.env.keys()).collect();
+        Enumerator::Values(names.into_iter().map(|name| Value::from(name.as_str())).collect())
     }
 }
 

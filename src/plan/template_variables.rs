@@ -6,13 +6,22 @@ use std::sync::{Mutex, PoisonError, RwLock};
 /// Variable of a session's table: position of the session in the manifest, and name.
 pub(super) type Variable = (usize, String);
 
-/// Rendered variables; `None` for a variable that has no value, because of a diagnostic at its own location.
+/// Result of rendering a variable.
+#[derive(Clone, Debug)]
+pub(super) enum RenderedVariable {
+    /// The value.
+    Value(String),
+    /// No value, because of a diagnostic at the variable's own location.
+    Failed,
+}
+
+/// Rendered variables.
 #[derive(Debug, Default)]
-pub(super) struct RenderedVariables(RwLock<HashMap<Variable, Option<String>>>);
+pub(super) struct RenderedVariables(RwLock<HashMap<Variable, RenderedVariable>>);
 
 impl RenderedVariables {
-    /// Returns the value of a variable; `None` if it is not rendered yet.
-    pub(super) fn get(&self, variable: &Variable) -> Option<Option<String>> {
+    /// Returns the result of a variable; `None` if it is not rendered yet.
+    pub(super) fn get(&self, variable: &Variable) -> Option<RenderedVariable> {
         self.0.read().unwrap_or_else(PoisonError::into_inner).get(variable).cloned()
     }
 
@@ -21,9 +30,10 @@ impl RenderedVariables {
         self.0.read().unwrap_or_else(PoisonError::into_inner).contains_key(variable)
     }
 
-    /// Sets the value of a variable.
+    /// Sets the value of a variable; `None` if it has failed.
     pub(super) fn insert(&self, variable: Variable, value: Option<String>) {
-        self.0.write().unwrap_or_else(PoisonError::into_inner).insert(variable, value);
+        let result = value.map_or(RenderedVariable::Failed, RenderedVariable::Value);
+        self.0.write().unwrap_or_else(PoisonError::into_inner).insert(variable, result);
     }
 }
 

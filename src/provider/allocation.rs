@@ -80,7 +80,7 @@ pub struct Context {
 
 impl Context {
     /// Returns the contribution of the resource `name` of `kind`. The first resource of a kind in a session contributes
-    /// unchanged. A resource with a name of its own contributes variables and metadata with this name inside, and its
+    /// unchanged. A resource with a name of its own contributes variables and metadata with this name inside. Its
     /// sections of the prompt begin with the name.
     pub(crate) fn for_resource(mut self, kind: &str, name: &str, is_first: bool) -> Self {
         if name != kind {

@@ -94,8 +94,8 @@ impl Copy {
     }
 }
 
-/// Waits until a write to one of these copies, by their paths, would change its state, and drops the states for which
-/// that takes too long. A file system counts times in ticks of a clock, so that two writes can have the same time.
+/// Waits until a write to one of these copies, by their paths, would change its state. States for which that takes too
+/// long are dropped. A file system counts times in ticks of a clock, so that two writes can have the same time.
 pub(super) fn settle(copies: &mut BTreeMap<PathBuf, (PathBuf, Copy)>) -> io::Result<()> {
     let now = || {
         let now = clock_gettime(ClockId::RealtimeCoarse);

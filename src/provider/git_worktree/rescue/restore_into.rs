@@ -1,7 +1,7 @@
 //! Restores a rescue in the worktree of a session, without losing anything that the session has.
 //!
-//! A path of the rescue is written only if the session still has the content of the commit that the rescue was made
-//! from, both in its index and on disk. All paths are checked before the first effect. Each file is then exchanged by
+//! A path of the rescue is written only if the session has not changed it: its index and its disk have the content of
+//! the rescue's base commit. All paths are checked before the first effect. Each file is then exchanged by
 //! one rename, and the content that the rename replaced is compared once more. A restore that was killed is continued
 //! by the same restore: paths that have the content of the rescue already are left alone.
 
@@ -55,8 +55,8 @@ pub struct Restored {
 ///
 /// # Errors
 ///
-/// The worktree belongs to another repository, lacks commits of the rescue, or differs from the commit that the rescue
-/// was made from in a path of the rescue: nothing is changed then. An operation such as a rebase is in progress in the
+/// Nothing is changed if the worktree belongs to another repository or lacks commits of the rescue. The same holds if
+/// it differs from the rescue's base commit in a path of the rescue. An operation such as a rebase is in progress in the
 /// session or in the rescue. Git or the system fails: the same restore then continues.
 pub fn restore_into(task: &Task<'_>, common: &Path, saved: &SavedWork) -> Result<Restored, Error> {
     let worktree = &worktree(task)?;

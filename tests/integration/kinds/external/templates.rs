@@ -118,7 +118,7 @@ resources = [{ kind = "thing", from = "pool", url = "{{ parent.resources.debug.d
 fn values_that_no_program_gave_are_named() {
     let sandbox = things("");
     let check = |value: &str, says: &[&str]| {
-        sandbox.manifest(&format!("{}env = {{ X = \"{value}\" }}\n", THINGS));
+        sandbox.manifest(&format!("{THINGS}env = {{ X = \"{value}\" }}\n"));
         sandbox.seedbed(&["plan"]).expect(65).says(says);
         // Without its program, nothing is known of the resource of the kind.
         sandbox.ok(&["validate"]);
@@ -139,8 +139,8 @@ fn values_that_no_program_gave_are_named() {
 
     let option = |option: &str| THINGS.replace("size = 3", &format!("size = \"{option}\""));
     for (value, why) in [
-        ("{{ sessions['b'].resources.thing.name }}", "its program plans after the options of external kinds"),
-        ("{{ sessions['b'].env.THING }}", "environments are rendered after the options of external kinds"),
+        ("{{ sessions['b'].resources.thing.name }}", "its program plans after"),
+        ("{{ sessions['b'].env.THING }}", "environments are rendered after"),
     ] {
         sandbox.manifest(&option(value));
         sandbox.seedbed(&["validate"]).expect(65).says(&[why, "not known yet"]);

@@ -214,9 +214,11 @@ fn work_is_not_lost_if_the_clock_was_set_back_since_the_run() {
     let mut swarms = fs::read_dir(sandbox.state().join("swarms")).unwrap();
     let swarm = swarms.find_map(|entry| Some(entry.unwrap().path()).filter(|path| path.is_dir())).unwrap();
     let day = |line: &str| {
-        let (step, time) = line.split_once(' ').unwrap();
-        let time: u64 = time.parse().unwrap();
-        format!("{step} {}\n", if step == "begun" { time } else { time + 86_400_000_000_000 })
+        let mut words: Vec<String> = line.split(' ').map(str::to_owned).collect();
+        if words[0] != "begun" {
+            words[1] = (words[1].parse::<u64>().unwrap() + 86_400_000_000_000).to_string();
+        }
+        words.join(" ") + "\n"
     };
     let journal = fs::read_to_string(swarm.join("journal")).unwrap();
     fs::write(swarm.join("journal"), journal.lines().map(day).collect::<String>()).unwrap();

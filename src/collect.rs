@@ -180,9 +180,10 @@ impl Outcome {
     }
 }
 
-/// Collects the results of sessions whose worktrees belong to the repository of `workspace`, an absolute path.
+/// Collects the results of sessions. `workspace` is an absolute path. Sessions conflict only with others of the same
+/// repository.
 ///
-/// `into` names the ref in which commits may have landed; without it, this is each session's base ref. Worktrees that
+/// `into` names the ref in which commits may have landed, in each repository; without it, this is each session's base ref. Worktrees that
 /// cannot be read have an [`Outcome::error`].
 ///
 /// # Errors
@@ -194,25 +195,50 @@ pub fn collect(
     sources: &[Source<'_>],
     into: Option<&str>,
 ) -> Result<Collected, Error> {
-    let git = Git::discover(host, workspace);
-    let target = into.map(|into| commits::resolve(&git, into)).transpose()?;
+    let worktrees: Vec<&Worktree> = sources.iter().map(|source| &source.worktree).collect();
+    let mut all = Collected::default();
+    let mut results: Vec<(usize, Outcome)> = Vec::with_capacity(sources.len());
+    for (directory, positions) in git_worktree::by_repository(workspace, &worktrees) {
+        let of_repository: Vec<&Source<'_>> = positions.iter().map(|at| &sources[*at]).collect();
+        let git = Git::discover(host, &directory);
+        let collected = collect_in(host, workspace, &git, &of_repository, into)?;
+        results.extend(positions.into_iter().zip(collected.results));
+        all.overlaps.extend(collected.overlaps);
+        all.conflicts.extend(collected.conflicts);
+        all.conflicts_unknown = all.conflicts_unknown.or(collected.conflicts_unknown);
+        all.merge_order.extend(collected.merge_order);
+    }
+    results.sort_by_key(|(at, _)| *at);
+    all.results = results.into_iter().map(|(_, outcome)| outcome).collect();
+    Ok(all)
+}
+
+/// Collects the results of sessions whose worktrees belong to one repository.
+fn collect_in(
+    host: &Host,
+    workspace: &Path,
+    git: &Git<'_>,
+    sources: &[&Source<'_>],
+    into: Option<&str>,
+) -> Result<Collected, Error> {
+    let target = into.map(|into| commits::resolve(git, into)).transpose()?;
     let worktrees: Vec<&Worktree> = sources.iter().map(|source| &source.worktree).collect();
     let progress = git_worktree::progress(host, workspace, &worktrees);
-    let scratch = Scratch::new(host, &git)?;
-    let merges = Merges { host, git: scratch.git(&git) };
+    let scratch = Scratch::new(host, git)?;
+    let merges = Merges { host, git: scratch.git(git) };
     let mut compared = Vec::new();
     for progress in progress.iter().flatten() {
         let (head, target) = (progress.head.clone(), target.as_ref().unwrap_or(&progress.base).clone());
         compared.push(Compared { head, target });
     }
-    let mut works = commits::works(&git, &compared);
+    let mut works = commits::works(git, &compared);
     let made_from = sources.iter().zip(&progress).filter(|(_, progress)| progress.is_ok());
     let made_from = made_from.map(|(source, _)| source.worktree.commit.as_str());
     let candidates = works.iter_mut().zip(&compared).zip(made_from);
     let candidates = candidates.filter_map(|((work, Compared { target, .. }), made_from)| {
         Some(Candidate { work: work.as_mut().ok()?, made_from, target })
     });
-    let landed = landed::find(&git, &merges, candidates.collect());
+    let landed = landed::find(git, &merges, candidates.collect());
     let mut works = works.into_iter();
     let results = sources.iter().zip(progress).map(|(source, progress)| {
         let Worktree { base_ref, .. } = &source.worktree;

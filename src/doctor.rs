@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 
 pub use leftovers::{Error, Reaped, reap};
 
-use crate::host::Host;
+use crate::host::{Host, absolute};
 use crate::plan::Plan;
 use crate::provider::Examination;
 
@@ -54,6 +54,11 @@ impl<'a> Case<'a> {
             host: self.host,
             workspace: self.workspace,
             common_dir,
+            other_common_dirs: plan
+                .iter()
+                .flat_map(|plan| plan.repositories())
+                .map(|repository| absolute(self.workspace, &repository.common_directory))
+                .collect(),
             new: new.collect(),
             allocations: sessions.flat_map(|(session, _)| &session.allocations).collect(),
             is_planned: plan.is_some(),
@@ -175,6 +180,7 @@ pub fn inspect(case: &Case<'_>) -> Vec<Finding> {
     host::inspect(case, &mut findings);
     let common_dir = repository::inspect(case, &mut findings);
     let examination = case.examination(common_dir.as_deref());
+    repository::inspect_others(case, &mut findings);
     disk_space::inspect(&examination, &mut findings);
     leftovers::inspect(case, &examination, &mut findings);
     let mut findings = findings.0;

@@ -211,6 +211,12 @@ pub struct Manifest {
     pub swarm: String,
     /// Path of the repository as written in the manifest, relative to the manifest's directory; `.` by default.
     pub workspace_root: PathBuf,
+    /// Root of each repository beside the workspace's own, `[repository.NAME]`, as written in the manifest: relative to
+    /// the manifest's directory.
+    pub repositories: BTreeMap<String, PathBuf>,
+    /// Directory of the manifest, absolute or relative to the workspace root. The caller sets it; empty, as it is read,
+    /// for the workspace root.
+    pub directory: PathBuf,
     /// Default options of each kind, `[defaults.KIND]`.
     pub defaults: BTreeMap<String, Options>,
     /// Program of each external kind, `[provider.KIND]`.
@@ -401,6 +407,12 @@ fn read_document(
         complete: diagnostics.is_empty(),
         swarm: document.swarm,
         workspace_root: document.workspace.root.map_or_else(|| ".".into(), PathBuf::from),
+        repositories: document
+            .repository
+            .into_iter()
+            .map(|(name, repository)| (name, repository.root.into()))
+            .collect(),
+        directory: PathBuf::new(),
         defaults: document.defaults,
         providers: document.provider.into_iter().map(|(name, provider)| (name, provider.program())).collect(),
         sessions: expand::sessions(document.session, &expand::TaintedTables::by(diagnostics)),

@@ -339,6 +339,9 @@ impl Orchestrator {
         let family = self.family(above, swarm)?;
         let mut manifest = manifest.clone();
         let applied = family.as_ref().and_then(|family| family.join(&mut manifest, registry));
+        if let Some(family) = &family {
+            manifest.repositories.clone_from(&family.repositories);
+        }
         let mut observation = apply::planning_input_without_programs(swarm, registry, &manifest)?.observation;
         if let Some(family) = &family {
             family.add_to_observation(&mut observation);

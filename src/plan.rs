@@ -10,6 +10,7 @@ mod allocate;
 mod contributions;
 mod template_variables;
 mod resolve_variables;
+mod repositories;
 mod requests;
 mod diff;
 mod document;
@@ -60,11 +61,14 @@ pub struct Plan {
     pub(crate) schema_version: u32,
     /// Name of the swarm; empty in the plan of a standalone session, whose path is its id.
     pub(crate) swarm: String,
-    /// `sha256:` and the hash of the planned sessions: of everything here except `digest`, `applied`, `changes`,
+    /// `sha256:` and the hash of the planned sessions and their repositories: of everything here except `digest`, `applied`, `changes`,
     /// `again`, `losses`, `occupants` and `behind`.
     pub(crate) digest: String,
     /// Digest of the applied plan that `changes` start from; `null` if no swarm is applied.
     pub(crate) applied: Option<String>,
+    /// Repositories that sessions have worktrees of, by name, except the workspace's own.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) repositories: Vec<PlannedRepository>,
     /// Sessions, parents before children.
     pub(crate) sessions: Vec<Session>,
     /// Changes, one for each session of the plan, and one for each active session that the plan removes.
@@ -83,6 +87,19 @@ pub struct Plan {
     /// Sessions that are kept and whose base has new commits, as found when the plan was made.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) behind: Vec<Behind>,
+}
+
+/// Repository beside the workspace's own that sessions have worktrees of. Paths are relative to the workspace root.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[non_exhaustive]
+pub struct PlannedRepository {
+    /// Name in the manifest.
+    pub name: String,
+    /// Top of the repository's work tree, or the bare repository.
+    pub root: PathBuf,
+    /// Common Git directory. Two repositories with the same one are one repository.
+    pub common_directory: PathBuf,
 }
 
 /// Session whose base has commits that its worktree lacks.
@@ -312,12 +329,12 @@ impl Damage {
 /// Returns the observations that planning this manifest requires, except those that [`programs`] returns.
 pub fn queries(manifest: &Manifest, registry: &Registry) -> BTreeSet<Query> {
     let all_requests = requests::all_requests(manifest, registry);
-    all_requests
+    let of_kinds = all_requests
         .options
         .iter()
         .filter_map(|(kind, options)| registry.get(kind).map(|provider| provider.queries(&options.all)))
-        .flatten()
-        .collect()
+        .flatten();
+    of_kinds.chain(repositories::queries(manifest)).collect()
 }
 
 /// Returns the queries for the programs of external kinds.
@@ -344,12 +361,14 @@ pub fn plan(
     observation: &Observation,
     applied: Option<&AppliedPlan>,
 ) -> Result<Plan, Diagnostics> {
+    let sessions = sessions(manifest, registry, observation, applied)?;
     let mut plan = Plan {
         schema_version: SCHEMA_VERSION,
         swarm: manifest.swarm.clone(),
         digest: String::new(),
         applied: applied.map(|applied| applied.plan.digest.clone()),
-        sessions: sessions(manifest, registry, observation, applied)?,
+        repositories: repositories::planned(&sessions, registry, observation),
+        sessions,
         changes: Vec::new(),
         again: Again::default(),
         losses: Vec::new(),
@@ -394,9 +413,16 @@ fn sessions(
         scope.spawn(|_| compiled = render::compile(manifest));
         external_options::allocate(manifest, registry, observation, applied)
     });
+    let unusable = repositories::diagnostics(manifest, observation);
     match render::render(manifest, registry, allocated, compiled) {
-        Ok(sessions) if manifest.complete => Ok(sessions),
-        rendered => Err(dedupe::deduplicated(rendered.err().unwrap_or_default(), manifest.complete)),
+        Ok(sessions) if manifest.complete && unusable.is_empty() => Ok(sessions),
+        rendered => {
+            let mut diagnostics = rendered.err().unwrap_or_default();
+            diagnostics.extend(unusable);
+            // A rejected part of the manifest may have declared the repository.
+            diagnostics.retain(|diagnostic| manifest.complete || diagnostic.rule != rule::REPOSITORY);
+            Err(dedupe::deduplicated(diagnostics, manifest.complete))
+        }
     }
 }
 

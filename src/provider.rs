@@ -78,7 +78,7 @@ pub use lease::{
 pub use leftover::Leftover;
 pub(crate) use options::{OptionsCache, effective_options};
 pub(crate) use ownership::OwnershipMarker;
-pub(crate) use path_rules::{check_root, contains_workspace, is_in_git_directory};
+pub(crate) use path_rules::{check_root, contains_workspace, is_in_git_directory, way};
 pub use placeholders::WORKSPACE_ROOT;
 pub use planner::Planner;
 pub use registry::{AlreadyRegistered, Registry};
@@ -170,7 +170,7 @@ pub trait Provider: Send + Sync {
     }
 
     /// Checks whether everything that a release needs exists and can be used, for example a program that is not too
-    /// old. Called before the first release of a run, for one allocation of the kind, so that no release begins in
+    /// old. Called before the first release of a run, for one allocation of the kind in each repository, so that no release begins in
     /// vain.
     fn check_ready(&self, _task: &Task<'_>) -> Result<(), Error> {
         Ok(())

@@ -16,7 +16,7 @@ use std::sync::LazyLock;
 use crate::host::text::thousands;
 use crate::manifest::{SessionText, TextEntry};
 use crate::observe::Observation;
-use crate::plan::{Action, Plan, Session};
+use crate::plan::{Action, Plan, PlannedRepository, Session};
 use crate::provider::{Allocation, Registry};
 
 /// Plan under review, with its context.
@@ -122,6 +122,14 @@ pub fn ports(registry: &Registry, session: &Session) -> String {
         .map(|block| format!("{}-{}", block.start(), block.end()))
         .collect();
     if blocks.is_empty() { "-".to_owned() } else { blocks.join(" ") }
+}
+
+/// Returns a line for each repository beside the workspace's own that sessions have worktrees of.
+fn repositories(plan: &Plan) -> Vec<String> {
+    let line = |repository: &PlannedRepository| {
+        format!("repository {}: {}", repository.name, repository.root.display())
+    };
+    plan.repositories.iter().map(line).collect()
 }
 
 /// Returns the sign of an action, so that output without colours loses nothing.

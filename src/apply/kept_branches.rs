@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::{Context, Error, Event, PlanningInputError};
 use crate::name::SessionPath;
 use crate::observe;
-use crate::plan::Session;
+use crate::plan::{Plan, PlannedRepository, Session};
 use crate::provider::{Allocation, Registry, SurvivingBranch};
 use crate::state::{Record, Swarm};
 
@@ -34,7 +34,7 @@ pub fn kept_branches<'s>(
     record: &Record,
     sessions: impl Iterator<Item = &'s Session>,
 ) -> Result<Vec<KeptBranch>, PlanningInputError> {
-    find(swarm, registry, Some(&record.owner), sessions.flat_map(allocations_by_path))
+    find(swarm, registry, Some(&record.owner), &record.plan, sessions.flat_map(allocations_by_path))
 }
 
 /// Reports the branches that have outlasted what a run released and that no session uses now. An error of this search
@@ -49,7 +49,9 @@ pub(super) fn report(context: &Context<'_>, record: &Record, done: &Result<(), E
         release.kinds.get(*session).is_some_and(|kinds| kinds.iter().any(|name| name == held.name()))
     });
     // Branches that were deleted with their sessions no longer exist here.
-    let Ok(mut kept) = find(context.swarm, context.registry, None, released) else { return };
+    let Ok(mut kept) = find(context.swarm, context.registry, None, &release.before.plan, released) else {
+        return;
+    };
     let applied = record.plan.sessions.iter().flat_map(|session| &session.allocations);
     let used: BTreeSet<String> =
         applied.filter_map(|held| context.registry.get(&held.kind)?.branch(held)).collect();
@@ -67,10 +69,11 @@ fn find<'s>(
     swarm: &Swarm<'_>,
     registry: &Registry,
     owner: Option<&String>,
+    plan: &Plan,
     held: impl Iterator<Item = (&'s SessionPath, &'s Allocation)>,
 ) -> Result<Vec<KeptBranch>, PlanningInputError> {
     let held: Vec<_> = held.collect();
-    let queries: BTreeSet<_> = held
+    let mut queries: BTreeSet<_> = held
         .iter()
         .filter_map(|(_, held)| Some(registry.get(&held.kind)?.recreation_queries(held)))
         .flatten()
@@ -78,6 +81,7 @@ fn find<'s>(
     if queries.is_empty() {
         return Ok(Vec::new());
     }
+    queries.extend(plan.repositories.iter().map(PlannedRepository::query));
     let mut observation = observe::observe(swarm.host(), swarm.workspace(), &queries)?;
     observation.owner = owner.cloned();
     let kept = held.iter().filter_map(|(session, held)| {

@@ -3,7 +3,7 @@
 use std::collections::{BTreeSet, HashMap};
 
 use crate::observe::{Observation, Query};
-use crate::plan::{AppliedPlan, Plan, Session};
+use crate::plan::{AppliedPlan, Plan, PlannedRepository, Session};
 use crate::provider::{Allocation, Registry};
 
 /// Returns the queries that [`stale_reasons`] needs.
@@ -12,6 +12,7 @@ pub fn queries(plan: &Plan, registry: &Registry) -> BTreeSet<Query> {
     changed
         .filter_map(|(_, allocation)| Some((registry.get(&allocation.kind)?, allocation)))
         .flat_map(|(provider, allocation)| provider.queries(&allocation.options))
+        .chain(plan.repositories.iter().map(PlannedRepository::query))
         .collect()
 }
 
@@ -54,6 +55,7 @@ pub fn stale_reasons(
             reasons.into_iter().map(move |reason| format!("{}: {reason}", session.path))
         });
     stale.extend(in_the_way);
+    stale.extend(plan.repositories.iter().filter_map(|repository| repository.stale(observation)));
     let not_updatable = updated(plan).flat_map(|(session, allocation)| {
         let provider = registry.get(&allocation.kind);
         let reasons = provider.map(|provider| provider.stale_update(allocation, observation));

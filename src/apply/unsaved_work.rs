@@ -159,7 +159,7 @@ fn searched(unsaved: Unsaved) -> Search<'static> {
     if unsaved == Unsaved::Discard { Search::Obstacles } else { Search::Work }
 }
 
-/// Checks that the provider of each released kind is ready to release.
+/// Checks that the provider of each released kind is ready to release, in each repository.
 pub(super) fn check_ready(
     context: &Context<'_>,
     record: &Record,
@@ -171,7 +171,7 @@ pub(super) fn check_ready(
         let released = released.get(&session.path).into_iter().flatten();
         for allocation in released.filter_map(|name| session.allocation(name)) {
             let Some(provider) = context.registry.get(&allocation.kind) else { continue };
-            if !asked.insert(&allocation.kind) {
+            if !asked.insert((&allocation.kind, provider.repository(allocation))) {
                 continue;
             }
             with_task(host, record, session, allocation, None, |task| provider.check_ready(task)).map_err(

@@ -9,10 +9,11 @@ use clap::Args;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use seedbed::apply::{self, Context, Occupant, Retries};
+use seedbed::host::absolute;
 use seedbed::host::text::printable;
 use seedbed::manifest::Manifest;
 use seedbed::observe;
-use seedbed::plan::{Action, Loss, Plan};
+use seedbed::plan::{Action, Loss, Plan, PlannedRepository};
 use seedbed::provider::SharedResults;
 use seedbed::report::error;
 use seedbed::report::event::Done;
@@ -73,6 +74,7 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode, Fa
         };
         check_digest(&plan, expected, context.swarm.applied()?.as_ref())?;
         let (plan, record) = checked(&project, context.swarm, &manifest, plan, path)?;
+        consent_to_repositories(global, &plan)?;
         consent(global, context, &plan, record.as_ref(), options, true)?;
         apply::apply(context, &plan, record.as_ref(), options)?;
         Ok(plan)
@@ -175,6 +177,22 @@ fn checked(
             ),
         ));
     }
+    let declared = project.repositories(manifest);
+    let is_declared = |repository: &PlannedRepository| {
+        declared.get(&repository.name) == Some(&absolute(swarm.workspace(), &repository.root))
+    };
+    if let Some(other) = plan.repositories().iter().find(|repository| !is_declared(repository)) {
+        return Err(Failure::new(
+            error::PLAN_FILE_FOREIGN,
+            format!(
+                "{} is a plan for the repository `{}` at {}, which the manifest does not declare there\nhelp: make a new plan: \
+                 `seedbed plan -o FILE`",
+                path.display(),
+                printable(&other.name),
+                printable(&other.root.to_string_lossy())
+            ),
+        ));
+    }
     let record = swarm.applied()?;
     let queries = apply::queries(&plan, &project.registry);
     let mut observation =
@@ -192,6 +210,24 @@ fn checked(
     let before = record.as_ref();
     let plan = plan::inspect_releases(project, swarm, before, applied.as_ref(), &shared_results, plan)?;
     Ok((plan, record))
+}
+
+/// Requires the user's consent before a saved plan changes repositories beside the workspace's own.
+fn consent_to_repositories(global: &Global, plan: &Plan) -> Result<(), Failure> {
+    if plan.repositories().is_empty() || !plan.has_changes() || global.yes {
+        return Ok(());
+    }
+    let named = plan.repositories().iter().map(|repository| {
+        format!("{} ({})", printable(&repository.name), printable(&repository.root.to_string_lossy()))
+    });
+    let named = named.collect::<Vec<_>>().join(", ");
+    if has_terminal() {
+        return ask(global, &format!("Apply the plan in these other repositories too: {named}?"));
+    }
+    Err(Failure::new(
+        error::CONSENT_REQUIRED,
+        format!("the plan changes other repositories: {named}\nhelp: review it, then confirm with `--yes`"),
+    ))
 }
 
 /// Requires the user's consent before existing allocations are removed.

@@ -3,15 +3,16 @@
 mod page;
 mod text;
 
-use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::collections::{BTreeMap, HashMap};
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Args, ValueEnum};
 use seedbed::apply::{self, Destroy, Loss};
 use seedbed::collect::{self, Collected, Source};
 use seedbed::host::text::shell_quoted;
-use seedbed::host::{self, git::Git};
+use seedbed::host::{self, Host, git::Git};
+use seedbed::name::SessionPath;
 use seedbed::plan::Session;
 use seedbed::provider::git_worktree::{self, Worktree};
 use seedbed::report::SCHEMA_VERSION;
@@ -74,7 +75,10 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode, Fa
     let (sessions, sources): (Vec<_>, Vec<_>) = worktrees.into_iter().unzip();
     let collected = collect::collect(host, workspace, &sources, arguments.into.as_deref());
     let collected = collected.map_err(Failure::from_error)?;
-    let merge_commands = merge_commands(&Git::discover(host, workspace), &collected)?;
+    let directories = sources
+        .iter()
+        .map(|source| (source.session, git_worktree::repository_directory(workspace, &source.worktree)));
+    let merge_commands = merge_commands(host, workspace, &directories.collect(), &collected)?;
     let exported = match &arguments.output {
         None => Vec::new(),
         Some(directory) => {
@@ -140,33 +144,48 @@ fn branch_name(git: &Git<'_>, branch: &str) -> Result<String, Failure> {
 }
 
 /// Returns commands that merge the sessions, in the order that was found, into their refs, if these are branches.
-fn merge_commands(git: &Git<'_>, collected: &Collected) -> Result<Vec<String>, Failure> {
+fn merge_commands(
+    host: &Host,
+    workspace: &Path,
+    directories: &HashMap<&SessionPath, PathBuf>,
+    collected: &Collected,
+) -> Result<Vec<String>, Failure> {
     let mut commands = Vec::new();
-    let mut targets: Vec<&str> = Vec::new();
+    let mut targets: Vec<(&Path, &str)> = Vec::new();
     let merges = collected.merge_order.iter();
     let merges = merges.filter_map(|session| collected.results.iter().find(|one| one.session == *session));
     let merges: Vec<_> = merges.collect();
     for result in &merges {
-        if !targets.contains(&result.into.as_str()) {
-            targets.push(&result.into);
+        let target = (directories[&result.session].as_path(), result.into.as_str());
+        if !targets.contains(&target) {
+            targets.push(target);
         }
     }
-    for target in targets {
+    for (directory, target) in targets {
+        let git = &Git::discover(host, directory);
+        // Commands in the workspace's own repository need no directory.
+        let command = if directory == workspace {
+            "git".to_owned()
+        } else {
+            format!("git -C {}", shell_quoted(&directory.to_string_lossy()))
+        };
         let name = target.strip_prefix("refs/heads/").unwrap_or(target);
         let branch = format!("refs/heads/{name}");
         let found = git.output(["rev-parse", "--verify", "--quiet", "--end-of-options", branch.as_str()])?;
         match found.status.success() {
-            true => commands.push(format!("git switch {}", shell_quoted(name))),
+            true => commands.push(format!("{command} switch {}", shell_quoted(name))),
             false if target == "HEAD" => {}
             false => {
                 commands.push(format!("# switch to the branch that is to get the commits beyond {target}"));
             }
         }
-        for result in merges.iter().filter(|result| result.into == target) {
+        let of_target =
+            merges.iter().filter(|result| result.into == target && directories[&result.session] == directory);
+        for result in of_target {
             let Some(work) = &result.work else { continue };
             let name = result.branch.as_deref().map(|branch| branch_name(git, branch)).transpose()?;
             let source = name.filter(|name| !name.is_empty()).unwrap_or_else(|| work.head.clone());
-            commands.push(format!("git merge --no-ff {}", shell_quoted(&source)));
+            commands.push(format!("{command} merge --no-ff {}", shell_quoted(&source)));
         }
     }
     Ok(commands)

@@ -11,7 +11,6 @@ use seedbed::apply::{self, PlanningInput};
 use seedbed::host::text::{printable, shell_quoted};
 use seedbed::manifest::Manifest;
 use seedbed::name::SessionPath;
-use seedbed::observe::WORKSPACE_REPOSITORY;
 use seedbed::plan::{Action, AppliedPlan, Behind, Change, Loss, Plan, Session};
 use seedbed::provider::git_worktree::{self, Progress, Worktree};
 use seedbed::provider::{Allocation, Registry, SharedResults};
@@ -63,6 +62,7 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode, Fa
             .map_err(|error| Failure::from_file_error(format!("cannot write {}: {error}", path.display())))?;
     }
     let mut notices = notices(&project.registry, &plan, &input);
+    notices.extend(plan.repository_notices(&input.observation));
     notices.splice(0..0, refusals(&plan));
     notices.extend(setup_not_run(&plan));
     notices.extend(kept.iter().map(not_refreshed));
@@ -251,7 +251,7 @@ fn behind(swarm: &Swarm<'_>, plan: &Plan, input: &PlanningInput) -> Vec<Behind> 
     let Some(record) = &input.record else { return Vec::new() };
     let staying = staying(plan);
     let has_moved = |worktree: &Worktree| {
-        let base = input.observation.repository(WORKSPACE_REPOSITORY).commits.get(&worktree.base_ref);
+        let base = input.observation.repository(worktree.repository_name()).commits.get(&worktree.base_ref);
         base.is_some_and(|base| base.as_ref().is_ok_and(|base| *base != worktree.commit))
     };
     let worktree =

@@ -2,6 +2,7 @@
 #![expect(clippy::disallowed_methods, reason = "the command line is what reads the environment")]
 
 use std::cell::OnceCell;
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -93,7 +94,10 @@ impl Project {
     /// These include the diagnostics that depend on the host, as far as other diagnostics allow.
     pub(super) fn manifest(&self) -> Result<Manifest, Failure> {
         let read = || manifest::read(&self.text, &self.registry.kinds());
-        let Reading { manifest, mut diagnostics, .. } = signals::while_computing(&self.host.cancel, read);
+        let Reading { mut manifest, mut diagnostics, .. } = signals::while_computing(&self.host.cancel, read);
+        if let Some(manifest) = &mut manifest {
+            self.directory().clone_into(&mut manifest.directory);
+        }
         match manifest {
             Some(manifest) if diagnostics.is_empty() => {
                 let _ = self.located.set(Located::from(&manifest));
@@ -146,6 +150,19 @@ impl Project {
         Failure::Manifest(signals::while_computing(&self.host.cancel, report))
     }
 
+    /// Returns the directory of the manifest.
+    fn directory(&self) -> &Path {
+        self.path.parent().unwrap_or(Path::new("/"))
+    }
+
+    /// Returns the roots of the repositories that the manifest declares, by name; without those that do not exist.
+    pub(super) fn repositories(&self, manifest: &Manifest) -> BTreeMap<String, PathBuf> {
+        let found = manifest.repositories.iter().filter_map(|(name, root)| {
+            Some((name.clone(), std::fs::canonicalize(self.directory().join(root)).ok()?))
+        });
+        found.collect()
+    }
+
     /// Returns the text of the manifest.
     pub(super) fn text(&self) -> &str {
         &self.text
@@ -178,7 +195,7 @@ impl Project {
     /// The error is the diagnostic of a workspace root that is not a directory; `None` if the manifest has no explicit
     /// root.
     fn swarm_at(&self, located: &Located) -> Result<Swarm<'_>, Option<Diagnostic>> {
-        let directory = self.path.parent().unwrap_or(Path::new("/"));
+        let directory = self.directory();
         let workspace = std::fs::canonicalize(directory.join(&located.workspace_root));
         match workspace {
             Ok(workspace) if workspace.is_dir() => {

@@ -1,5 +1,6 @@
 //! `rescue`: lists, restores and deletes rescues. Only the repository has to exist.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -27,7 +28,7 @@ pub(super) struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// List the rescues of this repository
+    /// List the rescues of this repository and the others of the manifest
     ///
     /// Each line shows the session, the time, the number of files, and the name for `restore` and `drop`.
     #[command(after_help = example::help("rescue list"))]
@@ -63,7 +64,20 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode, Fa
         let why = format!("no repository around {}: {error}", directory.display());
         Failure::new(error::NO_REPOSITORY, why)
     })?;
-    let all = rescue::list(&host, &repository).map_err(Failure::from_error)?;
+    let mut all = rescue::list(&host, &repository).map_err(Failure::from_error)?;
+    let others = other_rescues(global, &host, &repository)?;
+    let repository = match &arguments.command {
+        Command::List => {
+            all.extend(others.into_values().flatten());
+            repository
+        }
+        // A rescue of another repository is found where it is.
+        Command::Restore { name, .. } => of_repository(repository, &mut all, others, name),
+        Command::Drop { names } => {
+            let first = names.first().map_or("", String::as_str);
+            of_repository(repository, &mut all, others, first)
+        }
+    };
     let mut session = None;
     let (action, rescues, directory) = match &arguments.command {
         Command::List => (RescueAction::Listed, all, None),
@@ -100,6 +114,43 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode, Fa
         show(global, &document);
     }
     Ok(Status::Done.into())
+}
+
+/// Returns the rescues of the other repositories of the manifest, by common Git directory.
+fn other_rescues(
+    global: &Global,
+    host: &Host,
+    own: &Path,
+) -> Result<BTreeMap<PathBuf, Vec<SavedWork>>, Failure> {
+    let mut others = BTreeMap::new();
+    // Rescues are found without a manifest, and beside a broken one.
+    let Some(project) = Project::find_if_any(global).ok().flatten() else { return Ok(others) };
+    let Ok(manifest) = project.manifest() else { return Ok(others) };
+    for root in project.repositories(&manifest).into_values() {
+        let Ok(common) = rescue::common_directory(host, &root) else { continue };
+        if common != own {
+            let saved = rescue::list(host, &common).map_err(Failure::from_error)?;
+            others.insert(common, saved);
+        }
+    }
+    Ok(others)
+}
+
+/// Returns the repository that has a rescue called `name`, with its rescues in `all`; `own` if no other one has it.
+fn of_repository(
+    own: PathBuf,
+    all: &mut Vec<SavedWork>,
+    others: BTreeMap<PathBuf, Vec<SavedWork>>,
+    name: &str,
+) -> PathBuf {
+    if find(all, name).is_ok() {
+        return own;
+    }
+    let found = others.into_iter().find(|(_, rescues)| find(rescues, name).is_ok());
+    found.map_or(own, |(repository, rescues)| {
+        *all = rescues;
+        repository
+    })
 }
 
 /// Returns whether the user means a session, by its path, its id or its name, and not a directory.

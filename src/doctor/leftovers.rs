@@ -38,7 +38,10 @@ pub(super) fn inspect(case: &Case<'_>, examination: &Examination<'_>, findings: 
     let leases = leases::all(case.host).unwrap_or_default();
     leaked_leases(&leases, &owners, findings);
     unowned_lock_files(case, &leases, &owners, findings);
-    unknown_worktrees(examination.common_dir, &owners, findings);
+    let others = examination.other_common_dirs.iter().map(PathBuf::as_path);
+    for common_dir in examination.common_dir.into_iter().chain(others) {
+        unknown_worktrees(common_dir, &owners, findings);
+    }
     unowned_leftovers(examination, &owners, findings);
 }
 
@@ -83,8 +86,8 @@ fn unowned_lock_files(case: &Case<'_>, leases: &[Lease], owners: &BTreeSet<Strin
 }
 
 /// Finds worktrees of the repository whose ownership marker is of no swarm of this state directory.
-fn unknown_worktrees(common_dir: Option<&Path>, owners: &BTreeSet<String>, findings: &mut Findings) {
-    for (Mark { session, owner }, path) in common_dir.into_iter().flat_map(marked) {
+fn unknown_worktrees(common_dir: &Path, owners: &BTreeSet<String>, findings: &mut Findings) {
+    for (Mark { session, owner }, path) in marked(common_dir) {
         if owners.contains(&owner) {
             continue;
         }

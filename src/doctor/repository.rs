@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use super::Severity::{Fails, Notes, Warns};
 use super::{Case, Findings, Id, PATIENCE};
+use crate::host::absolute;
 use crate::host::files::Root;
 use crate::host::git::Git;
 use crate::host::git::config::{self, is_on};
@@ -74,7 +75,11 @@ pub(super) fn inspect(case: &Case<'_>, findings: &mut Findings) -> Option<PathBu
     let commits: BTreeSet<String> = match case.plan {
         Some(Ok(plan)) => {
             let held = plan.sessions.iter().flat_map(|session| &session.allocations);
-            held.filter_map(Worktree::from_allocation).map(|worktree| worktree.commit).collect()
+            let worktrees = held.filter_map(Worktree::from_allocation);
+            worktrees
+                .filter(|worktree| worktree.repository.is_none())
+                .map(|worktree| worktree.commit)
+                .collect()
         }
         _ => BTreeSet::from(["HEAD".to_owned()]),
     };
@@ -84,6 +89,23 @@ pub(super) fn inspect(case: &Case<'_>, findings: &mut Findings) -> Option<PathBu
     hooks_path(&git, &repository.root, findings);
     torn_entries(&repository.common_dir, findings);
     Some(repository.common_dir)
+}
+
+/// Finds problems of the other repositories that the plan names.
+pub(super) fn inspect_others(case: &Case<'_>, findings: &mut Findings) {
+    let Some(Ok(plan)) = case.plan else { return };
+    for repository in plan.repositories() {
+        let held = plan.sessions.iter().flat_map(|session| &session.allocations);
+        let worktrees = held.filter_map(Worktree::from_allocation);
+        let own = worktrees.filter(|worktree| worktree.repository.as_ref() == Some(&repository.name));
+        let commits = own.map(|worktree| worktree.commit).collect();
+        let root = absolute(case.workspace, &repository.root);
+        let git = Git::discover(case.host, &root).within(PATIENCE);
+        filters(case, &git, &commits, findings);
+        submodules(&git, &commits, findings);
+        hooks_path(&git, &root, findings);
+        torn_entries(&absolute(case.workspace, &repository.common_directory), findings);
+    }
 }
 
 /// Checks the version of Git. Returns `false` if Git does not exist or is too old.

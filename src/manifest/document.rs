@@ -36,6 +36,11 @@ pub(super) struct Document {
     /// Repository that the swarm works on.
     #[serde(default)]
     pub(super) workspace: Workspace,
+    /// Repositories beside the workspace's own: `[repository.NAME]` is the one that `repository = "NAME"` of a
+    /// `git-worktree` names.
+    #[serde(default)]
+    #[schemars(with = "BTreeMap<Name, Repository>")]
+    pub(super) repository: BTreeMap<String, Repository>,
     /// Default options of a kind, for every session that requests it, e.g. `[defaults.git-worktree]`. The options of an
     /// entry of `resources` take precedence.
     #[serde(default)]
@@ -58,6 +63,16 @@ pub(super) struct Workspace {
     /// Path of the repository, relative to the manifest's directory. Default: `"."`, the manifest's directory.
     #[schemars(extend("examples" = [".", ".."]))]
     pub(super) root: Option<String>,
+}
+
+/// Repository beside the workspace's own.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+#[schemars(title = "a repository")]
+pub(super) struct Repository {
+    /// Path of the repository: the top of its work tree, relative to the manifest's directory.
+    #[schemars(extend("examples" = ["../web"]))]
+    pub(super) root: String,
 }
 
 /// External kind of resource.

@@ -80,7 +80,8 @@ rules! {
     TEMPLATE_CIRCLE = "template-circle", "Variables of sessions do not use each other in a circle";
     TEMPLATE_SIZE = "template-size", "Templates and their results are not too long, and do not take too many steps";
     TEMPLATE_VALUE = "template-value", "Results of templates are values that an environment can contain";
-    NO_REPOSITORY = "no-repository", "The workspace of a session with a worktree is in a Git repository";
+    NO_REPOSITORY = "no-repository", "The workspace of a session with a worktree is in a Git repository, and each declared repository is one";
+    REPOSITORY = "repository", "A worktree's repository is declared, and lies outside of the sessions' worktrees";
     UNKNOWN_REF = "unknown-ref", "A base ref names a commit of the repository";
     TARGET_PATH = "target-path", "A target path is a directory of the commit";
     TRACKED_PATH = "tracked-path", "The commit has no file at a path that seedbed writes";

@@ -42,7 +42,12 @@ pub(super) fn check(
 ) {
     let mut semantics = Semantics { known, complete, diagnostics };
     if let Some(root) = &document.workspace.root {
-        semantics.workspace(root, &KeyPath::ROOT.key("workspace").key("root"));
+        semantics.root(root, "the workspace root", &KeyPath::ROOT.key("workspace").key("root"));
+    }
+    let repositories = KeyPath::ROOT.key("repository");
+    for (name, repository) in &document.repository {
+        let what = format!("the root of the repository {}", quoted(name));
+        semantics.root(&repository.root, &what, &repositories.key(name).key("root"));
     }
     let defaults = KeyPath::ROOT.key("defaults");
     for (kind, options) in &document.defaults {
@@ -91,7 +96,7 @@ impl Semantics<'_> {
         self.diagnostics.push(Diagnostic::new(rule, location, message, label).with_help(help));
     }
 
-    fn workspace(&mut self, root: &str, at: &KeyPath<'_>) {
+    fn root(&mut self, root: &str, what: &str, at: &KeyPath<'_>) {
         let wrong = if root.is_empty() {
             "is empty"
         } else if root.starts_with('/') {
@@ -101,7 +106,7 @@ impl Semantics<'_> {
         } else {
             return self.plain(root, at, || quoted("root"));
         };
-        let message = format!("the workspace root {wrong}");
+        let message = format!("{what} {wrong}");
         let help = "write the path from the directory of this file to the repository: `root = \".\"`";
         self.diagnostic(rule::WORKSPACE_ROOT, at.location(), message, "not a relative path", help);
     }

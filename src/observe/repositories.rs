@@ -180,7 +180,7 @@ mod tests {
         check("../bare.git/refs", "not a repository itself");
         check("a", "is a directory in the repository");
         check("a/b", "a/b is not a directory");
-        check("../none", "../none does not exist");
+        check("../none", "/none does not exist");
         check("../empty", "is not in a git repository");
         check(".git", "inside a Git directory");
     }

@@ -9,6 +9,7 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
 use super::{Branch, Error, Repository};
+use crate::host::absolute;
 use crate::host::files::Root;
 use crate::host::git::Git;
 use crate::host::git::config::{self, Settings};
@@ -90,7 +91,7 @@ impl LocatedRepository {
 /// Returns the directory at `root`, which is relative to the workspace or absolute, without links. The error is the
 /// reason, one line and safe to print, for which it cannot be used.
 pub(super) fn directory(workspace: &Path, root: &Path) -> Result<PathBuf, String> {
-    let shown = printable(&root.to_string_lossy());
+    let shown = printable(&absolute(workspace, root).to_string_lossy());
     match std::fs::canonicalize(workspace.join(root)) {
         Ok(found) if !found.is_dir() => Err(format!("{shown} is not a directory")),
         Ok(found) if found.to_str().is_none() => Err(format!("the path of {shown} is not UTF-8")),

@@ -1,6 +1,7 @@
 //! Relation of a child that a program provisions to its parent.
 
 use std::collections::{BTreeMap, HashMap};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::{ChildError, Error, Shared};
@@ -23,6 +24,8 @@ pub(super) struct Relatives {
     pub(super) ancestors: Vec<String>,
     /// Position of the child.
     pub(super) child: ChildOf,
+    /// Root of each repository that the family has worktrees of, by name, relative to the workspace root.
+    pub(super) repositories: BTreeMap<String, PathBuf>,
     /// Numbers of the active sessions with the same ownership marker.
     numbers: BTreeMap<String, u32>,
     /// Active sessions with the same ownership marker that have resources whose shares are [planned from the
@@ -99,7 +102,11 @@ impl Shared {
         if !relatives.iter().any(|relative| relative.session.id == session.id) {
             relatives.clear();
         }
-        Ok(Some(Relatives { owner: record.owner, ancestors, child, numbers, members: relatives }))
+        let repositories = record.plan.repositories.iter();
+        let repositories =
+            repositories.map(|repository| (repository.name.clone(), repository.root.clone())).collect();
+        let (owner, members) = (record.owner, relatives);
+        Ok(Some(Relatives { owner, ancestors, child, repositories, numbers, members }))
     }
 
     /// Returns the sessions of the swarm that has the ownership marker of this record, if it exists.
@@ -261,6 +268,7 @@ fn plan_of(sessions: Vec<Session>) -> Plan {
         swarm: String::new(),
         digest: String::new(),
         applied: None,
+        repositories: Vec::new(),
         sessions,
         changes: Vec::new(),
         behind: Vec::new(),

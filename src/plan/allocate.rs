@@ -42,7 +42,13 @@ pub(super) fn pass(
     let identities = identities(manifest, &active_sessions, observation.relatives.values().copied());
     let takers = takers(manifest, all_requests);
     let mut allocators = allocators(manifest, registry, observation, all_requests, &identities);
-    let remaining = Remaining { manifest, registry, all_requests, active_sessions: &active_sessions };
+    let outdated = active_sessions.iter().flatten().flat_map(|session| &session.allocations);
+    let outdated = outdated
+        .filter(|held| allocators.get(held.kind.as_str()).is_some_and(|allocator| !allocator.can_keep(held)))
+        .map(std::ptr::from_ref)
+        .collect();
+    let remaining =
+        Remaining { manifest, registry, all_requests, active_sessions: &active_sessions, outdated };
     let kept = remaining.kept(&mut |at, position, wanted, old| {
         let request = request(manifest, &identities, at, wanted, takers[at][position]);
         allocators.get_mut(wanted.kind)?.update(&request, old)
@@ -120,6 +126,8 @@ struct Remaining<'a, 's> {
     registry: &'a Registry,
     all_requests: &'a [Arc<SessionRequests<'a>>],
     active_sessions: &'a [Option<&'s Session>],
+    /// Active allocations that [`Allocator::can_keep`] rejects.
+    outdated: HashSet<*const Allocation>,
 }
 
 impl<'s> Remaining<'_, 's> {
@@ -137,6 +145,7 @@ impl<'s> Remaining<'_, 's> {
                 let active = self.active_sessions[at].and_then(|session| session.allocation(wanted.name));
                 let active = active.filter(|active| {
                     let stays = !active.within_parent || parent_keeps(wanted.name).is_some();
+                    let stays = stays && !self.outdated.contains(&std::ptr::from_ref(*active));
                     stays && active.shared == wanted.shared && active.kind == wanted.kind
                 });
                 of_session.push(active.and_then(|active| {

@@ -245,7 +245,7 @@ fn diff(
                 add_update(&mut change, old, new);
                 add_repair(&mut change, old, damage, follows_parent);
             }
-            new => add_replacement(&mut change, old, new),
+            new => add_replacement(registry, &mut change, old, new),
         }
     }
     add_provisioned(&mut change, active, session);
@@ -290,7 +290,7 @@ fn add_update(change: &mut Change, old: &Allocation, new: &Allocation) {
 }
 
 /// Adds the release of an allocation that is replaced by another one, or by none.
-fn add_replacement(change: &mut Change, old: &Allocation, new: Option<&Allocation>) {
+fn add_replacement(registry: &Registry, change: &mut Change, old: &Allocation, new: Option<&Allocation>) {
     change.action = Action::Replace;
     change.release.push(old.name().to_owned());
     let Some(new) = new else {
@@ -299,7 +299,11 @@ fn add_replacement(change: &mut Change, old: &Allocation, new: Option<&Allocatio
     };
     let known = change.fields.len();
     fields::options(&mut change.fields, old, new);
+    let root = |held: &Allocation| registry.get(&held.kind)?.repository(held).map(|(_, root)| root);
     match &change.fields[known..] {
+        [] if root(old) != root(new) => {
+            change.reasons.push(format!("{} is of another repository now", old.name()));
+        }
         [] => {
             change.reasons.push(format!("{}: the parent's, of which it is a share, is replaced", old.name()));
         }

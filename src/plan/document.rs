@@ -29,14 +29,30 @@ pub(super) fn digest(plan: &Plan) -> io::Result<String> {
         hash.update(part);
         Ok(())
     })?;
-    hash.update(b"]]");
+    hash.update(b"]");
+    if !plan.repositories.is_empty() {
+        hash.update(b",");
+        hash.update(&serde_json::to_vec(&plan.repositories)?);
+    }
+    hash.update(b"]");
     Ok(format!("sha256:{}", hash.finish()))
 }
 
 /// Writes the document as indented JSON, followed by a line feed.
 pub(super) fn write(plan: &Plan, to: &mut (impl Write + Send)) -> io::Result<()> {
-    let Plan { schema_version, swarm, digest, applied, sessions, changes, again, losses, occupants, behind } =
-        plan;
+    let Plan {
+        schema_version,
+        swarm,
+        digest,
+        applied,
+        repositories,
+        sessions,
+        changes,
+        again,
+        losses,
+        occupants,
+        behind,
+    } = plan;
     to.write_all(b"{")?;
     for (name, value) in [
         ("schemaVersion", serde_json::to_string(schema_version)?),
@@ -45,6 +61,10 @@ pub(super) fn write(plan: &Plan, to: &mut (impl Write + Send)) -> io::Result<()>
         ("applied", serde_json::to_string(applied)?),
     ] {
         write!(to, "\n  \"{name}\": {value},")?;
+    }
+    if !repositories.is_empty() {
+        list("repositories", repositories, to)?;
+        to.write_all(b",")?;
     }
     list("sessions", sessions, to)?;
     to.write_all(b",")?;

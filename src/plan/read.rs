@@ -10,7 +10,9 @@ use serde::de::Error as _;
 use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value, json};
 
-use super::{Again, Behind, Change, Loss, Occupant, Plan, SCHEMA_VERSION, Session, contributions};
+use super::{
+    Again, Behind, Change, Loss, Occupant, Plan, PlannedRepository, SCHEMA_VERSION, Session, contributions,
+};
 use crate::host::text::printable;
 use crate::manifest;
 use crate::name::{SessionPath, Slug, is_name};
@@ -49,6 +51,8 @@ struct Unchecked {
     swarm: String,
     digest: String,
     applied: Option<String>,
+    #[serde(default)]
+    repositories: Vec<PlannedRepository>,
     sessions: Vec<Session>,
     changes: Vec<Change>,
     #[serde(default)]
@@ -68,6 +72,7 @@ impl From<Unchecked> for Plan {
             swarm: plan.swarm,
             digest: plan.digest,
             applied: plan.applied,
+            repositories: plan.repositories,
             sessions: plan.sessions,
             changes: plan.changes,
             again: plan.again,
@@ -117,6 +122,7 @@ impl Plan {
         for session in &self.sessions {
             check_session(session, registry).map_err(|why| format!("session {}: {why}", session.path))?;
         }
+        self.check_repositories(registry)?;
         self.check_as_manifest(registry)?;
         if let Some(session) = self.misplaced(registry) {
             return Err(format!("no manifest gives {} these places", session.path));
@@ -214,9 +220,14 @@ impl Plan {
             table.insert("resources".to_owned(), resources.into());
             tables.insert(format!("s{at}"), table.into());
         }
+        let repositories = self.repositories.iter();
+        let repositories: Map<String, Value> = repositories
+            .map(|repository| (repository.name.clone(), json!({ "root": repository.root })))
+            .collect();
         let manifest = json!({
             "version": manifest::VERSION,
             "swarm": self.swarm,
+            "repository": repositories,
             "provider": providers,
             "session": tables,
         });

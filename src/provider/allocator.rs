@@ -15,6 +15,12 @@ pub trait Allocator {
     /// above.
     fn keep(&mut self, _session: &str, _parent: Option<&str>, _allocation: &Allocation) {}
 
+    /// Returns whether an active allocation may be kept if its options satisfy the request. `false` if planning would
+    /// now find something else under the names in its options, such as another repository.
+    fn can_keep(&self, _allocation: &Allocation) -> bool {
+        true
+    }
+
     /// Marks an allocation as released, before any new one is allocated.
     fn free(&mut self, _allocation: &Allocation) {}
 

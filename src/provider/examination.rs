@@ -15,6 +15,8 @@ pub struct Examination<'a> {
     pub workspace: &'a Path,
     /// Common git directory of the repository; `None` if there is none.
     pub common_dir: Option<&'a Path>,
+    /// Common git directories of the other repositories that the plan names.
+    pub other_common_dirs: Vec<PathBuf>,
     /// Allocations of the plan, of every kind.
     pub allocations: Vec<&'a Allocation>,
     /// Allocations that applying the plan provisions, of every kind.

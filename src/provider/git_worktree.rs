@@ -36,7 +36,7 @@ mod tracked;
 mod tree;
 mod update;
 
-use std::path::{Component, PathBuf};
+use std::path::PathBuf;
 
 use rayon::prelude::*;
 use schemars::{JsonSchema, Schema, SchemaGenerator, schema_for};
@@ -50,12 +50,13 @@ use super::{
 use crate::host::occupants::Footprint;
 use crate::manifest;
 use crate::name::SessionPath;
-use crate::observe::{Observation, Query};
+use crate::observe::{Observation, Query, WORKSPACE_REPOSITORY};
 
 pub use base_age::{BaseAge, RemoteBranch, base_ages};
 pub(crate) use ownership::Mark;
 pub use plan::normalize_target_path;
-pub use progress::{Progress, admin_directory, progress};
+pub(crate) use progress::by_repository;
+pub use progress::{Progress, admin_directory, progress, repository_directory};
 pub(crate) use unsaved::is_discovery;
 
 /// Name of the kind.
@@ -66,6 +67,11 @@ pub const KIND: &str = "git-worktree";
 #[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
 #[non_exhaustive]
 pub struct Options {
+    /// Name of the repository that the worktree belongs to, of a table `[repository.NAME]`. Default: the workspace's own
+    /// repository.
+    #[schemars(length(min = 1))]
+    #[schemars(extend("examples" = ["web"]))]
+    pub repository: Option<String>,
     /// Directory for the worktrees, relative to the workspace root.
     #[schemars(length(min = 1))]
     pub root_directory: PathBuf,
@@ -86,7 +92,8 @@ pub struct Options {
     pub branch_exists: BranchExists,
     /// Method of checking out the files.
     pub checkout: Checkout,
-    /// Untracked files of the workspace to copy into the worktree, as globs: `.env`, `config/*.local`.
+    /// Untracked files of the workspace to copy into the worktree, as globs: `.env`, `config/*.local`. For another
+    /// `repository`, untracked files of its work tree.
     #[schemars(extend("examples" = [[".env", "config/*.local"]]))]
     pub copy: Vec<String>,
     /// Untracked files of the workspace to link from the worktree, as globs, for large files that are only read.
@@ -145,6 +152,7 @@ pub enum Layout {
 impl Default for Options {
     fn default() -> Self {
         Self {
+            repository: None,
             root_directory: PathBuf::from(".ai_ops/worktrees"),
             base_ref: "HEAD".to_owned(),
             target_path: None,
@@ -165,6 +173,9 @@ impl Default for Options {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[non_exhaustive]
 pub struct Worktree {
+    /// Name of the repository in the manifest; `None` for the workspace's own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub repository: Option<String>,
     /// Top of the repository's work tree; `.` if that is the workspace.
     pub repo_root: PathBuf,
     /// Directory that contains the worktree.
@@ -226,6 +237,11 @@ impl Worktree {
         self.existing.as_ref().map_or(&self.commit, |existing| &existing.base)
     }
 
+    /// Returns the name of the repository in observations; that of the workspace's own is empty.
+    pub fn repository_name(&self) -> &str {
+        self.repository.as_deref().unwrap_or(WORKSPACE_REPOSITORY)
+    }
+
     /// Reads an allocation of this kind; `None` if planning did not make the allocation.
     pub fn from_allocation(allocation: &Allocation) -> Option<Self> {
         Self::deserialize(&allocation.allocation).ok()
@@ -269,6 +285,11 @@ impl Planner for GitWorktree {
 
     fn branch(&self, allocation: &Allocation) -> Option<String> {
         Worktree::from_allocation(allocation)?.branch
+    }
+
+    fn repository(&self, allocation: &Allocation) -> Option<(String, PathBuf)> {
+        let worktree = Worktree::from_allocation(allocation)?;
+        Some((worktree.repository?, worktree.repo_root))
     }
 
     fn surviving_branch(
@@ -365,10 +386,7 @@ impl Planner for GitWorktree {
                 && worktree.entry == scoped_name
                 && worktree.worktree_path == worktree.worktree_root.join(scoped_name)
                 && !is_in_git_directory(&worktree.worktree_path)
-                && worktree
-                    .repo_root
-                    .components()
-                    .all(|part| matches!(part, Component::CurDir | Component::ParentDir))
+                && plan::is_way(&worktree)
         })
     }
 

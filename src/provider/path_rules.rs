@@ -1,6 +1,6 @@
 //! Checks for paths that no allocation may have.
 
-use std::path::{Component, Path};
+use std::path::{Component, Path, PathBuf};
 
 use crate::manifest::{Diagnostic, Location, rule};
 use crate::observe::{Directory, Observation};
@@ -52,4 +52,12 @@ pub(crate) fn check_root(
         }
         Some(Directory::Missing | Directory::Listed(_)) | None => Ok(()),
     }
+}
+
+/// Returns the relative path that leads from one absolute path without links to another: `.`, `..`, `../web`.
+pub(crate) fn way(from: &Path, to: &Path) -> PathBuf {
+    let shared = from.components().zip(to.components()).take_while(|(one, other)| one == other).count();
+    let up = from.components().skip(shared).map(|_| Component::ParentDir);
+    let way: PathBuf = up.chain(to.components().skip(shared)).collect();
+    if way.as_os_str().is_empty() { PathBuf::from(".") } else { way }
 }

@@ -65,6 +65,12 @@ pub trait Planner: Send + Sync {
         None
     }
 
+    /// Returns the repository that an allocation belongs to, if it is not the workspace's own: its name in the manifest
+    /// and its root, relative to the workspace root.
+    fn repository(&self, _allocation: &Allocation) -> Option<(String, PathBuf)> {
+        None
+    }
+
     /// Returns the branch that still exists after the release of a lease, by an observation that answers
     /// [`Planner::recreation_queries`]. If the observation has no owner, the release has happened already, and an
     /// existing branch has outlasted it.

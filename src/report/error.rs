@@ -85,10 +85,10 @@ errors! {
     SWARM_UNKNOWN = "swarm-unknown", 64, "No swarm of this host has this name", "Run `seedbed list`";
     USAGE = "usage", 64, "The arguments cannot be parsed, or contradict one another", "Run `seedbed help COMMAND`";
     MANIFEST_INVALID = "manifest-invalid", 65, "The manifest has diagnostics, each in `diagnostics` with its rule", "Correct them, and check with `seedbed validate`";
-    PLAN_FILE_FOREIGN = "plan-file-foreign", 65, "The plan file belongs to another swarm than the manifest", "Apply it with its own manifest";
+    PLAN_FILE_FOREIGN = "plan-file-foreign", 65, "The plan file belongs to another swarm than the manifest, or to a repository that the manifest does not declare", "Apply it with its own manifest";
     PLAN_FILE_INVALID = "plan-file-invalid", 65, "The file is not a plan that this version can apply or show", "Save a new one with `seedbed plan -o FILE`";
     COMMAND_RUNNING = "command-running", 69, "`start` would run a second command in a session where one runs", "Wait for it, or end it";
-    CONSENT_REQUIRED = "consent-required", 69, "The command would remove something, and there is no terminal to ask on", "Read `seedbed plan`, then pass `--yes`";
+    CONSENT_REQUIRED = "consent-required", 69, "The command would remove something, or a saved plan would change other repositories, and there is no terminal to ask on", "Read `seedbed plan`, then pass `--yes`";
     DECLINED = "declined", 69, "The question on the terminal was not answered with yes; nothing was changed", "Answer `y`, or pass `--yes`";
     INSIDE_SESSION = "inside-session", 69, "`destroy` was called from inside a session that it would remove", "Leave the session, or pass `--yes`";
     KIND_UNKNOWN = "kind-unknown", 69, "Only the program that provisioned a resource of this kind can release it", "Release it with that program";

@@ -32,6 +32,9 @@ pub(super) fn markdown(review: &Review<'_>) -> String {
     rows.sort_by_key(|row| std::cmp::Reverse(row.entry.first().change.action));
     let (kept, changed): (Vec<_>, Vec<_>) =
         rows.iter().partition(|row| row.entry.first().change.action == Action::Keep);
+    for repository in super::repositories(plan).iter().take(NOTICES) {
+        let _ = writeln!(page, "{}\n", code(&cut(repository)));
+    }
     page.push_str(&table(&changed, TABLE));
     for notice in review.notices.iter().take(NOTICES) {
         let _ = writeln!(page, "> {}\n", code(&cut(notice)));

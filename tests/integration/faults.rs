@@ -10,6 +10,7 @@ mod orphan;
 mod planted;
 mod races;
 mod replace;
+mod repositories;
 pub(crate) mod shim;
 mod sequences;
 mod soak;
@@ -206,6 +207,7 @@ fn every_case_of_every_sweep() {
             "faults::git",
             "faults::replace",
             "faults::update",
+            "faults::repositories",
             "elsewhere",
         ])
         .env(EVERY_CASE, "1")

@@ -1,6 +1,7 @@
 //! Provides a host that permits everything, for tests, fuzzing and benchmarks of planning.
 
 use std::collections::BTreeSet;
+use std::path::Path;
 
 use seedbed::name::PortBlock;
 use seedbed::observe::{
@@ -16,6 +17,11 @@ pub(crate) fn friendly(queries: &BTreeSet<Query>) -> Observation {
     observation.overlays = Some(Ok(()));
     for query in queries {
         match query {
+            Query::Repository { name, .. } => {
+                let root = Path::new("/").join(name);
+                let found = Repository::new(root.clone(), root.join(".git"));
+                observation.repository_mut(name).repository = Some(Ok(found));
+            }
             Query::Commit { repository, base_ref } => {
                 observation.repository_mut(repository).commits.insert(base_ref.clone(), Ok("1".repeat(40)));
             }

@@ -53,6 +53,9 @@ pub(crate) struct Sandbox {
 /// Number of the user and group `nobody`, which have no privileges.
 const NOBODY: u32 = 65534;
 
+/// Names of repositories beside the sandbox's own that an inventory contains.
+const OTHERS: [&str; 2] = ["web", "docs"];
+
 /// Exit and output of a program.
 #[derive(Debug)]
 pub(crate) struct Outcome {
@@ -139,6 +142,16 @@ impl Sandbox {
         self.identify(&clone);
         fs::copy(self.repository.join("seedbed.toml"), clone.join("seedbed.toml")).unwrap();
         clone
+    }
+
+    /// Creates another repository beside this one, one of [`OTHERS`], with a commit of its own.
+    pub(crate) fn other_repository(&self, name: &str) -> PathBuf {
+        assert!(OTHERS.contains(&name), "the inventory contains it");
+        let other = self.top.join(name);
+        self.git(&["clone", "--quiet", ".", other.to_str().unwrap()]);
+        self.identify(&other);
+        self.git_in(&other, &["commit", "--quiet", "--allow-empty", "--message", name]);
+        other
     }
 
     fn identify(&self, repository: &Path) {
@@ -301,13 +314,21 @@ impl Sandbox {
         self.top.join("state")
     }
 
-    /// Returns the inventory of the repository with all of `.git`, the output of `git status`, and the state directory.
+    /// Returns the inventory of the repository, and of the [`OTHERS`] that exist, with all of `.git`, the output of `git status`, and the state directory.
     /// It leaves out `.git/index`, which `git status` refreshes, and the logs and empty directories of the state, which
     /// are kept.
     pub(crate) fn inventory(&self) -> Inventory {
         let mut found = Inventory::new();
         walk(&self.repository, Path::new("repository"), &mut found);
         found.remove("repository/.git/index");
+        for name in OTHERS.into_iter().filter(|name| self.top.join(name).exists()) {
+            let other = self.top.join(name);
+            walk(&other, Path::new(name), &mut found);
+            found.remove(&format!("{name}/.git/index"));
+            for args in [&["worktree", "list", "--porcelain"][..], &["for-each-ref"]] {
+                found.insert(format!("{name}: git {}", args[0]), self.git_in(&other, args));
+            }
+        }
         let mut state = Inventory::new();
         if self.state().exists() {
             walk(&self.state(), Path::new("state"), &mut state);

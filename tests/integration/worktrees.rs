@@ -7,3 +7,4 @@ mod git_environment;
 mod lost_worktrees;
 mod overlay;
 mod permissions;
+mod repositories;

@@ -19,5 +19,9 @@ pub(super) fn options(share: &ChildShare<'_>) -> Result<Map<String, Value>, Stri
     if let Ok(target) = share.text("targetPath") {
         options.insert("targetPath".to_owned(), target.trim().into());
     }
+    // The worktree of a child is of the same repository.
+    if let Ok(repository) = share.text("repository") {
+        options.insert("repository".to_owned(), repository.into());
+    }
     Ok(options)
 }

@@ -11,8 +11,9 @@ use crate::name::{SessionPath, range};
 /// Describes a worktree.
 pub(super) fn summary(worktree: &Worktree, is_new: bool) -> String {
     let mut text = format!(
-        "{}  {} @ {:.10}",
+        "{}{}  {} @ {:.10}",
         worktree.worktree_path.display(),
+        of_repository(worktree),
         worktree
             .branch
             .as_ref()
@@ -24,6 +25,11 @@ pub(super) fn summary(worktree: &Worktree, is_new: bool) -> String {
     }
     text.push_str(&brought(worktree));
     text
+}
+
+/// Returns the repository of a worktree that is not the workspace's own, with blanks before it.
+fn of_repository(worktree: &Worktree) -> String {
+    worktree.repository.as_ref().map_or(String::new(), |name| format!("  of {name}"))
 }
 
 /// Describes worktrees of sessions that are alike; `None` if there are none.
@@ -46,7 +52,8 @@ pub(super) fn summary_of_many(worktrees: &[Worktree], are_new: bool) -> Option<S
     let only = first.target_path.as_ref().map_or(String::new(), |target| format!("  only {target}"));
     let brought = brought(first);
     let count = thousands(worktrees.len());
-    Some(format!("{count} in {place}  {from} @ {:.10}{only}{brought}", first.base()))
+    let of_repository = of_repository(first);
+    Some(format!("{count} in {place}{of_repository}  {from} @ {:.10}{only}{brought}", first.base()))
 }
 
 /// Describes the method by which new worktrees get their files.

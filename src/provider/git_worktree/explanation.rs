@@ -25,6 +25,9 @@ pub(super) fn rules(planned: &PlannedAllocation<'_>, worktree: &Worktree) -> Vec
         ),
         format!("{} named commit {} when this was planned", worktree.base_ref, worktree.base()),
     ];
+    if let Some(repository) = &worktree.repository {
+        rules.push(format!("it is of {}, by `repository = \"{repository}\"`", worktree.repo_root.display()));
+    }
     if let Some(branch) = &worktree.branch {
         rules.push(match &worktree.existing {
             None => format!("branch {branch} begins there"),

@@ -26,6 +26,9 @@ pub(super) struct WorktreePaths {
     pub(super) workspace: PathBuf,
     /// Top of the repository's work tree, canonical; for a bare repository the repository itself.
     pub(super) repo_root: PathBuf,
+    /// Directory whose untracked files are copied and linked, canonical: the workspace, or the top of another
+    /// repository's work tree.
+    pub(super) source: PathBuf,
     /// Innermost work tree around the worktree, or a directory in its place. Everything of the worktree is reached from
     /// there without following links, and Git sees everything there that is not hidden.
     pub(super) base: Root,
@@ -68,9 +71,11 @@ impl WorktreePaths {
         let (base, parent) = innermost(Root::open(&above)?, parent)?;
         let (root_above, root_below) = anchor(&workspace, &worktree.repo_root);
         let repo_root = canonical(&root_above.join(root_below))?;
+        let source = if worktree.repository.is_some() { &repo_root } else { &workspace }.clone();
         Ok(Self {
             common: Root::open(&common_dir(&repo_root)?)?,
             repo_root,
+            source,
             base,
             parent,
             name: name.to_owned(),
@@ -203,7 +208,7 @@ pub(super) fn move_worktree(from: &WorktreePaths, to: &WorktreePaths) -> Result<
 
 /// Returns the path of the workspace in the repository, and so in every worktree; empty if it is the repository's top.
 pub(super) fn within(paths: &WorktreePaths) -> &Path {
-    paths.workspace.strip_prefix(&paths.repo_root).unwrap_or(Path::new(""))
+    paths.source.strip_prefix(&paths.repo_root).unwrap_or(Path::new(""))
 }
 
 /// Returns the directory and the name of a path.

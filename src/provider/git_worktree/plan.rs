@@ -23,8 +23,8 @@ use crate::observe::{
     self, Commit, Observation, Query, Repository, RepositoryObservation, WORKSPACE_REPOSITORY,
 };
 use crate::provider::{
-    Allocation, Allocator, DISCOVERY_DIRECTORY, OptionsCache, Parent, Planned, Request, allocation_fields,
-    check_root,
+    Allocation, Allocator, DISCOVERY_DIRECTORY, OptionsCache, Parent, Planned, Planner as _, Request,
+    allocation_fields, check_root, way,
 };
 use crate::template::{self, Bounds};
 
@@ -67,8 +67,8 @@ pub(super) fn queries(options: &manifest::Options) -> Vec<Query> {
 }
 
 /// Returns the name of the repository that the options request.
-fn repository_of(_options: &Options) -> &str {
-    WORKSPACE_REPOSITORY
+fn repository_of(options: &Options) -> &str {
+    options.repository.as_deref().unwrap_or(WORKSPACE_REPOSITORY)
 }
 
 /// Planner of the worktrees of one plan.
@@ -137,6 +137,7 @@ impl<'o> Worktrees<'o> {
         root: &Path,
     ) -> Result<Planned, Diagnostics> {
         let location = request.location;
+        self.check_repository(options, root, location)?;
         let repository = match &self.observed(options).repository {
             Some(Ok(repository)) => repository,
             Some(Err(why)) => {
@@ -183,6 +184,7 @@ impl<'o> Worktrees<'o> {
         };
 
         let worktree = Worktree {
+            repository: options.repository.clone(),
             repo_root: way(&self.observation.workspace, &repository.root),
             worktree_root: root.to_owned(),
             worktree_path: path,
@@ -302,6 +304,14 @@ impl<'o> Worktrees<'o> {
 }
 
 impl Allocator for Worktrees<'_> {
+    fn can_keep(&self, allocation: &Allocation) -> bool {
+        let Some((name, root)) = super::GitWorktree.repository(allocation) else { return true };
+        match &self.observation.repository(&name).repository {
+            Some(Ok(repository)) => way(&self.observation.workspace, &repository.root) == root,
+            _ => true,
+        }
+    }
+
     fn keep(&mut self, session: &str, _parent: Option<&str>, allocation: &Allocation) {
         let Some(worktree) = Worktree::from_allocation(allocation) else { return };
         let names = self.names.entry(self.key(&worktree.repo_root)).or_default();
@@ -330,6 +340,7 @@ impl Allocator for Worktrees<'_> {
         };
         let worktree = Worktree::from_allocation(allocation)?;
         let is_in_root = allocation.within_parent || options.root_directory == worktree.worktree_root;
+        let is_in_root = is_in_root && options.repository == worktree.repository;
         if !is_in_root || !self.is_at(request, &options, &worktree) {
             return None;
         }
@@ -450,6 +461,7 @@ pub(super) fn is_of(worktree: &Worktree, options: &Options, within_parent: bool)
         |id: &str| matches!(id.len(), 40 | 64) && id.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
     let is_glob = |glob: &String| check_glob(glob, &Location::default()).is_ok();
     worktree.base_ref == options.base_ref
+        && worktree.repository == options.repository
         && is_object_id(&worktree.commit)
         && target.is_ok_and(|target| target == worktree.target_path)
         && worktree.branch.is_some() == options.branch.is_some()
@@ -468,16 +480,19 @@ fn is_checkout_of(checkout: Checkout, requested: Checkout) -> bool {
     checkout == requested || (checkout, requested) == (Checkout::Git, Checkout::Overlay)
 }
 
-fn top_of(path: &Path) -> String {
-    path.components().next().map(|top| top.as_os_str().to_string_lossy().into_owned()).unwrap_or_default()
+/// Returns whether planning could have returned this way from the workspace to the repository: up to the workspace's own
+/// repository, or up and then down to another one.
+pub(super) fn is_way(worktree: &Worktree) -> bool {
+    let mut down = worktree.repo_root.components().skip_while(|part| matches!(part, Component::ParentDir));
+    match worktree.repository {
+        _ if worktree.repo_root == Path::new(".") => true,
+        None => down.next().is_none(),
+        Some(_) => down.all(|part| matches!(part, Component::Normal(_))),
+    }
 }
 
-/// Returns the relative path that leads from one absolute path without links to another: `.`, `..`, `../web`.
-pub(super) fn way(from: &Path, to: &Path) -> PathBuf {
-    let shared = from.components().zip(to.components()).take_while(|(one, other)| one == other).count();
-    let up = from.components().skip(shared).map(|_| Component::ParentDir);
-    let way: PathBuf = up.chain(to.components().skip(shared)).collect();
-    if way.as_os_str().is_empty() { PathBuf::from(".") } else { way }
+fn top_of(path: &Path) -> String {
+    path.components().next().map(|top| top.as_os_str().to_string_lossy().into_owned()).unwrap_or_default()
 }
 
 fn diagnostic(

@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 
 use super::Worktree;
 use super::paths::{Content, common_of, read};
-use crate::host::Host;
 use crate::host::git::Git;
+use crate::host::{Host, absolute};
 use crate::provider::Error;
 
 /// Progress of one worktree relative to its base.
@@ -48,13 +48,47 @@ struct Head {
     name: String,
 }
 
+/// Returns the directory in which Git finds the repository of a worktree: the workspace, or the top of another
+/// repository's work tree.
+pub fn repository_directory(workspace: &Path, worktree: &Worktree) -> PathBuf {
+    match &worktree.repository {
+        Some(_) => absolute(workspace, &worktree.repo_root),
+        None => workspace.to_owned(),
+    }
+}
+
+/// Returns the positions of the worktrees of each repository, by the directory in which Git finds it.
+pub(crate) fn by_repository(workspace: &Path, worktrees: &[&Worktree]) -> BTreeMap<PathBuf, Vec<usize>> {
+    let mut positions: BTreeMap<PathBuf, Vec<usize>> = BTreeMap::new();
+    for (at, worktree) in worktrees.iter().enumerate() {
+        positions.entry(repository_directory(workspace, worktree)).or_default().push(at);
+    }
+    positions
+}
+
 /// Returns the progress of each worktree in order, or the reason why it cannot be determined.
 pub fn progress(host: &Host, workspace: &Path, worktrees: &[&Worktree]) -> Vec<Result<Progress, String>> {
+    let mut found: Vec<(usize, Result<Progress, String>)> = Vec::with_capacity(worktrees.len());
+    for (directory, positions) in by_repository(workspace, worktrees) {
+        let of_repository: Vec<&Worktree> = positions.iter().map(|at| worktrees[*at]).collect();
+        let git = Git::discover(host, &directory);
+        found.extend(positions.into_iter().zip(progress_in(host, workspace, &git, &of_repository)));
+    }
+    found.sort_by_key(|(at, _)| *at);
+    found.into_iter().map(|(_, progress)| progress).collect()
+}
+
+/// Returns the progress of worktrees of one repository.
+fn progress_in(
+    host: &Host,
+    workspace: &Path,
+    git: &Git<'_>,
+    worktrees: &[&Worktree],
+) -> Vec<Result<Progress, String>> {
     let heads: Vec<_> = worktrees.iter().map(|worktree| head(host, workspace, worktree)).collect();
     let mut names: BTreeSet<&str> = heads.iter().flatten().map(|head| head.name.as_str()).collect();
     names.extend(worktrees.iter().map(|worktree| worktree.base_ref.as_str()));
-    let git = Git::discover(host, workspace);
-    let commits = match commits(&git, names) {
+    let commits = match commits(git, names) {
         Ok(commits) => commits,
         Err(error) => return worktrees.iter().map(|_| Err(error.to_string())).collect(),
     };
@@ -75,7 +109,7 @@ pub fn progress(host: &Host, workspace: &Path, worktrees: &[&Worktree]) -> Vec<R
         })
     });
     let mut found: Vec<Result<Progress, String>> = found.collect();
-    count(&git, worktrees, &mut found);
+    count(git, worktrees, &mut found);
     found
 }
 

@@ -16,6 +16,7 @@ use std::path::{Path, PathBuf};
 use super::ownership::Mark;
 use super::paths::{Content, WorktreePaths, io, read};
 use super::{Checkout, Worktree, aside, overlay, repository, reserved_names, untracked};
+use crate::host::absolute;
 use crate::host::failpoint::{crashpoint, failpoint};
 use crate::host::files::Root;
 use crate::provider::{Error, Location, Task};
@@ -199,13 +200,17 @@ fn relink(worktree: &Worktree, paths: &WorktreePaths, from: &Path) -> Result<(),
     if worktree.link.is_empty() {
         return Ok(());
     }
+    let from = match &worktree.repository {
+        Some(_) => absolute(from, &worktree.repo_root),
+        None => from.to_owned(),
+    };
     let directory = paths.open()?;
     let mut links = BTreeSet::new();
     find_links(&directory, Path::new(""), &mut links)?;
     for path in links {
         let full = paths.worktree.join(&path);
         let Ok(target) = fs::read_link(&full) else { continue };
-        let Some(to) = target.strip_prefix(from).ok().map(|below| paths.workspace.join(below)) else {
+        let Some(to) = target.strip_prefix(&from).ok().map(|below| paths.source.join(below)) else {
             continue;
         };
         if !untracked::is_linked(worktree, paths, &path, &to) {

@@ -66,7 +66,9 @@ pub(super) fn leftovers(scope: &Examination<'_>) -> Vec<Leftover> {
         scope.allocations.iter().filter_map(|held| Some(Worktree::from_allocation(held)?.worktree_root));
     let default = Options::default().root_directory;
     let mut leftovers = Leftover::in_roots(scope, planned, default, &[TRASH, RESCUE, ASIDE]);
-    let building = scope.common_dir.map(|common| common.join(MARK));
+    let others = scope.other_common_dirs.iter().map(PathBuf::as_path);
+    let building = scope.common_dir.into_iter().chain(others).map(|common| common.join(MARK));
+    let building: Vec<PathBuf> = building.collect();
     leftovers.extend(building.iter().flat_map(|building| Leftover::beside(building, &[""])));
     leftovers
 }

@@ -4,8 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::time::Duration;
 
+use super::paths::common_of;
 use super::{Checkout, KIND, Worktree};
 use crate::host::absolute;
+use crate::host::files::Root;
 use crate::host::git::Git;
 use crate::host::process::Error;
 use crate::provider::{Examination, NeededSpace, Uncounted};
@@ -23,7 +25,6 @@ const REMEDY: &str =
 /// Returns the space of the new worktrees; overlays share one checkout of each commit, in the state directory.
 pub(super) fn needed(examination: &Examination<'_>) -> Vec<Result<NeededSpace, Uncounted>> {
     let Some(common_dir) = examination.common_dir else { return Vec::new() };
-    let git = Git::open(examination.host, common_dir, None).within(PATIENCE);
     let mut listings = BTreeMap::new();
     let mut overlays = BTreeSet::new();
     let new = examination.new.iter().filter(|allocation| allocation.kind == KIND);
@@ -38,7 +39,16 @@ pub(super) fn needed(examination: &Examination<'_>) -> Vec<Result<NeededSpace, U
         } else {
             &absolute(examination.workspace, &worktree.worktree_root)
         };
-        let listing = listings.entry(worktree.commit.clone()).or_insert_with_key(|commit| list(&git, commit));
+        let list = |(_, commit): &(_, String)| {
+            let common = match &worktree.repository {
+                Some(_) => common_of(examination.workspace, &worktree).ok(),
+                None => None,
+            };
+            let common_dir = common.as_ref().map_or(common_dir, Root::path);
+            list(&Git::open(examination.host, common_dir, None).within(PATIENCE), commit)
+        };
+        let key = (worktree.repository.clone(), worktree.commit.clone());
+        let listing = listings.entry(key).or_insert_with_key(list);
         needed.push(match listing {
             Ok(files) => {
                 let (bytes, inodes) = size(files, worktree.target_path.as_deref());

@@ -115,6 +115,7 @@ impl Lab {
 
     fn worktree(&self, name: &str) -> Worktree {
         Worktree {
+            repository: None,
             checkout: super::Checkout::Auto,
             repo_root: ".".into(),
             worktree_root: ".ai_ops/worktrees".into(),

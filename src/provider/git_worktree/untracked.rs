@@ -49,7 +49,7 @@ pub(super) fn copy_and_link(task: &Task<'_>, worktree: &Worktree) -> Result<(), 
         if tracked.at(path).is_some() {
             continue;
         }
-        let (from, to) = (paths.workspace.join(path), destination(&paths, path)?);
+        let (from, to) = (paths.source.join(path), destination(&paths, path)?);
         made.extend(copy(&from, &to)?.map(|copy| (path.to_owned(), (to, copy))));
     }
     record(&paths, Copies::read(&paths), made)?;
@@ -84,7 +84,7 @@ fn create_links(
     for (top, file_paths) in matched(&worktree.link, untracked)? {
         // The files below a link are those of the workspace.
         let here = paths.worktree.join(within(paths)).join(top);
-        if fs::read_link(here).is_ok_and(|target| target == paths.workspace.join(top)) {
+        if fs::read_link(here).is_ok_and(|target| target == paths.source.join(top)) {
             continue;
         }
         if !link(top)? {
@@ -133,7 +133,7 @@ impl<'w> CopiedFiles<'w> {
         if !is_copy && !self.link.matches(own) {
             return false;
         }
-        let (here, there) = (self.paths.worktree.join(path), self.paths.workspace.join(own));
+        let (here, there) = (self.paths.worktree.join(path), self.paths.source.join(own));
         let target = fs::read_link(&here).ok();
         if target.is_some_and(|target| target == there || Some(target) == fs::read_link(&there).ok()) {
             return true;
@@ -181,7 +181,7 @@ fn changed(
     copy: &Copy,
     here: &Path,
 ) -> Result<bool, Error> {
-    let from = paths.workspace.join(path);
+    let from = paths.source.join(path);
     let Ok(found) = fs::symlink_metadata(&from) else { return Ok(false) };
     if Stamp::from(&found) == copy.source {
         return Ok(false);
@@ -210,7 +210,7 @@ pub(super) fn refresh(task: &Task<'_>, worktree: &Worktree) -> Result<Vec<String
     };
     let (mut made, mut kept) = (BTreeMap::new(), Vec::new());
     for path in matched(&worktree.copy, &untracked)?.into_values().flatten() {
-        let from = paths.workspace.join(path);
+        let from = paths.source.join(path);
         let copy = match copies.0.get(path) {
             None if !is_free(path)? => continue,
             None => copy(&from, &destination(&paths, path)?)?,
@@ -288,7 +288,7 @@ enum Replaced {
 
 /// Replaces an untouched copy in one step. An edit at that moment is kept.
 fn replace(worktree: &Worktree, paths: &WorktreePaths, path: &Path, old: &Copy) -> Result<Replaced, Error> {
-    let (from, to) = (paths.workspace.join(path), here(paths, path));
+    let (from, to) = (paths.source.join(path), here(paths, path));
     let changed = || Ok(Replaced::Kept(changed_in_session(path)));
     let Some(content) = old.content_at(&to).map_err(failed("read", &to))? else { return changed() };
     let is_old = |path: &Path| Ok(copy_record::content(path)?.as_ref() == Some(&content));
@@ -328,7 +328,7 @@ fn replace(worktree: &Worktree, paths: &WorktreePaths, path: &Path, old: &Copy) 
 pub(super) fn is_from_workspace(worktree: &Worktree, paths: &WorktreePaths, path: &Path) -> bool {
     let Ok(own) = path.strip_prefix(within(paths)) else { return false };
     Globs::new(worktree.copy.iter().chain(&worktree.link)).matches(own)
-        && fs::symlink_metadata(paths.workspace.join(own)).is_ok()
+        && fs::symlink_metadata(paths.source.join(own)).is_ok()
 }
 
 /// Returns whether two files have the same content, or two links the same target.
@@ -340,7 +340,7 @@ pub(super) fn has_content_of(one: &Path, other: &Path) -> bool {
 /// Returns whether a link to `target` in the workspace belongs at a path of the worktree.
 pub(super) fn is_linked(worktree: &Worktree, paths: &WorktreePaths, path: &Path, target: &Path) -> bool {
     let Ok(own) = path.strip_prefix(within(paths)) else { return false };
-    target == paths.workspace.join(own) && Globs::new(&worktree.link).matches(own)
+    target == paths.source.join(own) && Globs::new(&worktree.link).matches(own)
 }
 
 /// Returns the untracked files, as paths relative to the workspace.
@@ -351,7 +351,7 @@ pub(super) fn untracked(
 ) -> Result<Vec<PathBuf>, Error> {
     let globs = || worktree.copy.iter().chain(&worktree.link);
     globs().try_for_each(|glob| matcher(glob).map(drop))?;
-    let git = Git::discover(task.host, &paths.workspace).holding(task.lock);
+    let git = Git::discover(task.host, &paths.source).holding(task.lock);
     Ok(untracked::list(&git, globs())?)
 }
 
@@ -450,7 +450,7 @@ fn populate(source: &File, file: &mut File, size: u64) -> io::Result<Option<Cont
 fn link(paths: &WorktreePaths, path: &Path) -> Result<bool, Error> {
     let to = destination(paths, path)?;
     let linked = failpoint!("bring.link").map_err(io::Error::from);
-    let linked = linked.and_then(|()| symlink(paths.workspace.join(path), &to));
+    let linked = linked.and_then(|()| symlink(paths.source.join(path), &to));
     let made = unless_there(linked).map_err(failed("link", &to))?;
     Ok(made.is_some())
 }

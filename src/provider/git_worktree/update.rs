@@ -120,7 +120,7 @@ fn undo(
             Err(files::Error::Io { source, .. }) if source.kind() == io::ErrorKind::NotADirectory => {}
             Err(error) => return Err(error.into()),
         },
-        Effect::Unlinked => unless_there(symlinkat(paths.workspace.join(path), &parent, name))
+        Effect::Unlinked => unless_there(symlinkat(paths.source.join(path), &parent, name))
             .map(drop)
             .map_err(failed("link", &paths.worktree.join(&below)))?,
     }
@@ -209,7 +209,7 @@ impl<'s> Update<'s> {
             let matched = matched(std::slice::from_ref(glob), listed).unwrap_or_default();
             let candidates = matched.into_iter().flat_map(|(top, below)| below.into_iter().chain([top]));
             for path in candidates.map(Path::to_owned).chain([literal]) {
-                let (below, there) = (within(self.paths).join(&path), self.paths.workspace.join(&path));
+                let (below, there) = (within(self.paths).join(&path), self.paths.source.join(&path));
                 let is_link = self.is_link_to(&path, &there);
                 if !is_link || is_linked(to, self.paths, &below, &there) {
                     continue;
@@ -227,7 +227,7 @@ impl<'s> Update<'s> {
             match self.occupant(path) {
                 None => drop(self.placed.insert(path.to_owned(), Placed::Copy)),
                 Some(occupant) => {
-                    let is_same = || has_content_of(&self.here(path), &self.paths.workspace.join(path));
+                    let is_same = || has_content_of(&self.here(path), &self.paths.source.join(path));
                     if occupant != path || !is_same() {
                         self.occupied.insert(path.to_owned());
                     }
@@ -243,14 +243,14 @@ impl<'s> Update<'s> {
                 self.placed.insert(top.to_owned(), Placed::Link);
                 continue;
             }
-            if self.is_link_to(top, &self.paths.workspace.join(top)) {
+            if self.is_link_to(top, &self.paths.source.join(top)) {
                 continue;
             }
             // The files of a directory that the worktree has are linked one by one.
             for path in below {
                 match self.occupant(path) {
                     None => drop(self.placed.insert(path.to_owned(), Placed::Link)),
-                    Some(_) if self.is_link_to(path, &self.paths.workspace.join(path)) => {}
+                    Some(_) if self.is_link_to(path, &self.paths.source.join(path)) => {}
                     Some(_) => drop(self.occupied.insert(path.to_owned())),
                 }
             }
@@ -304,7 +304,7 @@ impl<'s> Update<'s> {
             let (above, name) = split(&below);
             // The session may have replaced the link by a file of its own since.
             if let Some(parent) = top.directory(above)? {
-                let link = copy_record::content_of_link(&self.paths.workspace.join(path));
+                let link = copy_record::content_of_link(&self.paths.source.join(path));
                 let kept = scratch.take_back(&parent, name, &link)?;
                 occupied.extend(kept.into_iter().map(|kept| path.with_file_name(kept)));
             }
@@ -321,7 +321,7 @@ impl<'s> Update<'s> {
             failpoint!("update.place").map_err(|error| failed("create", &self.here(path))(error.into()))?;
             let is_placed = match copied {
                 Some((_, aside)) => parent.place(name, &scratch.directory, OsStr::new(aside))?,
-                None => unless_there(symlinkat(self.paths.workspace.join(path), &parent, name))
+                None => unless_there(symlinkat(self.paths.source.join(path), &parent, name))
                     .map_err(failed("create", &self.here(path)))?,
             };
             crashpoint!("update.placed");
@@ -342,7 +342,7 @@ impl<'s> Update<'s> {
         for (path, _) in self.placed.iter().filter(|(_, placed)| **placed == Placed::Copy) {
             let name = copied.len().to_string();
             let aside = scratch.directory.path().join(&name);
-            let Some(mut made) = copy(&self.paths.workspace.join(path), &aside)? else { continue };
+            let Some(mut made) = copy(&self.paths.source.join(path), &aside)? else { continue };
             // The session may write the file as soon as it is in place.
             made.made = None;
             if made.content.is_none() {
@@ -364,7 +364,7 @@ impl<'s> Update<'s> {
         let placed = self.placed.iter().filter_map(|(path, placed)| {
             let content = match placed {
                 Placed::Copy => copied.get(path.as_path())?.0.content.clone()?,
-                Placed::Link => copy_record::content_of_link(&self.paths.workspace.join(path)),
+                Placed::Link => copy_record::content_of_link(&self.paths.source.join(path)),
             };
             Some((Effect::Placed(content), path.clone()))
         });

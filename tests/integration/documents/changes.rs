@@ -128,6 +128,15 @@ fn worktrees() -> Vec<Case> {
         option("`branch` | the same name", "branch = \"work/a\"", "branch = \"work/{{ session.name }}\""),
         option("`branch` | another name", "branch = \"work/a\"", "branch = \"work/b\""),
         option("`target-path` | any", "", "target-path = \"services/api\""),
+        case(
+            "git-worktree | `repository` | another",
+            "a",
+            &format!("[repository.web]\nroot = \"../web\"\n{}", resource("git-worktree", "")),
+            &format!(
+                "[repository.web]\nroot = \"../web\"\n{}",
+                resource("git-worktree", "repository = \"web\"")
+            ),
+        ),
         option("`root-directory` | any", "", "root-directory = \"elsewhere\""),
         option("`layout` | a session that takes no share", flat, nested),
         case(

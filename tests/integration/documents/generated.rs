@@ -234,9 +234,12 @@ fn the_page_of_the_manifest_describes_every_key() {
                     the language of strings.\n\n"
         .to_owned();
     page += &table("Top level", &schema, definitions);
-    for (heading, name) in
-        [("`[workspace]`", "Workspace"), ("`[session.NAME]`", "session"), ("`[provider.NAME]`", "Provider")]
-    {
+    for (heading, name) in [
+        ("`[workspace]`", "Workspace"),
+        ("`[session.NAME]`", "session"),
+        ("`[provider.NAME]`", "Provider"),
+        ("`[repository.NAME]`", "Repository"),
+    ] {
         page += &table(heading, &definitions[name], definitions);
     }
     for (name, definition) in definitions.as_object().unwrap() {

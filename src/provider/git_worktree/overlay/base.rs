@@ -20,7 +20,12 @@ use crate::provider::{Error, Task};
 /// Returns the name of a worktree's base. All worktrees that would have equal checkouts have the same name.
 pub(super) fn name(worktree: &Worktree) -> String {
     let target = worktree.target_path.as_deref().unwrap_or_default();
-    sha256_hex(format!("{}\0{target}", worktree.commit).as_bytes())[..16].to_owned()
+    let mut identity = format!("{}\0{target}", worktree.commit);
+    if let Some(repository) = &worktree.repository {
+        identity.push('\0');
+        identity.push_str(repository);
+    }
+    sha256_hex(identity.as_bytes())[..16].to_owned()
 }
 
 /// Checks the base out through the worktree's admin directory, unless the base exists already.

@@ -8,9 +8,7 @@ use super::{Worktrees, diagnostic};
 use crate::host::git::checkouts::Checkout;
 use crate::host::text::shell_quoted;
 use crate::manifest::{Diagnostic, Diagnostics, rule};
-use crate::observe::{
-    Branch, BranchNames, Commit, Distance, Observation, Query, Repository, WORKSPACE_REPOSITORY, branch_ref,
-};
+use crate::observe::{Branch, BranchNames, Commit, Distance, Observation, Query, Repository, branch_ref};
 use crate::provider::{Allocation, Request, SurvivingBranch, allocation_fields};
 use crate::template;
 
@@ -41,7 +39,7 @@ pub(in super::super) struct Tip {
 /// began at, even if its base ref has moved.
 pub(in super::super) fn recreation_queries(allocation: &Allocation) -> Vec<Query> {
     let Some(worktree) = Worktree::from_allocation(allocation) else { return Vec::new() };
-    let (repository, base_ref) = (repository_of(&worktree).to_owned(), worktree.base().to_owned());
+    let (repository, base_ref) = (worktree.repository_name().to_owned(), worktree.base().to_owned());
     let query = |branch| {
         let names = BranchNames { prefix: branch, suffix: String::new() };
         Query::Branch { repository, base_ref, names }
@@ -68,7 +66,7 @@ pub(in super::super) fn surviving_branch(
     observation: &Observation,
 ) -> Option<SurvivingBranch> {
     let worktree = Worktree::from_allocation(allocation)?;
-    let observed = observation.repository(repository_of(&worktree));
+    let observed = observation.repository(worktree.repository_name());
     let Some(Ok(repository)) = &observed.repository else { return None };
     let name = worktree.branch.clone()?;
     let branch = repository.branches.get(&name)?;
@@ -168,7 +166,7 @@ impl Worktrees<'_> {
     ) -> Result<Allocation, Diagnostics> {
         let unchanged = || Ok(allocation.clone());
         let Some(worktree) = Worktree::from_allocation(allocation) else { return unchanged() };
-        let observed = self.observation.repository(repository_of(&worktree));
+        let observed = self.observation.repository(worktree.repository_name());
         let Some(Ok(repository)) = &observed.repository else { return unchanged() };
         let Some(name) = worktree.branch.clone() else { return unchanged() };
         let owner = self.observation.owner.as_deref();
@@ -298,11 +296,6 @@ impl RepositoryNames {
         let is_released = own.is_some() || self.freed_branches.contains_key(name);
         if is_released { ": it has the session's commits, and its release keeps it" } else { "" }
     }
-}
-
-/// Returns the name of the repository that a worktree belongs to.
-fn repository_of(_worktree: &Worktree) -> &str {
-    WORKSPACE_REPOSITORY
 }
 
 fn policy(request: &Request<'_>) -> BranchExists {

@@ -4,15 +4,55 @@ use std::path::{Component, Path};
 
 use super::super::{Checkout, Options};
 use super::{Worktrees, diagnostic};
+use crate::host::absolute;
 use crate::host::text::shell_quoted;
-use crate::manifest::{Diagnostic, Location, rule};
-use crate::observe::{Directory, Repository, RepositoryObservation, TreeEntry, UnknownRef, Untracked};
+use crate::manifest::{Diagnostic, Diagnostics, Location, rule};
+use crate::name::nearest;
+use crate::observe::{
+    Directory, Repository, RepositoryObservation, TreeEntry, UnknownRef, Untracked, WORKSPACE_REPOSITORY,
+};
 use crate::provider::{DISCOVERY_DIRECTORY, Request, is_in_git_directory};
 
 /// Maximum length of a worktree's path, in bytes: Git was measured to fail near 4070, and files lie below the path.
 const PATH_MAX: usize = 4000;
 
 impl Worktrees<'_> {
+    /// Checks that the manifest declares the repository that the options name, and that it is no worktree of a session.
+    /// A declared repository that cannot be used is reported at its table.
+    pub(super) fn check_repository(
+        &self,
+        options: &Options,
+        root: &Path,
+        location: &Location,
+    ) -> Result<(), Diagnostics> {
+        let Some(name) = &options.repository else { return Ok(()) };
+        let refused = |message: String, label: &str, help: String| {
+            let location = location.key("repository");
+            Err(vec![diagnostic(rule::REPOSITORY, &location, &message, label, Some(help))].into())
+        };
+        let shown = name.escape_debug();
+        let Some(observed) = self.observation.repositories.get(name) else {
+            let declared = self.observation.repositories.keys().map(String::as_str);
+            let declared = declared.filter(|name| *name != WORKSPACE_REPOSITORY);
+            let help = match nearest(name, declared) {
+                Some(near) => format!("did you mean `{near}`?"),
+                None => format!("declare it: `[repository.{shown}]`, with its `root`"),
+            };
+            return refused(format!("the manifest declares no repository `{shown}`"), "not declared", help);
+        };
+        let Some(Ok(repository)) = &observed.repository else { return Err(Vec::new().into()) };
+        if repository.root.starts_with(absolute(&self.observation.workspace, root)) {
+            let message =
+                format!("the repository `{shown}` lies in the directory of worktrees {}", root.display());
+            return refused(
+                message,
+                "would be removed with a session",
+                format!("name a repository outside as `root` of `[repository.{shown}]`"),
+            );
+        }
+        Ok(())
+    }
+
     pub(super) fn check_overlay(&self, options: &Options, location: &Location) -> Result<(), Diagnostic> {
         let Some(Err(why)) =
             self.observation.overlays.as_ref().filter(|_| options.checkout == Checkout::Overlay)

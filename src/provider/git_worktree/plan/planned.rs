@@ -16,12 +16,12 @@ use crate::observe::{
 use crate::provider::placeholders::absolute_path;
 use crate::provider::{Allocation, Context};
 
-/// Returns the checkout mode, commit and target path. Files may be copied between worktrees with the same key. Returns
+/// Returns the repository, checkout mode, commit and target path. Files may be copied between worktrees with the same key. Returns
 /// `None` if Git checks the files out. All other settings of a checkout belong to the repository.
 pub(in super::super) fn group_key(allocation: &Allocation) -> Option<String> {
     let way = field(allocation, "checkout").filter(|way| *way != "git")?;
     let target = field(allocation, "targetPath").unwrap_or_default();
-    Some(format!("{way} {} {target}", field(allocation, "commit")?))
+    Some(format!("{way} {} {} {target}", field(allocation, "repoRoot")?, field(allocation, "commit")?))
 }
 
 /// Returns a text of an allocation without parsing the rest, for code that runs once a session.
@@ -29,9 +29,14 @@ fn field<'a>(allocation: &'a Allocation, name: &str) -> Option<&'a str> {
     allocation.allocation.get(name).and_then(Value::as_str)
 }
 
+/// Returns the name of the repository of an allocation.
+fn repository_name(allocation: &Allocation) -> &str {
+    field(allocation, "repository").unwrap_or(WORKSPACE_REPOSITORY)
+}
+
 /// Returns the notices for reviewers about a worktree in this repository.
 pub(in super::super) fn notices(allocation: &Allocation, observation: &Observation) -> Vec<String> {
-    let observed = observation.repository(WORKSPACE_REPOSITORY);
+    let observed = observation.repository(repository_name(allocation));
     let mut notices: Vec<String> = brought(allocation, observed).collect();
     if let Some(Ok(repository)) = &observed.repository {
         if field(allocation, "targetPath").is_some() && !repository.worktree_config {
@@ -86,7 +91,7 @@ pub(in super::super) fn stale(
     let replaced = replaced.as_ref();
     let mut stale = Vec::new();
     let base = worktree.base();
-    let observed = observation.repository(WORKSPACE_REPOSITORY);
+    let observed = observation.repository(worktree.repository_name());
     match observed.commits.get(&worktree.base_ref) {
         // A worktree that is created again begins at its earlier commit, even if its ref has moved.
         _ if replaced.is_some_and(|replaced| replaced.base() == base) => {}
@@ -115,7 +120,7 @@ pub(in super::super) fn stale(
     match &observed.repository {
         Some(Ok(repository)) => {
             if stands(repository.worktrees.contains(&worktree.entry)) {
-                stale.push(format!("the repository has a worktree called `{}`", worktree.entry));
+                stale.push(format!("its repository has a worktree called `{}`", worktree.entry));
             }
             stale.extend(branch_stale(&worktree, replaced, repository, observation.owner.as_deref()));
         }
@@ -142,7 +147,7 @@ fn globs_stale(worktree: &Worktree, observed: &RepositoryObservation) -> Vec<Str
 
 /// Returns the reasons why a worktree can no longer be updated in place.
 pub(in super::super) fn stale_update(allocation: &Allocation, observation: &Observation) -> Vec<String> {
-    let observed = observation.repository(WORKSPACE_REPOSITORY);
+    let observed = observation.repository(repository_name(allocation));
     Worktree::from_allocation(allocation).map(|worktree| globs_stale(&worktree, observed)).unwrap_or_default()
 }
 

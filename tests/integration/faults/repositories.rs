@@ -1,0 +1,71 @@
+//! Tests of kills and errors of runs in three repositories. The inventories of all are as before.
+
+use super::{assert_put_back, crash, failing, some_of, traced, twice};
+use crate::sandbox::Sandbox;
+
+/// A session in each of three repositories.
+const THREE: &str = r#"
+[repository.web]
+root = "../web"
+[repository.docs]
+root = "../docs"
+[session.api]
+resources = [{ kind = "git-worktree", branch = "agents/one" }, "port-range"]
+[session.web]
+resources = [{ kind = "git-worktree", repository = "web", branch = "agents/one", copy = ["secret.log"] }]
+[session.writer]
+resources = [{ kind = "git-worktree", repository = "docs", target-path = "app" }]
+setup = ["true"]
+"#;
+
+fn sandbox() -> Sandbox {
+    let sandbox = Sandbox::in_memory();
+    for name in ["web", "docs"] {
+        let other = sandbox.other_repository(name);
+        std::fs::write(other.join("secret.log"), name).unwrap();
+    }
+    sandbox.manifest(THREE);
+    sandbox
+}
+
+#[test]
+fn run_in_three_repositories_is_rolled_back_or_finished_when_it_is_killed() {
+    let sandbox = sandbox();
+    let before = sandbox.inventory();
+    let apply = traced(&sandbox, &["apply"], None);
+    assert_eq!(apply.outcome.code, 0, "{:?}", apply.outcome);
+    let destroy = traced(&sandbox, &["destroy"], None);
+    assert_eq!(destroy.outcome.code, 0, "{:?}", destroy.outcome);
+    assert_put_back(&before, &sandbox);
+    for point in some_of(twice(&apply.counts())) {
+        crash(&sandbox, &["apply"], &point);
+        sandbox.ok(&["recover"]);
+        sandbox.ok(&["destroy"]);
+        assert_put_back(&before, &sandbox);
+    }
+    for point in some_of(twice(&destroy.counts())) {
+        sandbox.ok(&["apply"]);
+        crash(&sandbox, &["destroy"], &point);
+        sandbox.ok(&["recover"]);
+        sandbox.ok(&["destroy"]);
+        assert_put_back(&before, &sandbox);
+    }
+}
+
+#[test]
+fn run_in_three_repositories_is_rolled_back_when_a_step_fails() {
+    let sandbox = sandbox();
+    let before = sandbox.inventory();
+    let mut counts = traced(&sandbox, &["apply"], None).counts();
+    sandbox.ok(&["destroy"]);
+    let failing = failing();
+    counts.retain(|point, _| failing.contains(point));
+    for point in some_of(twice(&counts)) {
+        let run = traced(&sandbox, &["apply"], Some(&format!("{point}=enospc")));
+        // Some steps are done in another way.
+        if run.outcome.code == 0 {
+            sandbox.ok(&["destroy"]);
+        }
+        assert_put_back(&before, &sandbox);
+    }
+}

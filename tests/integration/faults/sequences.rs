@@ -171,6 +171,7 @@ fn lab() -> Sandbox {
     fs::set_permissions(program, fs::Permissions::from_mode(0o755)).unwrap();
     sandbox.commit("tools");
     sandbox.git(&["branch", "old"]);
+    sandbox.write(".env.new", "NEW=1\n");
     sandbox.write("app/second.txt", "second\n");
     sandbox.commit("second");
     sandbox.git(&["tag", "v1"]);

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use crate::discovery;
 use crate::host::Host;
-use crate::host::occupants::MARK;
+use crate::host::occupants::{MARK, RUN};
 use crate::host::process::Process;
 use crate::host::text;
 use crate::manifest::CommandLine;
@@ -34,6 +34,9 @@ pub(super) fn run(
     let log = swarm.create_log(&name).map_err(|error| error.to_string())?;
     let mut variables = environment(swarm, host, session, &directory);
     variables.push((MARK.into(), mark(step, session).into()));
+    variables.retain(|(name, _)| name != RUN);
+    let run = swarm.journal().ok().and_then(|journal| journal.run());
+    variables.extend(run.map(|run| (RUN.into(), run.into())));
     for command in commands {
         let words = discovery::command(command, swarm.workspace());
         let Some((program, arguments)) = words.split_first() else { continue };

@@ -9,12 +9,12 @@ use std::time::Duration;
 use super::commands::{self, UNDO};
 use super::release_set::{self, Destroy, Occupants, ResourcesBySession};
 use super::{Error, with_task};
-use crate::host::occupants::{Footprint, MARK, Process, Use, scan};
+use crate::host::occupants::{Footprint, MARK, Process, RUN, Use, scan};
 use crate::host::{self, Host};
 use crate::name::SessionPath;
 use crate::plan::{Loss, Occupant, Plan, Role, Session};
 use crate::provider::{Location, Registry, SharedResults, Task};
-use crate::state::{self, Record, RecordedSwarm, Swarm};
+use crate::state::{self, Journal, Record, RecordedSwarm, Swarm};
 
 /// Pauses before each repeated search for a process that was found.
 const SETTLING: [Duration; 3] =
@@ -86,10 +86,13 @@ pub(super) fn left_for_teardown(record: &Record, released: &ResourcesBySession) 
     Marks::new(record, &["setup", "teardown"], |session| release_set::is_torn_down(session, released))
 }
 
-/// Values of [`MARK`] in the environment of sessions' commands, which the processes that they leave running
-/// inherit.
+/// Values of [`MARK`] in the environment of sessions' commands, which the processes that they leave running inherit.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Marks(BTreeSet<String>);
+pub(super) struct Marks {
+    marks: BTreeSet<String>,
+    /// Value of [`RUN`] that the processes have as well; `None` for processes of any run.
+    run: Option<String>,
+}
 
 impl Marks {
     /// Returns the marks of all processes that a run which provisions these sessions has started.
@@ -97,14 +100,32 @@ impl Marks {
         Self::new(record, &["setup", "teardown", UNDO], |session| provisioned.contains_key(&session.path))
     }
 
+    /// Returns the marks of the processes that `setup` in active sessions has started in the run of `journal`, but not
+    /// in earlier runs; `None` if the run cannot be distinguished.
+    pub(super) fn of_setup_in(
+        record: &Record,
+        active: &ResourcesBySession,
+        journal: &Journal,
+    ) -> Option<Self> {
+        let run = Some(journal.run()?);
+        Some(Self { run, ..Self::new(record, &["setup"], |session| active.contains_key(&session.path)) })
+    }
+
     pub(super) fn extend(&mut self, more: &Self) {
-        self.0.extend(more.0.iter().cloned());
+        self.marks.extend(more.marks.iter().cloned());
     }
 
     /// Returns the marks of these steps of the sessions for which `has_own` is true.
     pub(super) fn new(record: &Record, steps: &[&str], has_own: impl Fn(&Session) -> bool) -> Self {
         let sessions = record.plan.sessions.iter().filter(|session| has_own(session));
-        Self(sessions.flat_map(|session| steps.iter().map(|step| commands::mark(step, session))).collect())
+        let marks = sessions.flat_map(|session| steps.iter().map(|step| commands::mark(step, session)));
+        Self { marks: marks.collect(), run: None }
+    }
+
+    fn has(&self, process: Process) -> bool {
+        let is_marked = || process.variable(MARK).is_some_and(|mark| self.marks.contains(&mark));
+        let is_of_run = || self.run.is_none() || process.variable(RUN) == self.run;
+        !self.marks.is_empty() && is_marked() && is_of_run()
     }
 }
 
@@ -137,10 +158,12 @@ pub(super) struct Searched {
 impl<'a> Search<'a> {
     /// Creates a search of the sessions to be released; processes that a teardown is expected to end are marked as own.
     fn for_release(host: &Host, registry: &Registry, released: &[(&'a Record, ResourcesBySession)]) -> Self {
-        let own =
-            released.iter().flat_map(|(record, released)| left_for_teardown(record, released).0).collect();
+        let mut own = Marks::default();
+        for (record, released) in released {
+            own.extend(&left_for_teardown(record, released));
+        }
         let parts = released.iter().map(|(record, released)| (*record, released));
-        Self::home(host, registry, parts, Marks(own))
+        Self::home(host, registry, parts, own)
     }
 
     pub(super) fn home<'r>(
@@ -201,8 +224,7 @@ impl<'a> Search<'a> {
                 Role::Caller
             };
         }
-        let mark = || found.process.and_then(|process| process.variable(MARK));
-        let is_own = !self.own.0.is_empty() && mark().is_some_and(|mark| self.own.0.contains(&mark));
+        let is_own = found.process.is_some_and(|process| self.own.has(process));
         if is_own { Role::LeftByCommand } else { Role::Refuses }
     }
 

@@ -315,6 +315,7 @@ pub(super) fn undo(
         if !leftovers.is_empty() {
             return Ok(leftovers);
         }
+        end_setup_in_active(context, record)?;
         let leftovers = updates::revert(context, record, applied, &host);
         if !leftovers.is_empty() {
             return Ok(leftovers);
@@ -342,6 +343,23 @@ pub(super) fn undo(
     context.swarm.abandon(stage).map_err(Error::Unfinished)?;
     crashpoint!("undo.abandoned");
     Ok(failures)
+}
+
+/// Ends the programs that `setup` in active sessions has left running, if this run has started them.
+fn end_setup_in_active(context: &Context<'_>, record: &Record) -> Result<(), Error> {
+    let sessions = record.plan.sessions.iter().zip(&record.plan.changes);
+    let active = sessions.filter(|(_, change)| change.runs_setup() && change.provision.is_empty());
+    let active: ResourcesBySession = active
+        .map(|(session, _)| {
+            let names = session.allocations.iter().map(|allocation| allocation.name().to_owned());
+            (session.path.clone(), names.collect())
+        })
+        .collect();
+    let journal = context.swarm.journal().map_err(Error::Unfinished)?;
+    if let Some(own) = Marks::of_setup_in(record, &active, &journal).filter(|_| !active.is_empty()) {
+        stop_processes::end_own(context, record, &active, &own);
+    }
+    Ok(())
 }
 
 /// Releases what the run has `provisioned`, after a teardown if it was set up. Only teardowns can be interrupted.

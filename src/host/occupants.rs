@@ -39,6 +39,10 @@ const DELETED: &[u8] = b" (deleted)";
 /// running inherit it. Its value names the command and the session.
 pub const MARK: &str = "SEEDBED_COMMAND";
 
+/// Variable beside [`MARK`] that identifies the run of an apply. Its value is the time at which the run began to
+/// provision, in nanoseconds since 1970.
+pub(crate) const RUN: &str = "SEEDBED_RUN";
+
 /// A process with a value of [`MARK`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]

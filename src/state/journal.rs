@@ -103,6 +103,11 @@ impl Journal {
         self.last_sign.map(|last| last + BEAT + LATE_MAX)
     }
 
+    /// Returns the text that identifies the run; `None` if its begin is not recorded.
+    pub(crate) fn run(&self) -> Option<String> {
+        Some(self.begun?.duration_since(UNIX_EPOCH).ok()?.as_nanos().to_string())
+    }
+
     /// Returns whether the journal has times after `now`. Then the clock was set back since, and the times of files do
     /// not show what came first.
     pub fn is_ahead_of(&self, now: SystemTime) -> bool {

@@ -2,7 +2,9 @@
 
 use std::fs;
 
-use crate::sandbox::Sandbox;
+use rustix::process::Signal;
+
+use crate::sandbox::{Sandbox, send, wait_until};
 
 /// Twenty-four sessions. The last one's setup fails after it has printed the cause on both streams, in words that its
 /// command does not contain.
@@ -88,4 +90,31 @@ fn a_failure_leaves_the_files_of_the_user() {
     sandbox.write("app/main.txt", "changed\n");
     sandbox.manifest(LAST_FAILS);
     sandbox.unchanged(|| sandbox.seedbed(&["apply"]).expect(1));
+}
+
+#[test]
+fn recovery_ends_the_programs_that_setup_left_in_active_sessions() {
+    let sandbox = Sandbox::new();
+    sandbox.manifest(
+        "[session.a]\nresources = [\"git-worktree\"]\n\
+         setup = [\"if [ -e again ]; then sleep 1062; else sleep 1061 > /dev/null 2>&1 & fi\"]\n",
+    );
+    sandbox.ok(&["apply"]);
+    let worktree = sandbox.directory("a");
+    let is_running = |time: &str| {
+        let line = format!("sleep\0{time}\0");
+        fs::read_dir("/proc").unwrap().filter_map(Result::ok).any(|process| {
+            fs::read_to_string(process.path().join("cmdline")).is_ok_and(|found| found == line)
+                && fs::read_link(process.path().join("cwd")).is_ok_and(|cwd| cwd == worktree)
+        })
+    };
+    fs::write(worktree.join("again"), "").unwrap();
+    let mut apply = sandbox.start(&["apply", "--setup"]);
+    wait_until("setup runs", || is_running("1062"));
+    send(Signal::KILL, &apply);
+    apply.wait().unwrap();
+    sandbox.ok(&["recover"]).says(&["a: ended pid", "sleep 1062"]);
+    assert!(!is_running("1062"));
+    assert!(is_running("1061"), "an earlier run has started it");
+    sandbox.ok(&["destroy", "--discard", "--stop"]);
 }

@@ -59,7 +59,7 @@ pub use recover::Recovered;
 pub use refresh::{outdated, refreshable};
 pub use release_impact::{Broken, Loss, ReleaseImpact, examine, impact_of_plan, impact_of_recovery};
 pub use release_set::{Destroy, Occupants, STOP_PATIENCE};
-pub use relocation::{Relation, Stray, adopt, forget, rebind, strays};
+pub use relocation::{Relation, Stray, adopt, forget, rebind, replaced_repository, strays};
 pub use repair::{Repair, repair};
 pub use restore::{RestoreError, restore};
 pub use retry::Retries;

@@ -63,6 +63,7 @@ mod directory_scan;
 mod task;
 
 use std::path::PathBuf;
+use std::time::SystemTime;
 
 pub use allocation::{Allocation, Context, DISCOVERY_DIRECTORY, DISCOVERY_FILE};
 pub(crate) use allocation::{allocation_fields, allocation_line};
@@ -245,6 +246,12 @@ pub trait Provider: Send + Sync {
     /// cannot be determined.
     fn has_ownership_marker(&self, _task: &Task<'_>) -> bool {
         false
+    }
+
+    /// Returns the path of what contains the resource, such as a repository, if another one was created there after
+    /// `since`, a time at which the resource existed, and nothing in the new one carries the task's ownership marker.
+    fn replaced_container(&self, _task: &Task<'_>, _since: SystemTime) -> Result<Option<PathBuf>, Error> {
+        Ok(None)
     }
 
     /// Rewrites a resource with the marker (see [`Provider::has_ownership_marker`]) for its present location, after its

@@ -9,6 +9,7 @@
 use std::collections::BTreeSet;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use super::{Context, Error, Failure, Run, with_task};
 use crate::discovery;
@@ -131,6 +132,31 @@ fn has_ownership_marker(host: &Host, registry: &Registry, record: &Record, works
         Ok(())
     });
     looked.is_ok() && any
+}
+
+/// Returns the repository that was created in place of the one in which the swarm is applied, which was moved or
+/// deleted. `None` if the repository is the same one, or has at least one resource of the swarm.
+pub fn replaced_repository(host: &Host, registry: &Registry, found: &RecordedSwarm) -> Option<PathBuf> {
+    /// Unit of [`Record::since`].
+    const SECOND: Duration = Duration::from_secs(1);
+    let mut replaced = None;
+    for record in records(found) {
+        let since = humantime::parse_rfc3339(record.since.as_deref()?).ok()? + SECOND;
+        let mut is_here = false;
+        let looked = each(host, registry, record, None, "inspect", |_, provider, task| {
+            if !is_here {
+                match provider.replaced_container(task, since)? {
+                    Some(path) => replaced = Some(path),
+                    None => is_here = provider.has_ownership_marker(task),
+                }
+            }
+            Ok(())
+        });
+        if looked.is_err() || is_here {
+            return None;
+        }
+    }
+    replaced
 }
 
 /// Calls `act` for each allocation of a record, parents before children, until one fails. `act` gets the location at

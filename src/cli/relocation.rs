@@ -13,13 +13,20 @@ use super::Global;
 use super::exit::Failure;
 use super::lock;
 use super::progress::Progress;
-use super::project;
+use super::project::{self, Project};
 
-/// Refuses to continue if the swarm is not recorded here, but was moved or copied here: any other advice would be
-/// wrong.
+/// Refuses to continue if the swarm is not recorded here, but was moved or copied here, or if its repository was moved
+/// away and replaced: any other advice would be wrong.
 pub(super) fn refuse_strays(swarm: &Swarm<'_>, registry: &Registry) -> Result<(), Failure> {
-    if swarm.found()?.is_some() {
-        return Ok(());
+    if let Some(found) = swarm.found()? {
+        // Recovery finds out what an interrupted run has created, and where.
+        if found.is_unfinished() {
+            return Ok(());
+        }
+        return match apply::replaced_repository(swarm.host(), registry, &found) {
+            Some(repository) => Err(Failure::new(error::WORKSPACE_MOVED, replaced(&found, &repository))),
+            None => Ok(()),
+        };
     }
     let strays = apply::strays(swarm.host(), registry, swarm.workspace())?;
     let is_own = |stray: &&Stray| {
@@ -35,6 +42,17 @@ pub(super) fn refuse_strays(swarm: &Swarm<'_>, registry: &Registry) -> Result<()
         }
         None => Ok(()),
     }
+}
+
+/// Describes a repository that is not the one in which a swarm was applied, and the remedies.
+fn replaced(found: &RecordedSwarm, repository: &Path) -> String {
+    let (name, key, repository) = (found.name(), &found.key, repository.display());
+    let since = found.record().and_then(|record| record.since.as_deref()).unwrap_or_default();
+    format!(
+        "{name} was applied at {since}; the repository {repository} was created later and has nothing of it\n\
+         help: if the earlier repository was moved, run `seedbed recover --moved` there; if it was deleted, run \
+         `seedbed destroy {key} --gone`"
+    )
 }
 
 /// Describes the change of a workspace, and the remedy.
@@ -184,7 +202,7 @@ pub(super) fn destroy_gone(global: &Global, name: &str, unsaved: Unsaved) -> Res
                 format!("no record of {} can be read", found.key),
             ));
         };
-        if !is_gone(workspace) {
+        if !is_gone(workspace) && apply::replaced_repository(&host, &registry, found).is_none() {
             return Err(Failure::new(
                 error::WORKSPACE_EXISTS,
                 format!(
@@ -195,6 +213,7 @@ pub(super) fn destroy_gone(global: &Global, name: &str, unsaved: Unsaved) -> Res
             ));
         }
     }
+    refuse_moved_here(global, &host, &registry, &goes)?;
     let mut sessions = 0;
     for found in goes {
         let Some(swarm) = found.swarm(&host) else { continue };
@@ -208,6 +227,25 @@ pub(super) fn destroy_gone(global: &Global, name: &str, unsaved: Unsaved) -> Res
         sessions += found.record().map_or(0, |record| record.plan.sessions().len());
     }
     Ok(sessions)
+}
+
+/// Refuses to forget swarms whose workspace was moved to the current one: nothing could recover them later.
+fn refuse_moved_here(
+    global: &Global,
+    host: &Host,
+    registry: &Registry,
+    goes: &[&RecordedSwarm],
+) -> Result<(), Failure> {
+    let Some(project) = Project::find_if_any(global)? else { return Ok(()) };
+    let Ok(here) = project.swarm() else { return Ok(()) };
+    let strays = apply::strays(host, registry, here.workspace())?;
+    let is_released = |stray: &&Stray| {
+        goes.iter().any(|found| found.key == stray.found.key) && stray.relation == Relation::Moved
+    };
+    match strays.iter().find(is_released) {
+        Some(stray) => Err(Failure::new(error::WORKSPACE_MOVED, described(stray, here.workspace()))),
+        None => Ok(()),
+    }
 }
 
 /// Replaces the usual remedy for leases that could not be released: their record is kept.

@@ -37,6 +37,7 @@ mod tree;
 mod update;
 
 use std::path::PathBuf;
+use std::time::SystemTime;
 
 use rayon::prelude::*;
 use schemars::{JsonSchema, Schema, SchemaGenerator, schema_for};
@@ -522,6 +523,10 @@ impl Provider for GitWorktree {
 
     fn has_ownership_marker(&self, task: &Task<'_>) -> bool {
         worktree(task).and_then(|worktree| rebind::has_ownership_marker(task, &worktree)).unwrap_or(false)
+    }
+
+    fn replaced_container(&self, task: &Task<'_>, since: SystemTime) -> Result<Option<PathBuf>, Error> {
+        rebind::replaced_repository(task, &worktree(task)?, since)
     }
 
     fn rebind(&self, task: &Task<'_>) -> Result<(), Error> {

@@ -10,7 +10,7 @@ use seedbed::report::event::DryRun;
 use super::super::exit::{Failure, Status, uninspected};
 use super::super::plan::settled;
 use super::super::project::Project;
-use super::super::{Global, output};
+use super::super::{Global, output, relocation};
 use super::{
     Arguments, Selection, Target, impact, listed, not_released, occupancy, refuses, selection, targets,
 };
@@ -22,6 +22,7 @@ pub(super) fn dry_run(
     arguments: &Arguments,
 ) -> Result<ExitCode, Failure> {
     let swarm = project.swarm()?;
+    relocation::refuse_strays(&swarm, &project.registry)?;
     settled(&swarm)?;
     let Some(record) = swarm.applied()? else {
         if global.json {

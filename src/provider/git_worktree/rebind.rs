@@ -12,6 +12,7 @@ use std::io::ErrorKind;
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{MetadataExt as _, symlink};
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use super::ownership::Mark;
 use super::paths::{Content, WorktreePaths, io, read};
@@ -34,6 +35,20 @@ pub(super) fn has_ownership_marker(task: &Task<'_>, worktree: &Worktree) -> Resu
     }
     // If a release was interrupted, a worktree that is aside has lost its directory.
     Ok(task.location == Location::Aside || dot_git(&paths)?.is_some())
+}
+
+/// Returns the repository at the worktree's path if it was created after `since`, and has no admin directory with the
+/// task's ownership marker. File systems without times of creation never have such a repository.
+pub(super) fn replaced_repository(
+    task: &Task<'_>,
+    worktree: &Worktree,
+    since: SystemTime,
+) -> Result<Option<PathBuf>, Error> {
+    let paths = WorktreePaths::new(task, worktree)?;
+    let repository = paths.common.path();
+    let created = fs::metadata(repository).and_then(|found| found.created());
+    let is_newer = created.is_ok_and(|created| created > since) && !is_marked(&paths, task.owner)?;
+    Ok(is_newer.then(|| repository.to_owned()))
 }
 
 /// Rewrites the pointers of an admin directory with the task's ownership marker and of its worktree, and the worktree's

@@ -398,6 +398,39 @@ fn records_of_a_deleted_workspace_are_removed_from_any_directory() {
 }
 
 #[test]
+fn swarm_whose_repository_was_moved_away_and_replaced_is_not_forgotten() {
+    let sandbox = Sandbox::new();
+    sandbox.manifest("[session.coder]\nresources = [\"git-worktree\", \"port-range\"]\n");
+    sandbox.ok(&["apply"]);
+    // The times of records are in seconds: the other repository would be too young for the comparison.
+    for entry in fs::read_dir(sandbox.state().join("swarms")).unwrap() {
+        let path = entry.unwrap().path().join("applied.json");
+        if let Ok(record) = fs::read_to_string(&path) {
+            let (head, rest) = record.split_once("\"since\":\"202").unwrap();
+            fs::write(path, format!("{head}\"since\":\"201{rest}")).unwrap();
+        }
+    }
+    sandbox.ok(&["status"]);
+    let moved = sandbox.top.join("moved");
+    fs::rename(&sandbox.repository, &moved).unwrap();
+    fs::create_dir(&sandbox.repository).unwrap();
+    fs::copy(moved.join("seedbed.toml"), sandbox.repository.join("seedbed.toml")).unwrap();
+    sandbox.git(&["init", "--quiet"]);
+    fs::copy(moved.join(".git/config"), sandbox.repository.join(".git/config")).unwrap();
+    sandbox.commit("another repository");
+    for args in [&["destroy"][..], &["destroy", "--dry-run"], &["apply"]] {
+        let refused = sandbox.unchanged(|| sandbox.seedbed(args).expect(69));
+        refused.says(&["[workspace-moved]", "recover --moved", "--gone`"]);
+    }
+    for args in [&["destroy", "--dry-run"][..], &["destroy", "shop", "--gone"]] {
+        sandbox.seedbed_in(&moved, args).expect(69).says(&["[workspace-moved]", "recover --moved"]);
+    }
+    sandbox.seedbed_in(&moved, &["recover", "--moved"]).expect(0);
+    sandbox.seedbed_in(&moved, &["status"]).expect(0);
+    sandbox.seedbed_in(&moved, &["destroy"]).expect(0);
+}
+
+#[test]
 fn deleted_workspaces_of_one_name_are_distinguished() {
     let sandbox = Sandbox::new();
     sandbox.manifest("[session.a]\nresources = [\"port-range\"]\n");

@@ -109,7 +109,7 @@ pub(super) fn select(
 
 impl Reasons {
     fn insert(&mut self, record: &Record, session: &SessionPath, why: String) {
-        self.0.entry(session.id(&record.plan.swarm())).or_default().push(why);
+        self.0.entry(session.id(record.plan.swarm())).or_default().push(why);
     }
 
     /// Adds the sessions of one record that do not meet a condition.

@@ -49,7 +49,7 @@ fn plan(request: &PlanRequest) -> PlanAnswer {
         let variable = format!("{{{{ workspace.root }}}}/{directory}");
         let mut planned = Planned::new(Map::from_iter([("directory".to_owned(), directory.into())]));
         planned.env.insert("SCRATCH_DIR".to_owned(), variable);
-        (asked.session.clone(), planned)
+        (asked.request.clone(), planned)
     };
     PlanAnswer::new(request.sessions.iter().map(planned).collect())
 }

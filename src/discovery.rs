@@ -18,23 +18,11 @@ use crate::name::SessionPath;
 pub use crate::plan::compose_prompt;
 use crate::plan::{DISCOVERY_FILE, Damage, Session};
 use crate::provider::placeholders::{resolve, resolve_value};
-use crate::provider::{Planner, Registry};
+use crate::provider::{IGNORE, IGNORE_HEAD, IGNORE_MAX, Planner, Registry};
 use crate::state::{LockedSwarm, Record, Swarm};
 
-/// Name of the file that hides a discovery file from Git, and nothing beside it: the notes of an agent are work like
-/// any other file.
-const IGNORE: &str = ".gitignore";
-
-/// First lines of that file, which hide the file itself, and incomplete files that a killed process left. Each
-/// discovery file in the directory has one more line.
-const IGNORE_HEAD: &str =
-    "# written by seedbed: hides its own files, and no others\n/.gitignore\n/.*.seedbed-*\n";
-
-/// Complete content of that file in versions that hid the whole directory.
+/// Complete content of the file that hides discovery files in versions that hid the whole directory.
 const IGNORE_ALL: &[u8] = b"*\n";
-
-/// Largest such file that is read, in bytes.
-const IGNORE_MAX: usize = 4096;
 
 /// Version of the format of discovery files.
 pub const SCHEMA_VERSION: u32 = 1;
@@ -121,7 +109,8 @@ pub struct SwarmPosition {
 /// Returns the snapshot of a session of a record in the workspace at `workspace`.
 pub fn snapshot(record: &Record, session: &Session, registry: &Registry, workspace: &Path) -> Snapshot {
     let plan = &record.plan;
-    let hard_constraints = session.allocations.iter().map(|allocation| {
+    let requested = session.allocations.iter().filter(|allocation| !registry.is_implied(&allocation.kind));
+    let hard_constraints = requested.map(|allocation| {
         let paths = registry.get(&allocation.kind).map(Planner::path_fields).unwrap_or_default();
         let fields = allocation.allocation.iter().map(|(key, value)| {
             let path = value.as_str().filter(|_| paths.contains(&key.as_str()));
@@ -241,6 +230,25 @@ pub(crate) fn write_in(workspace: &Path, path: &Path, bytes: &[u8]) -> Result<()
     hide(&directory, name)?;
     crashpoint!("discovery.hidden");
     directory.replace(Path::new(name), bytes)
+}
+
+/// Removes the discovery file that [`write`] has written at `path`, with the directory that it is alone in.
+pub(crate) fn remove(workspace: &Path, path: &Path) -> Result<(), files::Error> {
+    let (root, path) = Root::toward(workspace, path)?;
+    let Some(directory) = path.parent().map(|above| root.directory(above)).transpose()?.flatten() else {
+        return Ok(());
+    };
+    // Without the file that hides it, the discovery file may be another program's.
+    if directory.read(Path::new(IGNORE), IGNORE_MAX)?.as_deref() != Some(&hiding(OsStr::new(DISCOVERY_FILE)))
+    {
+        return Ok(());
+    }
+    directory.remove_file(Path::new(DISCOVERY_FILE))?;
+    if directory.names()?.iter().eq([IGNORE]) {
+        directory.remove_file(Path::new(IGNORE))?;
+        root.remove_directory(path.parent().unwrap_or(Path::new("")))?;
+    }
+    Ok(())
 }
 
 /// Hides a discovery file from Git. Other discovery files in the same directory stay hidden.

@@ -130,16 +130,17 @@ pub fn read(text: &str, kinds: &Kinds) -> Reading {
 /// Options are checked as in any manifest.
 pub(crate) fn for_session(
     id: &str,
-    resources: &[(String, Options)],
+    resources: &[ResourceOptions],
     defaults: &BTreeMap<String, Options>,
     programs: &BTreeMap<String, Program>,
     kinds: &Kinds,
 ) -> Result<Manifest, Diagnostics> {
     let resources: Vec<Value> = resources
         .iter()
-        .map(|(kind, options)| {
+        .map(|ResourceOptions { kind, name, options }| {
             let mut resource = options.clone();
             resource.insert("kind".to_owned(), kind.as_str().into());
+            resource.extend(name.iter().map(|name| ("name".to_owned(), name.as_str().into())));
             resource.into()
         })
         .collect();
@@ -164,6 +165,16 @@ pub(crate) fn for_session(
         session.path = SessionPath::from_id(id);
     }
     Ok(manifest)
+}
+
+/// A resource that a program requests.
+pub(crate) struct ResourceOptions {
+    /// Kind of the resource.
+    pub(crate) kind: String,
+    /// Name of the resource; `None` for the name of its kind.
+    pub(crate) name: Option<String>,
+    /// Options as in a manifest.
+    pub(crate) options: Options,
 }
 
 /// Data that locates an applied swarm, even if the rest of its manifest is broken.
@@ -289,6 +300,8 @@ pub struct Declaration {
     ///
     /// `None`, only in a child, if `resources` is absent: the child receives a share of everything that its parent has.
     pub resources: Option<Vec<Request>>,
+    /// Name of the resource in whose directory the session works; `None` for the default.
+    pub directory: Option<String>,
     /// Templates of everything else that the table gives its sessions.
     pub text: SessionText<'static>,
 }

@@ -66,6 +66,9 @@ type Listener = dyn Fn(&Event) + Send + Sync;
 pub struct ResourceRequest {
     /// Kind of the resource, which selects its provider, such as `git-worktree`.
     pub kind: String,
+    /// Name of the resource, unique in its session; `None` for the name of its kind.
+    #[serde(default)]
+    pub name: Option<String>,
     /// Options as in a manifest, such as `base-ref`. The spelling of the reference implementation, `baseRef`, is
     /// accepted too.
     #[serde(default)]
@@ -75,7 +78,14 @@ pub struct ResourceRequest {
 impl ResourceRequest {
     /// Returns a request for a resource of this kind, with the defaults of all its options.
     pub fn new(kind: &str) -> Self {
-        Self { kind: kind.to_owned(), options: Map::new() }
+        Self { kind: kind.to_owned(), name: None, options: Map::new() }
+    }
+
+    /// Returns the request with a name, which tells it apart from others of the same kind.
+    #[must_use]
+    pub fn named(mut self, name: impl Into<String>) -> Self {
+        self.name = Some(name.into());
+        self
     }
 
     /// Returns the request with one more option.
@@ -146,7 +156,7 @@ impl Orchestrator {
     /// precedence.
     #[must_use]
     pub fn with_defaults(mut self, defaults: &ResourceRequest) -> Self {
-        let (kind, options) = in_kebab_case(defaults);
+        let manifest::ResourceOptions { kind, options, .. } = in_kebab_case(defaults);
         self.defaults.insert(kind, options);
         self
     }
@@ -155,7 +165,8 @@ impl Orchestrator {
     ///
     /// `session_id` is any text without control characters. The id names the session in this workspace, for all
     /// processes, until the session is released. If a session of this id is already active, this is [`Error::AlreadyActive`].
-    /// A session has at most one resource of each kind. When this returns, the discovery file is written.
+    /// Resources of one kind have different [names](ResourceRequest::named). When this returns, the discovery file is
+    /// written.
     pub fn provision(
         &self,
         session_id: &str,
@@ -466,7 +477,7 @@ fn make_relative(request: &mut ResourceRequest, workspace: &Path) {
 }
 
 /// Returns a request with `baseRef` as `base-ref`. Keys in kebab-case stay unchanged.
-fn in_kebab_case(request: &ResourceRequest) -> (String, Options) {
+fn in_kebab_case(request: &ResourceRequest) -> manifest::ResourceOptions {
     let kebab = |key: &String| {
         let mut kebab = String::with_capacity(key.len() + 4);
         for c in key.chars() {
@@ -478,7 +489,8 @@ fn in_kebab_case(request: &ResourceRequest) -> (String, Options) {
         kebab
     };
     let options = request.options.iter().map(|(key, value)| (kebab(key), value.clone()));
-    (request.kind.clone(), options.collect())
+    let (kind, name) = (request.kind.clone(), request.name.clone());
+    manifest::ResourceOptions { kind, name, options: options.collect() }
 }
 
 #[expect(clippy::disallowed_methods, reason = "state and plans know a workspace by its path without links")]

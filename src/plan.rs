@@ -32,7 +32,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-pub use diff::{Action, Again, Change, DISCOVERY, Field, SETUP};
+pub use diff::{Action, Again, Change, DISCOVERY, Field, SETUP, WORKING_DIRECTORY};
 pub use read::Unreadable;
 
 use crate::host::occupants::Use;
@@ -236,6 +236,9 @@ pub struct Session {
     pub children: Vec<SessionPath>,
     /// Working directory, relative to the workspace root.
     pub working_directory: PathBuf,
+    /// Name of the resource in whose directory the session works; absent if the session chooses none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub directory: Option<String>,
     /// Path of the discovery file, relative to the workspace root.
     ///
     /// `null` for a session without a directory of its own; its discovery file is in the state directory.
@@ -525,8 +528,7 @@ impl Plan {
         self.sessions.iter().find(|session| {
             let held =
                 || session.allocations.iter().filter_map(|held| Some((registry.get(&held.kind)?, held)));
-            let directory =
-                held().rev().find_map(|(provider, held)| provider.context(held).working_directory);
+            let directory = contributions::working_directory(session, registry);
             let named = [HashDigits::Eight, HashDigits::Sixteen]
                 .map(|digits| scoped_name(&session.id, digits))
                 .contains(&session.scoped_name);

@@ -66,7 +66,9 @@ use std::path::PathBuf;
 use std::time::SystemTime;
 
 pub use allocation::{Allocation, Context, DISCOVERY_DIRECTORY, DISCOVERY_FILE};
-pub(crate) use allocation::{allocation_fields, allocation_line};
+pub(crate) use allocation::{
+    IGNORE, IGNORE_HEAD, IGNORE_MAX, allocation_fields, allocation_line, hidden_names,
+};
 pub use allocator::{Allocator, Parent, Planned, Request, Scope};
 pub use child_share::{ChildOptions, ChildShare};
 pub use error::Error;
@@ -81,7 +83,7 @@ pub(crate) use options::{OptionsCache, effective_options};
 pub(crate) use ownership::OwnershipMarker;
 pub(crate) use path_rules::{check_root, contains_workspace, is_in_git_directory, way};
 pub use placeholders::WORKSPACE_ROOT;
-pub use planner::Planner;
+pub use planner::{PathSet, Planner, ResourceOptions};
 pub use registry::{AlreadyRegistered, Registry};
 pub use task::{Location, OnPopulated, SharedResults, Task};
 

@@ -4,7 +4,7 @@ use std::collections::{BTreeSet, HashMap};
 
 use crate::observe::{Observation, Query};
 use crate::plan::{AppliedPlan, Plan, PlannedRepository, Session};
-use crate::provider::{Allocation, Registry};
+use crate::provider::{Allocation, PathSet, Registry};
 
 /// Returns the queries that [`stale_reasons`] needs.
 pub fn queries(plan: &Plan, registry: &Registry) -> BTreeSet<Query> {
@@ -46,12 +46,13 @@ pub fn stale_reasons(
     if stale.is_empty() && changes != plan.changes {
         stale.push("fewer actions are needed now".to_owned());
     }
+    let released = released_directories(plan, registry, applied);
     let in_the_way = provisioned(plan)
         .filter_map(|(session, allocation)| Some((session, registry.get(&allocation.kind)?, allocation)))
         .flat_map(|(session, provider, allocation)| {
             let replaced = applied.and_then(|applied| applied.plan.session(&session.path));
-            let replaced = replaced.and_then(|session| replaced_by(session, allocation));
-            let reasons = provider.stale(allocation, replaced, observation);
+            let replaced = replaced.and_then(|active| replaced_by(active, session, allocation));
+            let reasons = provider.stale(allocation, replaced, &released, observation);
             reasons.into_iter().map(move |reason| format!("{}: {reason}", session.path))
         });
     stale.extend(in_the_way);
@@ -65,12 +66,23 @@ pub fn stale_reasons(
     stale
 }
 
-/// Returns the allocation of an active session in whose place `planned` comes: that of its name, or another one of its
-/// kind if the resource was renamed.
-fn replaced_by<'s>(active: &'s Session, planned: &Allocation) -> Option<&'s Allocation> {
+/// Returns the allocation of an active session in whose place `planned` of `session` comes: that of its name, or another
+/// one of its kind if the resource was renamed.
+fn replaced_by<'s>(active: &'s Session, session: &Session, planned: &Allocation) -> Option<&'s Allocation> {
     let mut of_kind = active.allocations.iter().filter(|held| held.kind == planned.kind);
     let named = active.allocation(planned.name()).filter(|held| held.kind == planned.kind);
-    named.or_else(|| of_kind.next())
+    named.or_else(|| of_kind.find(|held| session.allocation(held.name()).is_none()))
+}
+
+/// Returns the directories that applying `plan` would release.
+fn released_directories(plan: &Plan, registry: &Registry, applied: Option<&AppliedPlan>) -> PathSet {
+    let Some(applied) = applied else { return PathSet::new() };
+    let released = plan.changes.iter().flat_map(|change| {
+        let session = applied.plan.session(&change.session).filter(|_| !change.release.is_empty());
+        let released = change.release.iter().filter_map(move |name| session?.allocation(name));
+        released.filter_map(|held| registry.get(&held.kind)?.directory(held))
+    });
+    released.collect()
 }
 
 /// Returns the allocations that applying `plan` would update in place.

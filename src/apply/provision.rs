@@ -2,14 +2,16 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::num::NonZeroUsize;
+use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
 use super::{Event, Failure, Phase, Run, commands};
+use crate::discovery;
 use crate::host::clock;
 use crate::host::failpoint::crashpoint;
 use crate::host::text::printable;
 use crate::name::SessionPath;
-use crate::plan::{Action, Change, Plan, Session};
+use crate::plan::{Action, Change, Plan, Session, WORKING_DIRECTORY};
 use crate::provider::Allocation;
 use crate::state::{self, Milestone, NotSetUp, Record};
 
@@ -210,13 +212,45 @@ impl Run<'_> {
     pub(super) fn write_discovery_files(&self) -> Vec<Failure> {
         crashpoint!("apply.report");
         let concerned = |_: &Session, change: &Change| change.action != Action::Keep;
+        let before = match self.earlier_discovery_files() {
+            Ok(before) => before,
+            Err(failures) => return failures,
+        };
         let failures = self.each(Phase::WriteDiscovery, self.host.jobs, &concerned, &|session, _| {
-            self.write_discovery(session)
+            self.write_discovery(session)?;
+            before.get(&session.path).map_or(Ok(()), |path| self.remove_discovery(session, path))
         });
         if failures.is_empty() && !self.host.cancel.is_requested() {
             crashpoint!("apply.told");
         }
         failures
+    }
+}
+
+impl Run<'_> {
+    /// Returns the discovery files of active sessions that stay, and work in another directory from now on.
+    fn earlier_discovery_files(&self) -> Result<BTreeMap<SessionPath, PathBuf>, Vec<Failure>> {
+        let changes = self.record.plan.sessions.iter().zip(&self.record.plan.changes);
+        let moved: BTreeMap<_, _> = changes
+            .filter(|(_, change)| change.fields.iter().any(|field| field.name == WORKING_DIRECTORY))
+            .map(|(session, _)| (&session.path, session))
+            .collect();
+        let Some(first) = moved.values().next() else { return Ok(BTreeMap::new()) };
+        let failed = |error: state::Error| vec![Failure::new(first, "discovery file", error.to_string())];
+        let applied = self.context.swarm.applied().map_err(failed)?;
+        let before = applied.into_iter().flat_map(|applied| applied.plan.sessions);
+        let before = before.filter_map(|before| {
+            let path = before.discovery_file?;
+            let after = moved.get(&before.path)?.discovery_file.as_ref();
+            (after != Some(&path)).then_some((before.path, path))
+        });
+        Ok(before.collect())
+    }
+
+    /// Removes a discovery file from a directory in which the session no longer works.
+    pub(super) fn remove_discovery(&self, session: &Session, path: &Path) -> Result<(), Failure> {
+        discovery::remove(self.context.swarm.workspace(), path)
+            .map_err(|error| Failure::new(session, "discovery file", error.to_string()))
     }
 }
 

@@ -35,7 +35,9 @@ pub fn restore(
     // What a killed rescue left is removed by the next one; else recovery reports why it cannot be removed.
     let _ = rescue::sweep_after_a_kill(context);
     context.swarm.require_recovered()?;
-    let Some(allocation) = session.allocations_of(git_worktree::KIND).next() else {
+    let worktrees: Vec<_> = session.allocations_of(git_worktree::KIND).collect();
+    let saved_from = worktrees.iter().find(|worktree| saved.resource.as_deref() == Some(worktree.name()));
+    let Some(allocation) = saved_from.or(worktrees.first()) else {
         return Err(provider::Error::Refused(format!("{} has no worktree", session.path)).into());
     };
     context.swarm.begin_rescue()?;

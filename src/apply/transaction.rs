@@ -24,7 +24,7 @@ use crate::discovery;
 use crate::host::Host;
 use crate::host::failpoint::crashpoint;
 use crate::host::process::Cancel;
-use crate::plan::{Action, Session};
+use crate::plan::{Action, Session, WORKING_DIRECTORY};
 use crate::provider::Location;
 use crate::state::{self, ChildrenGuard, Record, Release, Stage, Unsaved};
 
@@ -444,11 +444,18 @@ pub(super) fn write_again(
         .collect();
     let mut failures = Vec::new();
     let changed = record.plan.sessions.iter().zip(&record.plan.changes);
-    for (session, _) in changed.filter(|(_, change)| change.action != Action::Keep) {
+    for (session, change) in changed.filter(|(_, change)| change.action != Action::Keep) {
         match (applied, stood.get(&session.path)) {
             // Nothing is written if the session's directory was missing before the run.
             (Some(applied), Some(stood)) if discovery::directory(context.swarm, stood).is_ok() => {
-                failures.extend(Run { context, record: applied, host }.write_discovery(stood).err());
+                let run = Run { context, record: applied, host };
+                let moved = change.fields.iter().any(|field| field.name == WORKING_DIRECTORY);
+                if let Some(path) = session.discovery_file.as_ref().filter(|_| moved)
+                    && Some(path) != stood.discovery_file.as_ref()
+                {
+                    failures.extend(run.remove_discovery(stood, path).err());
+                }
+                failures.extend(run.write_discovery(stood).err());
             }
             (Some(_), Some(_)) => {}
             _ => context.swarm.remove_discovery(&session.scoped_name).map_err(Error::Unfinished)?,

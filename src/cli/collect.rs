@@ -117,7 +117,7 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode, Fa
 }
 
 fn worktree(session: &Session) -> Option<Worktree> {
-    Worktree::from_allocation(session.allocation(git_worktree::KIND)?)
+    Worktree::from_allocation(session.allocations_of(git_worktree::KIND).next()?)
 }
 
 /// Returns the work of sessions that no commit has, by session id.

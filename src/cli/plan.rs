@@ -254,11 +254,15 @@ fn behind(swarm: &Swarm<'_>, plan: &Plan, input: &PlanningInput) -> Vec<Behind> 
         let base = input.observation.repository(worktree.repository_name()).commits.get(&worktree.base_ref);
         base.is_some_and(|base| base.as_ref().is_ok_and(|base| *base != worktree.commit))
     };
-    let worktree =
-        |session: &Session| Worktree::from_allocation(session.allocations_of(git_worktree::KIND).next()?);
+    // The command that is suggested runs in the working directory, which is no worktree if there are several.
+    let worktree = |session: &Session| {
+        let mut worktrees = session.allocations_of(git_worktree::KIND);
+        let first = worktrees.next().filter(|_| worktrees.next().is_none());
+        first.and_then(Worktree::from_allocation).filter(has_moved)
+    };
     let staying = record.plan.sessions().iter().filter(|session| staying.contains_key(&session.path));
     let (sessions, worktrees): (Vec<_>, Vec<_>) =
-        staying.filter_map(|session| Some((&session.path, worktree(session).filter(has_moved)?))).unzip();
+        staying.filter_map(|session| Some((&session.path, worktree(session)?))).unzip();
     if worktrees.is_empty() {
         return Vec::new();
     }

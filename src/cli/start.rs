@@ -104,7 +104,8 @@ fn missing(what: &str) -> Failure {
 fn worktrees_at_start(jobs: &[Job<'_>]) -> BTreeMap<String, Worktree> {
     let worktree = |job: &Job<'_>| {
         let session = job.active.session;
-        Some((session.id.clone(), Worktree::from_allocation(session.allocation(git_worktree::KIND)?)?))
+        let first = session.allocations_of(git_worktree::KIND).next()?;
+        Some((session.id.clone(), Worktree::from_allocation(first)?))
     };
     let worktrees: BTreeMap<_, _> = jobs.iter().filter_map(worktree).collect();
     let progress = progress(jobs, &worktrees);

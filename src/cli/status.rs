@@ -13,7 +13,7 @@ use seedbed::host::{absolute, clock};
 use seedbed::name::SessionPath;
 use seedbed::observe::{self, PortOwner, Query};
 use seedbed::plan::Session;
-use seedbed::provider::git_worktree::{self, Progress, Worktree};
+use seedbed::provider::git_worktree::{self, Worktree};
 use seedbed::provider::{Allocation, Registry};
 use seedbed::report::status::{
     ActiveRun, Commits, PortStatus, Repairs, SessionStatus, SwarmStatus, Work, WorktreeStatus,
@@ -66,6 +66,7 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode, Fa
         let unsaved = inspected.unsaved.remove(&session.id).unwrap_or_default();
         let also_removed = inspected.also_removed.remove(&session.id).unwrap_or_default();
         let has_directory = drift.is_empty() || active.directory(&project.registry).is_ok();
+        let mut worktrees = progress.remove(&session.id).unwrap_or_default().into_iter();
         SessionStatus {
             session: session.path.clone(),
             id: session.id.clone(),
@@ -84,7 +85,8 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode, Fa
             ignored: also_removed.iter().map(|line| ignored(line)).sum(),
             also_removed,
             outdated: inspected.outdated.remove(&session.id).unwrap_or_default(),
-            worktree: progress.remove(&session.id),
+            worktree: worktrees.next(),
+            other_worktrees: worktrees.collect(),
             ports: ports(&project.registry, session, &served),
             listening: listening(session, &holders),
             resources: resources(&project.registry, session),
@@ -210,19 +212,26 @@ fn served(swarm: &Swarm<'_>) -> Result<BTreeSet<u16>, Failure> {
 }
 
 /// Returns the worktrees of the sessions, by session id.
-fn progress(swarm: &Swarm<'_>, sessions: &[Active<'_>]) -> BTreeMap<String, WorktreeStatus> {
-    let worktree =
-        |session: &Session| Worktree::from_allocation(session.allocations_of(git_worktree::KIND).next()?);
-    let worktrees: Vec<(&String, Worktree)> =
-        sessions.iter().filter_map(|active| Some((&active.session.id, worktree(active.session)?))).collect();
-    let listed: Vec<&Worktree> = worktrees.iter().map(|(_, worktree)| worktree).collect();
+fn progress(swarm: &Swarm<'_>, sessions: &[Active<'_>]) -> BTreeMap<String, Vec<WorktreeStatus>> {
+    let of_session = |active: &Active<'_>| {
+        let session = active.session;
+        let worktrees = session.allocations_of(git_worktree::KIND);
+        let worktrees = worktrees.filter_map(|held| {
+            Some((session.id.clone(), held.name().to_owned(), Worktree::from_allocation(held)?))
+        });
+        worktrees.collect::<Vec<_>>()
+    };
+    let worktrees: Vec<_> = sessions.iter().flat_map(of_session).collect();
+    let listed: Vec<&Worktree> = worktrees.iter().map(|(_, _, worktree)| worktree).collect();
     let progress = git_worktree::progress(swarm.host(), swarm.workspace(), &listed);
-    let status = |((id, worktree), progress): ((&String, Worktree), Result<Progress, String>)| {
+    let mut by_session: BTreeMap<String, Vec<WorktreeStatus>> = BTreeMap::new();
+    for ((id, name, worktree), progress) in worktrees.into_iter().zip(progress) {
         let (progress, error) = match progress {
             Ok(progress) => (Some(progress), None),
             Err(error) => (None, Some(error)),
         };
         let status = WorktreeStatus {
+            name,
             path: absolute(swarm.workspace(), &worktree.worktree_path),
             base_ref: worktree.base_ref,
             made_from: worktree.commit,
@@ -237,9 +246,9 @@ fn progress(swarm: &Swarm<'_>, sessions: &[Active<'_>]) -> BTreeMap<String, Work
             }),
             error,
         };
-        (id.clone(), status)
-    };
-    worktrees.into_iter().zip(progress).map(status).collect()
+        by_session.entry(id).or_default().push(status);
+    }
+    by_session
 }
 
 /// Returns the named ports of a session, as its kinds name them.

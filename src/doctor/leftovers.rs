@@ -106,7 +106,12 @@ fn unknown_worktrees(common_dir: &Path, owners: &BTreeSet<String>, findings: &mu
 /// Finds temporary files of runs that have ended.
 fn unowned_leftovers(examination: &Examination<'_>, owners: &BTreeSet<String>, findings: &mut Findings) {
     let registry = Registry::built_in();
+    // Kinds may keep their resources in one directory.
+    let mut seen = BTreeSet::new();
     for Leftover { path, owner } in registry.iter().flat_map(|kind| kind.leftovers(examination)) {
+        if !seen.insert(path.clone()) {
+            continue;
+        }
         if owner.is_none_or(|owner| !owners.contains(&owner)) {
             let shown = path.display();
             let what = format!("{shown} was left by a run that has ended");

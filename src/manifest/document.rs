@@ -122,6 +122,10 @@ pub(super) struct SessionTable {
     #[schemars(extend("examples" = [["git-worktree", "port-range"]]))]
     #[schemars(with = "Option<Vec<Resource>>")]
     pub(super) resources: Option<Vec<Option<Resource>>>,
+    /// Name of the resource in whose directory the session works and finds its discovery file. Default: the worktree;
+    /// with several worktrees, the directory that contains them.
+    #[schemars(regex(pattern = NAME_PATTERN), extend("examples" = ["web"]))]
+    pub(super) directory: Option<String>,
     /// Environment variables. Values are templates: `"http://localhost:{{ port.http }}"`.
     #[serde(default)]
     #[schemars(with = "BTreeMap<EnvName, EnvValue>")]

@@ -136,6 +136,7 @@ fn declaration(
         complete: !tainted.all && !tainted.tables.contains(&location.steps),
         // A session at the top has no parent to share with.
         resources: resources.or_else(|| (!in_child).then(Vec::new)),
+        directory: table.directory,
         text,
         location,
     }

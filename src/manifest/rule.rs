@@ -72,6 +72,7 @@ rules! {
     UNPRINTABLE = "unprintable", "Text that programs read line by line has no control characters";
     BLANK_AROUND = "blank-around", "Refs, paths and names neither begin nor end with a blank";
     WORKSPACE_ROOT = "workspace-root", "The workspace root is a directory that exists, and its path is valid text";
+    WORKING_DIRECTORY = "working-directory", "The working directory of a session is that of one of its resources";
     EMPTY_COMMAND = "empty-command", "A command names a program";
     TOO_MANY_SESSIONS = "too-many-sessions", "A manifest declares at most 200,000 sessions";
     TOO_LARGE = "too-large", "The plan of a manifest fits in memory";
@@ -83,6 +84,7 @@ rules! {
     NO_REPOSITORY = "no-repository", "The workspace of a session with a worktree is in a Git repository, and each declared repository is one";
     REPOSITORY = "repository", "A worktree's repository is declared, and lies outside of the sessions' worktrees";
     UNKNOWN_REF = "unknown-ref", "A base ref names a commit of the repository";
+    RESOURCE_NAME = "resource-name", "The names of several worktrees of one session can be part of names of refs";
     TARGET_PATH = "target-path", "A target path is a directory of the commit";
     TRACKED_PATH = "tracked-path", "The commit has no file at a path that seedbed writes";
     ROOT_DIRECTORY = "root-directory", "Worktrees and directories of sessions have a directory of their own, out of which no link leads";

@@ -189,11 +189,31 @@ impl Semantics<'_> {
             (None, Some(inherited)) => inherited,
             _ => &own,
         };
+        if let Some(name) = &table.directory
+            && self.complete
+            && !has.contains_key(name.as_str())
+        {
+            self.unknown_directory(name, &at.key("directory"), has);
+        }
         let children = at.key("child");
         self.siblings(&table.child, &children);
         for (name, child) in &table.child {
             self.session(child, &children.key(name), Some(has));
         }
+    }
+
+    /// Reports a `directory` that names no resource of the session.
+    fn unknown_directory(&mut self, name: &str, at: &KeyPath<'_>, has: &Resources<'_>) {
+        let label = match nearest(name, has.keys().copied()) {
+            Some(near) => format!("did you mean `{near}`?"),
+            None => "not a resource of the session".to_owned(),
+        };
+        let help = match has.len() {
+            0 => "the session has no resources: remove `directory`".to_owned(),
+            _ => format!("the session has {}", listed(has.keys().copied(), "and")),
+        };
+        let message = format!("{} names no resource of the session", quoted(name));
+        self.diagnostic(rule::WORKING_DIRECTORY, at.location(), message, label, help);
     }
 
     /// Reports a resource whose name the entry `first`, an index and a name, has as well.

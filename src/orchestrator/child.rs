@@ -59,14 +59,11 @@ pub fn child_requests(
     let mut requests: Vec<ResourceRequest> = Vec::new();
     for held in &parent.hard_constraints {
         let Some(options) = registry.get(&held.kind).and_then(Planner::child_options) else { continue };
-        // The first of several resources of a kind is divided.
-        if requests.iter().any(|request| request.kind == held.kind) {
-            continue;
-        }
         let (parent, allocation) = (parent.session_id.as_str(), &held.allocation);
         let options = options(&ChildShare { parent, allocation, index: child_index, count: child_count });
         let options = options.map_err(|why| ChildError::Share { kind: held.kind.clone(), why })?;
-        requests.push(ResourceRequest { kind: held.kind.clone(), options });
+        let (kind, name) = (held.kind.clone(), held.name.clone());
+        requests.push(ResourceRequest { kind, name, options });
     }
     Ok(requests)
 }

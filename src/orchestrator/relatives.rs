@@ -227,9 +227,8 @@ impl Relative {
         let above = session.parent.as_ref().and_then(|parent| record.plan.session(parent));
         let parent = above.map(|above| above.id.clone()).or_else(|| record.ancestors.first().cloned());
         let mut session = session.clone();
-        session
-            .allocations
-            .retain(|held| plans_by_record(registry, &held.kind) && registry.provider(held).is_some());
+        let is_requested = |kind: &str| plans_by_record(registry, kind) && !registry.is_implied(kind);
+        session.allocations.retain(|held| is_requested(&held.kind) && registry.provider(held).is_some());
         // Among sessions without a swarm, the path is the id.
         session.path = SessionPath::from_id(&session.id);
         Self { session, parent, child: record.child }
@@ -248,6 +247,7 @@ impl Relative {
         let declaration = Declaration {
             complete: true,
             resources: Some(requests.collect()),
+            directory: None,
             text: SessionText::default(),
             location,
         };

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value};
 
+use super::contributions::resource_context;
 use super::requests::{EffectiveRequest, SessionRequests};
 use super::session_identity::{Identity, active, identities};
 use super::{AppliedPlan, Damage, Session};
@@ -15,6 +16,7 @@ use crate::manifest::diagnostic::Step;
 use crate::manifest::{Diagnostic, Diagnostics, Location, Manifest, rule};
 use crate::name::SessionPath;
 use crate::observe::Observation;
+use crate::provider::external::request_key;
 use crate::provider::{Allocation, Allocator, Kind, Parent, Planner, Registry, Request, Scope};
 
 /// Identity and allocations of every session, in the manifest's order.
@@ -88,10 +90,12 @@ fn allocators<'a>(
     let kinds = registry.iter().map(Planner::kind).chain(manifest.providers.keys().map(String::as_str));
     let kinds: BTreeSet<&str> = kinds.collect();
     let allocator = |kind: &'a str| {
-        let requesting = requesting(manifest, all_requests, kind).map(|(at, _)| identities[at].id.as_str());
+        let requesting = requesting(manifest, all_requests, kind)
+            .map(|(at, wanted)| request_key(&identities[at].id, kind, wanted.name));
         let held = observation.relative_allocations.iter().filter(|held| held.kind == kind);
-        let sessions: Vec<_> = requesting.chain(held.map(|held| held.session.as_str())).collect();
-        let scope = Scope { kind, program: manifest.providers.get(kind), sessions: &sessions };
+        let held = held.map(|held| request_key(&held.session, kind, held.name.as_deref().unwrap_or(kind)));
+        let requests: Vec<_> = requesting.chain(held).collect();
+        let scope = Scope { kind, program: manifest.providers.get(kind), requests: &requests };
         Some((kind, registry.planned_by(manifest, kind)?.allocator(observation, &scope)))
     };
     kinds.into_iter().filter_map(allocator).collect()
@@ -146,7 +150,9 @@ impl<'s> Remaining<'_, 's> {
                 let active = active.filter(|active| {
                     let stays = !active.within_parent || parent_keeps(wanted.name).is_some();
                     let stays = stays && !self.outdated.contains(&std::ptr::from_ref(*active));
-                    stays && active.shared == wanted.shared && active.kind == wanted.kind
+                    let provider = self.registry.get(wanted.kind);
+                    let is_located = provider.is_none_or(|kind| kind.is_located(active, wanted.several));
+                    stays && is_located && active.shared == wanted.shared && active.kind == wanted.kind
                 });
                 of_session.push(active.and_then(|active| {
                     self.kept_by(wanted, active, &mut || update(at, position, wanted, active))
@@ -231,10 +237,15 @@ impl<'a> Pass<'a> {
             kept.iter().flatten().flatten().map(|kept| std::ptr::from_ref(kept.active)).collect();
         let active_sessions = applied.iter().flat_map(|applied| &applied.plan.sessions);
         for allocation in active_sessions.flat_map(|session| &session.allocations) {
-            if !stays.contains(&std::ptr::from_ref(allocation))
-                && let Some(allocator) = self.allocators.get_mut(allocation.kind.as_str())
-            {
+            if stays.contains(&std::ptr::from_ref(allocation)) {
+                continue;
+            }
+            if let Some(allocator) = self.allocators.get_mut(allocation.kind.as_str()) {
                 allocator.free(allocation);
+            }
+            let kind = self.registry.get(&allocation.kind);
+            if let Some(directory) = kind.and_then(|kind| kind.directory(allocation)) {
+                self.allocators.values_mut().for_each(|allocator| allocator.vacate(&directory));
             }
         }
     }
@@ -292,11 +303,27 @@ impl<'a> Pass<'a> {
         }
         self.again.push(again);
         self.check_several(at, &held);
+        self.check_directory(at, &held);
         let session = &self.manifest.sessions[at];
         let above = session.parent.is_some_and(|parent| self.unresolved[parent]);
         let is_less = held.len() < all_requests[at].requests.len();
         self.unresolved.push(is_less || above || !session.declaration.complete);
         self.allocations.push(held);
+    }
+
+    /// Checks that the resource in whose directory a session works has one.
+    fn check_directory(&mut self, at: usize, held: &[Allocation]) {
+        let declaration = &self.manifest.sessions[at].declaration;
+        let Some(name) = &declaration.directory else { return };
+        // A resource that does not exist, or was not planned, is reported elsewhere.
+        let Some(chosen) = held.iter().find(|held| held.name() == name) else { return };
+        let kind = self.registry.get(&chosen.kind);
+        if kind.is_some_and(|kind| kind.working_directory(chosen).is_none()) {
+            let message = format!("`{name}` is a `{}`, which has no directory", chosen.kind.escape_debug());
+            let location = declaration.location.key("directory");
+            let diagnostic = Diagnostic::new(rule::WORKING_DIRECTORY, location, message, "would work there");
+            self.diagnostics.push(diagnostic.with_help("name a worktree or a directory of the session"));
+        }
     }
 
     /// Checks the resources of a session that has several of one kind.
@@ -311,8 +338,9 @@ impl<'a> Pass<'a> {
             if !kind.allows_several() && earlier.any(|other| other.name != wanted.name) {
                 self.diagnostics.push(kind_twice(wanted));
             }
-            let Some(held) = held.iter().find(|held| held.name() == wanted.name) else { continue };
-            for variable in kind.context(held).own_env.into_keys() {
+            let Some(at) = held.iter().position(|held| held.name() == wanted.name) else { continue };
+            let context = resource_context(held, at, kind);
+            for variable in context.env.into_keys() {
                 match variables.get(&variable) {
                     Some(other) => self.diagnostics.push(variable_twice(wanted, &variable, other)),
                     None => _ = variables.insert(variable, wanted.name),
@@ -425,6 +453,7 @@ fn request<'r>(
         options: &wanted.options.all,
         own: wanted.own,
         location: wanted.location,
+        several: wanted.several,
         shares,
     }
 }
@@ -481,8 +510,13 @@ fn kind_twice(wanted: &EffectiveRequest<'_>) -> Diagnostic {
 
 fn variable_twice(wanted: &EffectiveRequest<'_>, variable: &str, other: &str) -> Diagnostic {
     let message = format!("`{}` and `{other}` both set the variable `{variable}`", wanted.name);
-    Diagnostic::new(rule::VARIABLE_TWICE, wanted.location.clone(), message, "sets it again")
-        .with_help("give each port of the session another name: `names = [\"…\"]`")
+    Diagnostic::new(rule::VARIABLE_TWICE, wanted.location.clone(), message, "sets it again").with_help(
+        if variable.starts_with("AGENT_PORT_") {
+            "give each port of the session another name: `names = [\"…\"]`"
+        } else {
+            "a program of an external kind gets the `resource` of each request: name the variable by it"
+        },
+    )
 }
 
 fn unknown_kind(wanted: &EffectiveRequest<'_>) -> Diagnostic {

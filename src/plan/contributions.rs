@@ -1,8 +1,10 @@
 //! Data that a session receives without its manifest: from its allocations and from its names.
 
+use std::path::PathBuf;
+
 use super::Session;
 use crate::name::Slug;
-use crate::provider::{Allocation, Context, Registry, placeholders};
+use crate::provider::{Allocation, Context, Kind, Registry, placeholders};
 
 /// Returns the data that a session receives from its allocations and its names.
 pub(super) fn session_context(session: &Session, registry: &Registry) -> Context {
@@ -16,14 +18,38 @@ pub(super) fn contributed(allocations: &[Allocation], registry: &Registry) -> Co
     let mut all = Context::default();
     for (at, held) in allocations.iter().enumerate() {
         let Some(provider) = registry.get(&held.kind) else { continue };
-        let is_first = allocations[..at].iter().all(|earlier| earlier.kind != held.kind);
-        let context = provider.context(held).for_resource(&held.kind, held.name(), is_first);
+        let context = resource_context(allocations, at, provider);
         all.env.extend(context.env);
         all.prompt_sections.extend(context.prompt_sections);
         all.metadata.extend(context.metadata);
         all.working_directory = context.working_directory.or(all.working_directory);
     }
     all
+}
+
+/// Returns the contribution of the allocation at this position. The variables of the kind are those of the resource with
+/// the name of the kind, or else of the first one.
+pub(super) fn resource_context(allocations: &[Allocation], at: usize, provider: &dyn Kind) -> Context {
+    let held = &allocations[at];
+    let mut of_kind = allocations.iter().enumerate().filter(|(_, other)| other.kind == held.kind);
+    let first = of_kind.clone().find(|(_, other)| other.name.is_none()).or_else(|| of_kind.next());
+    let is_first = first.is_some_and(|(first, _)| first == at);
+    provider.context(held).for_resource(&held.kind, held.name(), is_first)
+}
+
+/// Returns the working directory of a session, relative to the workspace root: that of the resource that it chooses, or
+/// that which its allocations contribute; `None` if there is none.
+pub(super) fn working_directory(session: &Session, registry: &Registry) -> Option<PathBuf> {
+    match &session.directory {
+        Some(name) => directory_of(&session.allocations, name, registry),
+        None => contributed(&session.allocations, registry).working_directory,
+    }
+}
+
+/// Returns the directory in which a session works that chooses the resource of this name.
+pub(super) fn directory_of(allocations: &[Allocation], name: &str, registry: &Registry) -> Option<PathBuf> {
+    let chosen = allocations.iter().find(|held| held.name() == name)?;
+    registry.get(&chosen.kind)?.working_directory(chosen)
 }
 
 /// Returns the variables that name a session.

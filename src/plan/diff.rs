@@ -3,12 +3,13 @@
 mod fields;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::path::PathBuf;
 
 use rayon::prelude::*;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-pub use fields::Field;
+pub use fields::{Field, WORKING_DIRECTORY};
 
 use super::{AppliedPlan, Damage, Plan, Session};
 use crate::name::SessionPath;
@@ -304,11 +305,18 @@ fn add_replacement(registry: &Registry, change: &mut Change, old: &Allocation, n
         [] if root(old) != root(new) => {
             change.reasons.push(format!("{} is of another repository now", old.name()));
         }
-        [] => {
-            change.reasons.push(format!("{}: the parent's, of which it is a share, is replaced", old.name()));
-        }
+        [] => change.reasons.push(match moved(registry, old, new) {
+            Some(path) => format!("{} lies in {} instead", old.name(), path.display()),
+            None => format!("{}: the parent's, of which it is a share, is replaced", old.name()),
+        }),
         options => change.reasons.extend(options.iter().map(Field::line)),
     }
+}
+
+/// Returns the directory of an allocation if it differs from that of the replaced one.
+fn moved(registry: &Registry, old: &Allocation, new: &Allocation) -> Option<PathBuf> {
+    let directory = |of: &Allocation| registry.get(&of.kind)?.directory(of);
+    directory(new).filter(|path| Some(path) != directory(old).as_ref())
 }
 
 /// Adds the kinds that are provisioned: those that are new, others than before, or released.

@@ -10,6 +10,7 @@ use super::session_identity::{active, identities};
 use crate::manifest::{Manifest, Options};
 use crate::observe::{Observation, Query};
 use crate::provider::external::protocol::SessionRequest;
+use crate::provider::external::request_key;
 use crate::provider::{Registry, external, placeholders};
 
 /// Returns the queries that the programs of external kinds must answer before the manifest can be planned.
@@ -35,25 +36,28 @@ pub(super) fn programs(
             let id = |at: usize| manifest.sessions[at].path.id(&manifest.swarm);
             let shares_outside = shares_outside_plan(observation, kind);
             let shares_outside = |session: &str| shares_outside.get(session).copied().unwrap_or_default();
-            let mut given_out: HashMap<usize, u32> = HashMap::new();
+            let mut given_out: HashMap<(usize, &str), u32> = HashMap::new();
             let queries = requesting(manifest, all_requests, kind).map(|(at, wanted)| {
                 let parent = manifest.sessions[at].parent.filter(|_| wanted.shared);
                 let share = parent.map(|parent| {
-                    let given_out = given_out.entry(parent).or_default();
+                    let given_out = given_out.entry((parent, wanted.name)).or_default();
                     *given_out += 1;
                     manifest.sessions[at].share.map_or(*given_out - 1, |share| share.index)
                 });
                 let held = active[at]
                     .and_then(|session| session.allocation(wanted.name).filter(|held| held.kind == *kind));
                 let shares = takers[at][all_requests[at].position(wanted.name).unwrap_or_default()];
+                let key = |at: usize| request_key(&id(at), kind, wanted.name);
                 SessionRequest {
+                    request: key(at),
+                    resource: Some(wanted.name).filter(|name| name != kind).map(str::to_owned),
                     session: id(at),
                     path: manifest.sessions[at].path.to_string(),
                     index: identities[at].index,
-                    name: placeholders::unique_name(&identities[at].id, workspace),
-                    share_of: parent.map(id),
+                    name: placeholders::unique_name(&key(at), workspace),
+                    share_of: parent.map(key),
                     share,
-                    shares: shares.max(shares_outside(&id(at))),
+                    shares: shares.max(shares_outside(&key(at))),
                     applied: held.map(|held| placeholders::resolve_fields(&held.allocation, workspace)),
                     options: Options::clone(&wanted.options.all),
                 }
@@ -62,14 +66,17 @@ pub(super) fn programs(
             if !queries.is_empty() {
                 queries.extend(
                     observation.relative_allocations.iter().filter(|held| held.kind == *kind).map(|held| {
+                        let key = |id: &str| request_key(id, kind, held.name.as_deref().unwrap_or(kind));
                         SessionRequest {
+                            request: key(&held.session),
+                            resource: held.name.clone(),
                             session: held.session.clone(),
                             path: held.session.clone(),
                             index: held.index,
-                            name: placeholders::unique_name(&held.session, workspace),
-                            share_of: held.share.as_ref().map(|(parent, ..)| parent.clone()),
+                            name: placeholders::unique_name(&key(&held.session), workspace),
+                            share_of: held.share.as_ref().map(|(parent, ..)| key(parent)),
                             share: held.share.as_ref().map(|(_, index, _)| *index),
-                            shares: shares_outside(&held.session),
+                            shares: shares_outside(&key(&held.session)),
                             applied: Some(placeholders::resolve_fields(&held.allocation, workspace)),
                             options: held.options.clone(),
                         }
@@ -86,13 +93,14 @@ pub(super) fn programs(
         .collect()
 }
 
-/// Returns the number of shares that sessions outside of this plan have of each allocation of a kind. The key is the id
-/// of the allocation's session.
-fn shares_outside_plan<'o>(observation: &'o Observation, kind: &str) -> HashMap<&'o str, u32> {
+/// Returns the number of shares of each allocation of a kind that belong to sessions outside of this plan, by the key of
+/// the request for the allocation.
+fn shares_outside_plan(observation: &Observation, kind: &str) -> HashMap<String, u32> {
     let mut given_out = HashMap::new();
     let held = observation.relative_allocations.iter().filter(|held| held.kind == kind);
-    for (session, _, count) in held.filter_map(|held| held.share.as_ref()) {
-        let most = given_out.entry(session.as_str()).or_default();
+    for (held, (session, _, count)) in held.filter_map(|held| Some((held, held.share.as_ref()?))) {
+        let key = request_key(session, kind, held.name.as_deref().unwrap_or(kind));
+        let most = given_out.entry(key).or_default();
         *most = (*count).max(*most);
     }
     given_out

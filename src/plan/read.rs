@@ -12,11 +12,12 @@ use serde_json::{Map, Value, json};
 
 use super::{
     Again, Behind, Change, Loss, Occupant, Plan, PlannedRepository, SCHEMA_VERSION, Session, contributions,
+    requests,
 };
 use crate::host::text::printable;
 use crate::manifest;
 use crate::name::{SessionPath, Slug, is_name};
-use crate::provider::{Planner, Registry};
+use crate::provider::{Planner, Registry, ResourceOptions};
 
 /// Maximum depth of a tree of sessions: deeper than TOML nests the tables that declare one.
 const DEPTH_MAX: usize = 64;
@@ -200,7 +201,8 @@ impl Plan {
         let mut providers = Map::new();
         let mut tables = Map::new();
         for (at, session) in self.sessions.iter().enumerate() {
-            let resources = session.allocations.iter().map(|held| {
+            let requested = session.allocations.iter().filter(|held| !registry.is_implied(&held.kind));
+            let resources = requested.map(|held| {
                 let mut resource = held.options.clone();
                 resource.insert("kind".to_owned(), held.kind.as_str().into());
                 if let Some(name) = &held.name {
@@ -218,6 +220,9 @@ impl Plan {
                 env.retain(|name, _| !name.starts_with("AGENT_"));
             }
             table.insert("resources".to_owned(), resources.into());
+            if let Some(directory) = &session.directory {
+                table.insert("directory".to_owned(), directory.as_str().into());
+            }
             tables.insert(format!("s{at}"), table.into());
         }
         let repositories = self.repositories.iter();
@@ -255,6 +260,30 @@ enum Unique<'p> {
     Index(u32),
 }
 
+/// Checks that a session has exactly the implied resources that follow from its other resources, and that all lie where
+/// planning puts them.
+fn check_implied(session: &Session, registry: &Registry) -> Result<(), String> {
+    let (implied, requested): (Vec<_>, Vec<_>) =
+        session.allocations.iter().partition(|held| registry.is_implied(&held.kind));
+    let resources = requested.iter().map(|held| {
+        let resource = ResourceOptions { name: held.name(), options: &held.options, shared: held.shared };
+        (held.kind.as_str(), resource)
+    });
+    let expected = requests::implied(registry, resources);
+    let expected = expected.iter().map(|(kind, options)| (*kind, *kind, options));
+    let found = implied.iter().map(|held| (held.kind.as_str(), held.name(), &held.options));
+    if !found.eq(expected) || !session.allocations.iter().take(implied.len()).eq(implied) {
+        return Err("it has other directories than follow from its resources".to_owned());
+    }
+    for held in &requested {
+        let several = requested.iter().filter(|other| other.kind == held.kind).count() > 1;
+        if registry.get(&held.kind).is_some_and(|kind| !kind.is_located(held, several)) {
+            return Err(format!("its {} lies where no manifest puts it", held.name()));
+        }
+    }
+    Ok(())
+}
+
 /// Checks that the kinds of a session's allocations exist, and that the data from allocations and names is complete.
 fn check_session(session: &Session, registry: &Registry) -> Result<(), String> {
     for (at, held) in session.allocations.iter().enumerate() {
@@ -270,7 +299,8 @@ fn check_session(session: &Session, registry: &Registry) -> Result<(), String> {
         if held.name.as_ref() == Some(kind) {
             return Err(format!("it names a `{kind}` after its kind"));
         }
-        if registry.kinds().contains_key(kind) == held.external.is_some() {
+        let is_registered = registry.kinds().contains_key(kind) || registry.is_implied(kind);
+        if is_registered == held.external.is_some() {
             return Err(format!("`{kind}` is not a kind, or not one of a program"));
         }
         if let Some(external) = &held.external {
@@ -280,6 +310,7 @@ fn check_session(session: &Session, registry: &Registry) -> Result<(), String> {
             }
         }
     }
+    check_implied(session, registry)?;
     let received = contributions::session_context(session, registry);
     for (name, value) in &received.env {
         match session.env.get(name) {

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use rayon::prelude::*;
 
 use super::allocate::Allocated;
-use super::contributions::{contributed, name_variables};
+use super::contributions::{contributed, directory_of, name_variables};
 use super::dedupe::too_much;
 use super::requests;
 use super::resolve_variables::{ROUNDS_MAX, Resolver};
@@ -169,8 +169,13 @@ impl SessionAssembler<'_> {
         allocations: Vec<Allocation>,
         text: SessionText<'_>,
     ) -> Session {
-        let Context { mut env, mut prompt_sections, mut metadata, working_directory: directory, .. } =
+        let Context { mut env, mut prompt_sections, mut metadata, working_directory, .. } =
             contributed(&allocations, self.registry);
+        let chosen = self.manifest.sessions[at].declaration.directory.clone();
+        let directory = match &chosen {
+            Some(name) => directory_of(&allocations, name, self.registry),
+            None => working_directory,
+        };
         env.extend(name_variables(&identity.id, identity.index, identity.replica, &identity.slug));
         env.extend(text.env.into_owned());
         prompt_sections.extend(text.prompt.into_owned());
@@ -188,6 +193,7 @@ impl SessionAssembler<'_> {
             children: self.children[at].iter().copied().map(path).collect(),
             discovery_file: directory.as_deref().map(discovery_file),
             working_directory: directory.unwrap_or_else(|| PathBuf::from(".")),
+            directory: chosen,
             allocations,
             env,
             prompt_sections,

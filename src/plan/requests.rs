@@ -1,12 +1,12 @@
 //! Requests of each session table, with defaults and the parent's options applied.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, LazyLock};
 
 use crate::manifest::{
     CommandLine, Declaration, Diagnostic, From, Location, Manifest, Options, Replace, SessionText,
 };
-use crate::provider::Registry;
+use crate::provider::{Registry, ResourceOptions};
 use crate::template::Problem;
 
 /// Requests of one session; shared by the replicas of a table.
@@ -34,10 +34,19 @@ pub(super) struct EffectiveRequest<'m> {
     pub(super) name: &'m str,
     /// `true` if the request is for a share of the parent's allocation.
     pub(super) shared: bool,
+    /// `true` if the session requests several resources of the kind.
+    pub(super) several: bool,
     pub(super) options: Arc<EffectiveOptions>,
     /// Options of the request itself.
     pub(super) own: &'m Options,
     pub(super) location: &'m Location,
+}
+
+impl EffectiveRequest<'_> {
+    /// Returns the name and the options of the requested resource.
+    fn resource(&self) -> ResourceOptions<'_> {
+        ResourceOptions { name: self.name, options: &self.options.all, shared: self.shared }
+    }
 }
 
 /// Options of an inherited request, which no table declares.
@@ -61,7 +70,7 @@ pub(super) struct AllRequests<'m> {
 
 /// Computes the requests of each session.
 pub(super) fn all_requests<'m>(manifest: &'m Manifest, registry: &'m Registry) -> AllRequests<'m> {
-    let mut resolver = RequestResolver { manifest, registry, effective: HashMap::new() };
+    let mut resolver = RequestResolver { manifest, registry, effective: HashMap::new(), implied: Vec::new() };
     let sessions = manifest.sessions.len();
     let mut known: HashMap<*const Declaration, Arc<SessionRequests<'m>>> = HashMap::with_capacity(sessions);
     let mut all_requests: Vec<Arc<SessionRequests<'m>>> = Vec::with_capacity(sessions);
@@ -73,8 +82,8 @@ pub(super) fn all_requests<'m>(manifest: &'m Manifest, registry: &'m Registry) -
             .or_insert_with(|| Arc::new(resolver.session_requests(&session.declaration, parent.as_deref())));
         all_requests.push(Arc::clone(session_requests));
     }
-    let options = resolver.effective.into_iter().map(|((kind, ..), options)| (kind, options)).collect();
-    AllRequests { each: all_requests, options }
+    let effective = resolver.effective.into_iter().map(|((kind, ..), options)| (kind, options));
+    AllRequests { each: all_requests, options: effective.chain(resolver.implied).collect() }
 }
 
 struct RequestResolver<'m> {
@@ -82,6 +91,21 @@ struct RequestResolver<'m> {
     registry: &'m Registry,
     /// Effective options by kind, by the request's own options, and by the parent's options, which are shared as well.
     effective: HashMap<(&'m str, &'m Options, Option<*const EffectiveOptions>), Arc<EffectiveOptions>>,
+    /// Options of implied requests, with their kind.
+    implied: Vec<(&'m str, Arc<EffectiveOptions>)>,
+}
+
+/// Returns the kinds and options of the requests that follow from the requests of a session, each given with its kind.
+pub(super) fn implied<'r>(
+    registry: &Registry,
+    resources: impl Iterator<Item = (&'r str, ResourceOptions<'r>)>,
+) -> Vec<(&'static str, Options)> {
+    let mut by_kind: BTreeMap<&str, Vec<ResourceOptions<'_>>> = BTreeMap::new();
+    for (kind, resource) in resources {
+        by_kind.entry(kind).or_default().push(resource);
+    }
+    let several = by_kind.iter().filter(|(_, resources)| resources.len() > 1);
+    several.filter_map(|(kind, resources)| registry.get(kind)?.enclosure(resources)).collect()
 }
 
 impl<'m> RequestResolver<'m> {
@@ -103,13 +127,38 @@ impl<'m> RequestResolver<'m> {
             (None, Some(parent)) => parent
                 .requests
                 .iter()
+                .filter(|above| !self.registry.is_implied(above.kind))
+                .collect::<Vec<_>>()
+                .into_iter()
                 .map(|above| {
                     self.wanted(above.kind, above.name, Some(above), &NOTHING, &declaration.location)
                 })
                 .collect(),
             (None, None) => Vec::new(),
         };
-        SessionRequests { requests }
+        self.with_implied(requests, &declaration.location)
+    }
+
+    /// Returns the requests of a session with those that follow from them, which come first.
+    fn with_implied(
+        &mut self,
+        mut requests: Vec<EffectiveRequest<'m>>,
+        location: &'m Location,
+    ) -> SessionRequests<'m> {
+        let of_kind = |kind: &str| requests.iter().filter(|wanted| wanted.kind == kind).count();
+        let several: Vec<bool> = requests.iter().map(|wanted| of_kind(wanted.kind) > 1).collect();
+        for (wanted, several) in requests.iter_mut().zip(several) {
+            wanted.several = several;
+        }
+        let resources = requests.iter().map(|wanted| (wanted.kind, wanted.resource()));
+        let implied = implied(self.registry, resources).into_iter().map(|(kind, options)| {
+            let options = EffectiveOptions { all: Arc::new(options.clone()), explicit: options };
+            let (options, own) = (Arc::new(options), &*NOTHING);
+            self.implied.push((kind, Arc::clone(&options)));
+            EffectiveRequest { kind, name: kind, shared: false, several: false, options, own, location }
+        });
+        let implied: Vec<_> = implied.collect();
+        SessionRequests { requests: implied.into_iter().chain(requests).collect() }
     }
 
     fn wanted(
@@ -126,7 +175,8 @@ impl<'m> RequestResolver<'m> {
             .effective
             .entry(key)
             .or_insert_with(|| Arc::new(effective(manifest, registry, kind, above, own)));
-        EffectiveRequest { kind, name, shared: above.is_some(), options: Arc::clone(options), own, location }
+        let (shared, options) = (above.is_some(), Arc::clone(options));
+        EffectiveRequest { kind, name, shared, several: false, options, own, location }
     }
 }
 

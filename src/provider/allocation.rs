@@ -1,13 +1,17 @@
 //! Defines allocations, and their contribution to a session.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStringExt as _;
+use std::path::{Path, PathBuf};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::external;
+use crate::host::files::Root;
+use crate::host::files::hidden::is_mark;
 use crate::name::{NAME_PATTERN, variable_part};
 
 /// A planned allocation of one resource for one session.
@@ -110,6 +114,32 @@ impl Context {
         self.env.insert(name.into(), value.into());
         self
     }
+}
+
+/// First lines of the file that hides discovery files from Git. They hide the file itself, and incomplete files that a
+/// killed process left. Each discovery file in the directory has one more line.
+pub(crate) const IGNORE_HEAD: &str =
+    "# written by seedbed: hides its own files, and no others\n/.gitignore\n/.*.seedbed-*\n";
+
+/// Name of the file that hides discovery files from Git.
+pub(crate) const IGNORE: &str = ".gitignore";
+
+/// Largest such file that is read, in bytes.
+pub(crate) const IGNORE_MAX: usize = 4096;
+
+/// Returns the names of the files in a directory that seedbed writes there and hides from Git.
+pub(crate) fn hidden_names(directory: &Root) -> Vec<OsString> {
+    if is_mark(&directory.path().join(IGNORE)) {
+        return vec![IGNORE.into()];
+    }
+    let found = directory.read(Path::new(IGNORE), IGNORE_MAX).ok().flatten().unwrap_or_default();
+    let Some(hidden) = found.strip_prefix(IGNORE_HEAD.as_bytes()) else { return Vec::new() };
+    let names = hidden.split(|byte| *byte == b'\n').filter_map(|line| line.strip_prefix(b"/"));
+    let unescaped = |name: &[u8]| {
+        let bytes = name.iter().copied().filter(|byte| *byte != b'\\').collect();
+        OsString::from_vec(bytes)
+    };
+    names.map(unescaped).chain([IGNORE.into()]).collect()
 }
 
 /// Directory of a session's discovery file, relative to its working directory. A provider of directories keeps this

@@ -1,5 +1,6 @@
 //! Defines the allocator of one kind, with its input and output.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use serde_json::{Map, Value};
@@ -20,6 +21,10 @@ pub trait Allocator {
     fn can_keep(&self, _allocation: &Allocation) -> bool {
         true
     }
+
+    /// Marks a directory as released, of an allocation of any kind, before any new one is allocated. Its path is
+    /// relative to the workspace root.
+    fn vacate(&mut self, _directory: &Path) {}
 
     /// Marks an allocation as released, before any new one is allocated.
     fn free(&mut self, _allocation: &Allocation) {}
@@ -68,8 +73,9 @@ pub struct Scope<'a> {
     pub kind: &'a str,
     /// Program that the manifest names for the kind; `None` for a kind that is registered.
     pub program: Option<&'a Program>,
-    /// Ids of the sessions that request the kind, in canonical order, and of those that have it and are not planned.
-    pub sessions: &'a [&'a str],
+    /// Keys of the requests for the kind, in canonical order, and of its resources that are not planned: the id of the
+    /// session, and for a resource with a name of its own `#` and the name after it.
+    pub requests: &'a [String],
 }
 
 /// Request of one session to one kind.
@@ -98,17 +104,21 @@ pub struct Request<'a> {
     pub own: &'a Options,
     /// Place of the request in the manifest. The place of an explicit option is `location.key(NAME)`.
     pub location: &'a Location,
+    /// `true` if the session requests several resources of the kind.
+    pub several: bool,
     /// Number of children that take a share of this allocation.
     pub shares: u32,
 }
 
 impl Request<'_> {
-    /// Returns the names that templates in options may use: `swarm`, and of `session` its `id`, `path`, `name`,
-    /// `index`, `replica` and `slug`.
+    /// Returns the names that templates in options may use: `swarm`, `resource.name`, and of `session` its `id`, `path`,
+    /// `name`, `index`, `replica` and `slug`.
     pub fn names(&self) -> minijinja::Value {
         let session =
             template::session_value(self.path, self.session, self.index, self.replica, self.slug, None);
-        minijinja::Value::from_pairs([("swarm", minijinja::Value::from(self.swarm)), ("session", session)])
+        let resource = minijinja::Value::from_pairs([("name", self.resource)]);
+        let swarm = minijinja::Value::from(self.swarm);
+        minijinja::Value::from_pairs([("swarm", swarm), ("session", session), ("resource", resource)])
     }
 }
 

@@ -7,6 +7,7 @@ mod plan;
 mod record;
 mod release;
 mod paths;
+pub mod session;
 
 use std::path::PathBuf;
 
@@ -17,8 +18,8 @@ use self::paths::DirectoryPaths;
 use self::record::{Record, Stage};
 use super::placeholders::absolute_path;
 use super::{
-    Allocation, Allocator, Condition, Context, Error, Examination, InterruptedRun, Leftover, Planner,
-    Provider, RootDirectory, Scope, Task, UnsavedWork, effective_options, is_in_git_directory,
+    Allocation, Allocator, Condition, Context, Error, Examination, InterruptedRun, Leftover, PathSet,
+    Planner, Provider, RootDirectory, Scope, Task, UnsavedWork, effective_options, is_in_git_directory,
 };
 use crate::host::absolute;
 use crate::host::failpoint::crashpoint;
@@ -68,6 +69,9 @@ pub struct Directory {
     pub copy_from: Option<PathBuf>,
     /// `true` if files written in the directory are unsaved work.
     pub keep: bool,
+    /// Names in the directory that are directories of other resources of the session, which answer for them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub contains: Vec<String>,
 }
 
 impl Directory {
@@ -109,6 +113,10 @@ impl Planner for Directories {
         let file_paths =
             [Some(options.root_directory), options.copy_from.filter(|from| plan::is_below(from))];
         file_paths.into_iter().flatten().map(|path| Query::Directory { path }).collect()
+    }
+
+    fn allows_several(&self) -> bool {
+        true
     }
 
     /// Updates `keep` in place.
@@ -156,7 +164,7 @@ impl Planner for Directories {
         else {
             return false;
         };
-        let planned = plan::planned(&options, scoped_name);
+        let planned = plan::planned(&options, scoped_name, allocation.name());
         directory == planned
             && !is_in_git_directory(&planned.directory_path)
             && planned.copy_from.as_deref().is_none_or(plan::is_below)
@@ -165,11 +173,12 @@ impl Planner for Directories {
     fn stale(
         &self,
         allocation: &Allocation,
-        replaced: Option<&Allocation>,
+        _replaced: Option<&Allocation>,
+        released: &PathSet,
         observation: &Observation,
     ) -> Vec<String> {
         let directory = Directory::from_allocation(allocation);
-        directory.map(|directory| plan::stale(&directory, replaced, observation)).unwrap_or_default()
+        directory.map(|directory| plan::stale(&directory, released, observation)).unwrap_or_default()
     }
 
     fn path_fields(&self) -> &'static [&'static str] {
@@ -215,11 +224,12 @@ impl Provider for Directories {
     }
 
     fn finish(&self, task: &Task<'_>) -> Result<(), Error> {
-        let paths = DirectoryPaths::new(task, &directory(task)?)?;
+        let directory = directory(task)?;
+        let paths = DirectoryPaths::new(task, &directory)?;
         let Some(top) = paths.directory()? else {
             return Err(Error::Refused(format!("{} does not exist", paths.path().display())));
         };
-        let contents = record::contents(&top)?;
+        let contents = record::contents(&top, &directory.contains)?;
         crashpoint!("directory.listed");
         record::set_complete(task, &paths, &contents)
     }

@@ -29,7 +29,7 @@ use crate::host::text::printable_lines;
 use crate::observe::Observation;
 
 use plan::Externals;
-pub(crate) use plan::request;
+pub(crate) use plan::{request, request_key};
 
 /// Size limit of a lease's options and allocation as JSON, in bytes. The request has to fit into one variable of an
 /// environment, 128 KiB, with room for names and escapes.
@@ -69,6 +69,10 @@ impl Planner for External {
         "an external kind"
     }
 
+    fn allows_several(&self) -> bool {
+        true
+    }
+
     fn follows_other_kinds(&self) -> bool {
         true
     }
@@ -76,7 +80,7 @@ impl Planner for External {
     // No `queries`: one query covers all sessions of a kind, see `plan::programs`.
 
     fn allocator<'o>(&'o self, observation: &'o Observation, scope: &Scope<'_>) -> Box<dyn Allocator + 'o> {
-        Box::new(Externals::new(scope.kind, scope.program, observation, scope.sessions))
+        Box::new(Externals::new(scope.kind, scope.program, observation, scope.requests))
     }
 
     fn context(&self, allocation: &Allocation) -> Context {
@@ -125,8 +129,8 @@ impl Provider for External {
             Err(error) => return Ok(Condition::Unknown(unknown(task, &error))),
         };
         let why = || match found.why.as_deref().map(str::trim) {
-            Some(why) if !why.is_empty() => format!("{}: {}", task.allocation.kind, printable_lines(why)),
-            _ => format!("{} has changed since it was provisioned", task.allocation.kind),
+            Some(why) if !why.is_empty() => format!("{}: {}", task.allocation.name(), printable_lines(why)),
+            _ => format!("{} has changed since it was provisioned", task.allocation.name()),
         };
         Ok(match found.condition {
             LeaseCondition::Healthy => Condition::Healthy,
@@ -170,7 +174,7 @@ fn says(task: &Task<'_>, why: &str) -> String {
 
 /// Requests the condition of a lease from the program, once for all allocations that are inspected together.
 fn inspected(task: &Task<'_>) -> Result<InspectAnswer, Error> {
-    let what = format!("inspect {} of {}", task.allocation.kind, task.session);
+    let what = format!("inspect {} of {}", task.allocation.name(), task.session);
     let answer = task.shared_result(&what, || {
         let answer = answer(task, Request::Inspect)?;
         // An answer that cannot be read is not kept.
@@ -211,7 +215,11 @@ fn answer(task: &Task<'_>, operation: fn(LeaseRequest) -> Request) -> Result<Vec
         protocol: PROTOCOL,
         kind: task.allocation.kind.clone(),
         session: task.session.to_owned(),
-        name: placeholders::unique_name(task.session, task.workspace),
+        resource: task.allocation.name.clone(),
+        name: placeholders::unique_name(
+            &request_key(task.session, &task.allocation.kind, task.allocation.name()),
+            task.workspace,
+        ),
         owner: task.owner.to_owned(),
         options: filled(&task.allocation.options),
         allocation: filled(&task.allocation.allocation),

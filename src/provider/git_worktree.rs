@@ -36,7 +36,7 @@ mod tracked;
 mod tree;
 mod update;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use rayon::prelude::*;
@@ -45,8 +45,9 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     Allocation, Allocator, ChildOptions, Condition, Context, Error, Examination, InterruptedRun, Leftover,
-    NeededSpace, OwnedPath, PlannedAllocation, Planner, Provider, Refreshable, Rescue, RootDirectory, Scope,
-    SurvivingBranch, Task, Uncounted, UnsavedWork, effective_options, is_in_git_directory,
+    NeededSpace, OwnedPath, PathSet, PlannedAllocation, Planner, Provider, Refreshable, Rescue,
+    ResourceOptions, RootDirectory, Scope, SurvivingBranch, Task, Uncounted, UnsavedWork, effective_options,
+    is_in_git_directory,
 };
 use crate::host::occupants::Footprint;
 use crate::manifest;
@@ -233,6 +234,18 @@ pub enum Registration {
 }
 
 impl Worktree {
+    /// Returns whether the worktree is one of several of its session. The name of its admin directory then has the name
+    /// of the resource, after a dot; a scoped name has none.
+    pub(crate) fn is_one_of_several(&self) -> bool {
+        self.entry.contains('.')
+    }
+
+    /// Returns the directory of the session that contains the worktree beside others of the session; `None` if the
+    /// worktree lies in its root directory, or in the worktree of a parent.
+    pub fn session_directory(&self) -> Option<&Path> {
+        self.worktree_path.parent().filter(|parent| *parent != self.worktree_root)
+    }
+
     /// Returns the commit that the base ref named at plan time.
     pub fn base(&self) -> &str {
         self.existing.as_ref().map_or(&self.commit, |existing| &existing.base)
@@ -274,6 +287,18 @@ impl Planner for GitWorktree {
         defaults: &manifest::Options,
     ) -> manifest::Options {
         effective_options::<Options>(own, parent, defaults, &[])
+    }
+
+    fn allows_several(&self) -> bool {
+        true
+    }
+
+    fn enclosure(&self, resources: &[ResourceOptions<'_>]) -> Option<(&'static str, manifest::Options)> {
+        plan::enclosure(resources)
+    }
+
+    fn is_located(&self, allocation: &Allocation, several: bool) -> bool {
+        Worktree::from_allocation(allocation).is_some_and(|worktree| worktree.is_one_of_several() == several)
     }
 
     fn queries(&self, options: &manifest::Options) -> Vec<Query> {
@@ -379,13 +404,16 @@ impl Planner for GitWorktree {
         Worktree::from_allocation(allocation).map(|worktree| worktree.worktree_path)
     }
 
+    fn working_directory(&self, allocation: &Allocation) -> Option<PathBuf> {
+        plan::working_directory(allocation)
+    }
+
     fn is_in_place(&self, allocation: &Allocation, scoped_name: &str) -> bool {
         let options = self.options(&allocation.options, None, &manifest::Options::new());
         let Ok(options) = Options::deserialize(&options) else { return false };
         Worktree::from_allocation(allocation).is_some_and(|worktree| {
             plan::is_of(&worktree, &options, allocation.within_parent)
-                && worktree.entry == scoped_name
-                && worktree.worktree_path == worktree.worktree_root.join(scoped_name)
+                && plan::is_named(&worktree, scoped_name, allocation)
                 && !is_in_git_directory(&worktree.worktree_path)
                 && plan::is_way(&worktree)
         })
@@ -399,9 +427,10 @@ impl Planner for GitWorktree {
         &self,
         allocation: &Allocation,
         replaced: Option<&Allocation>,
+        released: &PathSet,
         observation: &Observation,
     ) -> Vec<String> {
-        plan::stale(allocation, replaced, observation)
+        plan::stale(allocation, replaced, released, observation)
     }
 
     fn stale_update(&self, allocation: &Allocation, observation: &Observation) -> Vec<String> {

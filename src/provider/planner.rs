@@ -1,5 +1,6 @@
 //! Defines the pure half of a kind.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use schemars::{Schema, SchemaGenerator, json_schema};
@@ -11,6 +12,21 @@ use super::{
 use crate::manifest::Options;
 use crate::name::{PortBlock, SessionPath};
 use crate::observe::{Observation, Query};
+
+/// One of several requested resources of a kind in a session.
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub struct ResourceOptions<'a> {
+    /// Name of the resource.
+    pub name: &'a str,
+    /// Effective options; defaults of the kind may be missing.
+    pub options: &'a Options,
+    /// `true` if the resource is a share of the parent's.
+    pub shared: bool,
+}
+
+/// Set of paths, relative to the workspace root.
+pub type PathSet = BTreeSet<PathBuf>;
 
 /// The pure half of a kind: it reads options, plans allocations and describes them. No method has an effect, and equal
 /// arguments give equal results.
@@ -36,6 +52,25 @@ pub trait Planner: Send + Sync {
         let over = parent.into_iter().flatten().chain(own);
         options.extend(over.map(|(key, value)| (key.clone(), value.clone())));
         options
+    }
+
+    /// Returns whether planning requests the kind by itself, see [`Planner::enclosure`]. Manifests cannot request it, and
+    /// discovery files do not list it.
+    fn is_implied(&self) -> bool {
+        false
+    }
+
+    /// Returns the kind and the options of a directory that contains the session's resources of this kind, side by
+    /// side, if a session requests several, given as `resources`. Default: `None`, the resources lie where they would
+    /// lie alone.
+    fn enclosure(&self, _resources: &[ResourceOptions<'_>]) -> Option<(&'static str, Options)> {
+        None
+    }
+
+    /// Returns whether an allocation lies where planning would create it in a session that requests only this resource
+    /// of the kind, or `several`. If not, an active allocation is replaced.
+    fn is_located(&self, _allocation: &Allocation, _several: bool) -> bool {
+        true
     }
 
     /// Returns whether a session may own several resources of the kind. If so, [`Allocator`] is called for each, and
@@ -189,6 +224,12 @@ pub trait Planner: Send + Sync {
         None
     }
 
+    /// Returns the directory in which a session works that chooses this allocation, relative to the workspace root.
+    /// Default: the directory of the allocation.
+    fn working_directory(&self, allocation: &Allocation) -> Option<PathBuf> {
+        self.directory(allocation)
+    }
+
     /// Returns whether an allocation lies at the location that planning would choose for a session of this scoped name.
     /// An allocation that was read from a file is untrusted.
     fn is_in_place(&self, allocation: &Allocation, scoped_name: &str) -> bool;
@@ -201,11 +242,12 @@ pub trait Planner: Send + Sync {
 
     /// Returns the reasons why a planned allocation can no longer be provisioned, one line each: the ref moved, a port
     /// was taken, a path appeared. Empty if it still can be. `replaced` is the allocation that is released first: its
-    /// resources are no conflict.
+    /// resources are no conflict. `released` are the directories that are released first, of any kind.
     fn stale(
         &self,
         _allocation: &Allocation,
         _replaced: Option<&Allocation>,
+        _released: &PathSet,
         _observation: &Observation,
     ) -> Vec<String> {
         Vec::new()

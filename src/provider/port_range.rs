@@ -16,8 +16,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::{
-    Allocation, Allocator, BlockRange, ChildOptions, Condition, Context, Error, OwnedPath, PlannedAllocation,
-    Planner, Provider, Scope, Task, UnsavedWork, effective_options, is_in_git_directory,
+    Allocation, Allocator, BlockRange, ChildOptions, Condition, Context, Error, OwnedPath, PathSet,
+    PlannedAllocation, Planner, Provider, Scope, Task, UnsavedWork, effective_options, is_in_git_directory,
 };
 use crate::host::occupants::Footprint;
 use crate::manifest;
@@ -331,6 +331,7 @@ impl Planner for PortRange {
         &self,
         allocation: &Allocation,
         replaced: Option<&Allocation>,
+        _released: &PathSet,
         observation: &Observation,
     ) -> Vec<String> {
         plan::stale(allocation, replaced, observation)

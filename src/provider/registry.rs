@@ -22,10 +22,12 @@ pub struct Registry {
 pub struct AlreadyRegistered(pub String);
 
 impl Registry {
-    /// Creates a registry with the built-in kinds: `directory`, `git-worktree` and `port-range`.
+    /// Creates a registry with the built-in kinds: `directory`, `git-worktree` and `port-range`, and that of the
+    /// [directories of sessions](directory::session) with several worktrees.
     pub fn built_in() -> Self {
-        let kinds: [Arc<dyn Kind>; 3] = [
+        let kinds: [Arc<dyn Kind>; 4] = [
             Arc::new(directory::Directories),
+            Arc::new(directory::session::SessionDirectories),
             Arc::new(git_worktree::GitWorktree),
             Arc::new(port_range::PortRange),
         ];
@@ -75,14 +77,20 @@ impl Registry {
         self.get(&allocation.kind).filter(|_| is_known)
     }
 
+    /// Returns whether planning requests a kind by itself, and manifests cannot.
+    pub(crate) fn is_implied(&self, kind: &str) -> bool {
+        self.kinds.get(kind).is_some_and(|kind| kind.is_implied())
+    }
+
     /// Returns the registered kinds, by name.
     pub fn iter(&self) -> impl Iterator<Item = &dyn Kind> {
         self.kinds.values().map(AsRef::as_ref)
     }
 
-    /// Returns the schemas of the kinds' options, from which the manifest's schema is composed.
+    /// Returns the schemas of the options of all kinds that a manifest can request, from which the manifest's schema is composed.
     pub fn kinds(&self) -> BTreeMap<String, Schema> {
-        self.iter().map(|kind| (kind.kind().to_owned(), kind.options_schema())).collect()
+        let requested = self.iter().filter(|kind| !kind.is_implied());
+        requested.map(|kind| (kind.kind().to_owned(), kind.options_schema())).collect()
     }
 }
 

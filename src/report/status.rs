@@ -93,8 +93,11 @@ pub struct SessionStatus {
     /// Copies of files of the workspace that have changed there since, one line each; `seedbed apply --refresh` copies them
     /// again.
     pub outdated: Vec<String>,
-    /// Worktree of the session; `null` if it has none.
+    /// Worktree of the session, the first of several; `null` if it has none.
     pub worktree: Option<WorktreeStatus>,
+    /// Worktrees of the session after the first; absent if there are none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub other_worktrees: Vec<WorktreeStatus>,
     /// Named ports of the session, or the primary port if none has a name.
     pub ports: Vec<PortStatus>,
     /// Ports of the session's blocks on which a process listens, without the shares of its children.
@@ -129,6 +132,8 @@ pub enum Work {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct WorktreeStatus {
+    /// Name of the resource.
+    pub name: String,
     /// The worktree, absolute; the session works in a directory below if it is sparse.
     pub path: PathBuf,
     /// Ref that the worktree was made from.

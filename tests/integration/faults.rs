@@ -3,6 +3,7 @@
 //! Each file has one suite. The oracle is the full inventory of [`Sandbox::inventory`] before and after. A crash counts
 //! only if the run's trace records its death at the requested point.
 
+mod beside;
 mod crash;
 pub(crate) mod errors;
 mod git;
@@ -202,6 +203,7 @@ pub(crate) fn some_of(cases: Vec<String>) -> Vec<String> {
 fn every_case_of_every_sweep() {
     let sweeps = Command::new(std::env::current_exe().unwrap())
         .args([
+            "faults::beside",
             "faults::crash",
             "faults::errors",
             "faults::git",

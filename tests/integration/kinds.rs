@@ -1,7 +1,8 @@
-//! Tests of the kinds of resources other than worktrees.
+//! Tests of the kinds of resources, and of several in one session.
 
 mod directory;
 mod external;
 mod external_example;
 mod named;
 mod ports;
+mod worktrees;

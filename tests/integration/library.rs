@@ -4,3 +4,4 @@ mod children;
 mod examples;
 mod lifecycle;
 pub(crate) mod orchestrator;
+mod several;

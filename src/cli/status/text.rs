@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
-use seedbed::host::text::printable;
+use seedbed::host::text::{printable, shell_quoted};
 use seedbed::report::status::{Commits, PortStatus, SessionStatus, Work};
 
 use super::super::suggestion::pasteable;
@@ -66,15 +66,24 @@ fn details(session: &SessionStatus, verbose: bool) -> Vec<String> {
     details.extend(session.unsaved.iter().cloned());
     let refresh = |line| pasteable(&format!("{line}: `seedbed apply --refresh {}`", session.session));
     details.extend(session.outdated.iter().map(refresh));
-    if let Some(worktree) = &session.worktree {
+    let others = session.other_worktrees.iter().filter_map(|worktree| {
+        let commits = worktree.progress.as_ref()?;
+        Some(format!("{}: {}  {}", worktree.name, branch(commits), last_commit(commits)))
+    });
+    details.extend(others);
+    for worktree in session.worktree.iter().chain(&session.other_worktrees) {
         details.extend(worktree.error.iter().map(|error| format!("commits: {error}")));
         details.extend(worktree.progress.as_ref().and_then(|commits| {
             let to = plan::rebase_target(&worktree.base_ref, &commits.base);
             let what = output::count(commits.behind, "commit");
             (commits.behind > 0).then(|| {
+                let (base_ref, path) = (&worktree.base_ref, &session.session);
+                let git = match session.other_worktrees.is_empty() {
+                    true => "git".to_owned(),
+                    false => format!("git -C {}", shell_quoted(&worktree.path.to_string_lossy())),
+                };
                 pasteable(&format!(
-                    "{} has {what} that this branch lacks: `seedbed exec {} -- git rebase {to}`",
-                    worktree.base_ref, session.session
+                    "{base_ref} has {what} that this branch lacks: `seedbed exec {path} -- {git} rebase {to}`"
                 ))
             })
         }));

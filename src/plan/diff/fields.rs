@@ -24,6 +24,9 @@ pub struct Field {
     pub to: Option<Value>,
 }
 
+/// Name of the field for the resource in whose directory a session works.
+pub const WORKING_DIRECTORY: &str = "directory";
+
 /// Prefix of the names of fields that are commands of `setup`; their numbers follow.
 pub(super) const SETUP_COMMAND: &str = "setup command";
 
@@ -71,6 +74,10 @@ pub(super) fn changed_data(active: &Session, session: &Session) -> Vec<Field> {
         for ((key, old), (_, new)) in old.entries().into_iter().zip(new.entries()) {
             entries(&mut fields, key, &old, &new);
         }
+    }
+    if active.directory != session.directory {
+        let value = |session: &Session| session.directory.as_deref().map(Value::from);
+        add(&mut fields, || WORKING_DIRECTORY.to_owned(), value(active), value(session));
     }
     if active.children != session.children {
         let (old, new): (BTreeSet<_>, BTreeSet<_>) =

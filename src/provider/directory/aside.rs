@@ -13,6 +13,7 @@ use crate::provider::{Error, Location, Task};
 pub(super) fn set_aside(task: &Task<'_>, directory: &Directory) -> Result<(), Error> {
     let (home, aside) = both_paths(task, directory)?;
     record::owned(task, &home)?;
+    home.refuse_others(directory)?;
     if home.base.directory(&home.parent)?.is_none() {
         return Ok(());
     }

@@ -89,6 +89,19 @@ impl DirectoryPaths {
         Ok(self.base.directory(&self.below())?)
     }
 
+    /// Refuses to move or remove the directory while other resources are in it.
+    pub(super) fn refuse_others(&self, directory: &Directory) -> Result<(), Error> {
+        let Some(top) = self.directory()? else { return Ok(()) };
+        let exists = |name: &&String| top.file_type(OsStr::new(name)).is_some();
+        match directory.contains.iter().find(exists) {
+            None => Ok(()),
+            Some(name) => Err(Error::Refused(format!(
+                "{} is not removed while {name} is in it: move {name} away",
+                self.home_path().display()
+            ))),
+        }
+    }
+
     /// Returns whether anything exists at the path, of any type.
     pub(super) fn exists(&self) -> Result<bool, Error> {
         let parent = self.base.directory(&self.parent)?;

@@ -6,7 +6,7 @@ use std::rc::Rc;
 
 use serde_json::{Map, Value};
 
-use super::{Directory, KIND, Options};
+use super::{Directory, KIND, Options, PathSet};
 use crate::host::absolute;
 use crate::manifest::{Diagnostic, Diagnostics, Location, rule};
 use crate::observe::{self, Observation};
@@ -20,24 +20,29 @@ use crate::provider::{
 pub(super) struct Allocations<'o> {
     observation: &'o Observation,
     options: OptionsCache<Options>,
-    /// Directories that are released before any new one is created.
-    freed: BTreeSet<PathBuf>,
+    free: FreePaths<'o>,
 }
 
-impl<'o> Allocations<'o> {
+/// Paths at which directories can be created.
+pub(super) struct FreePaths<'o> {
+    observation: &'o Observation,
+    /// Directories that are released before any new one is created.
+    released: BTreeSet<PathBuf>,
+}
+
+impl<'o> FreePaths<'o> {
     pub(super) fn new(observation: &'o Observation) -> Self {
-        Self { observation, options: OptionsCache::default(), freed: BTreeSet::new() }
+        Self { observation, released: BTreeSet::new() }
     }
 
-    fn options(&mut self, request: &Request<'_>) -> Result<Rc<Options>, Diagnostics> {
-        self.options.read(request.options).map_err(|error| {
-            let message = format!("the options of `{KIND}` cannot be read: {error}");
-            Diagnostic::new(rule::BROKEN_KIND, request.location.clone(), message, "here").into()
-        })
+    /// Marks a directory as released.
+    pub(super) fn vacate(&mut self, directory: &Path) {
+        self.released.insert(directory.to_owned());
     }
 
-    fn check_free(&self, directory: &Directory, location: &Location) -> Result<(), Diagnostic> {
-        if self.freed.contains(&directory.directory_path) || !exists(directory, self.observation) {
+    /// Refuses a directory at a path at which something exists.
+    pub(super) fn check(&self, directory: &Directory, location: &Location) -> Result<(), Diagnostic> {
+        if self.released.contains(&directory.directory_path) || !exists(directory, self.observation) {
             return Ok(());
         }
         let message = format!("`{}` exists and is not this swarm's", directory.directory_path.display());
@@ -48,6 +53,19 @@ impl<'o> Allocations<'o> {
             "would be created there",
         );
         Err(diagnostic.with_help("move it away, or name another `root-directory`"))
+    }
+}
+
+impl<'o> Allocations<'o> {
+    pub(super) fn new(observation: &'o Observation) -> Self {
+        Self { observation, options: OptionsCache::default(), free: FreePaths::new(observation) }
+    }
+
+    fn options(&mut self, request: &Request<'_>) -> Result<Rc<Options>, Diagnostics> {
+        self.options.read(request.options).map_err(|error| {
+            let message = format!("the options of `{KIND}` cannot be read: {error}");
+            Diagnostic::new(rule::BROKEN_KIND, request.location.clone(), message, "here").into()
+        })
     }
 
     fn check_source(&self, options: &Options, location: &Location) -> Result<(), Diagnostic> {
@@ -87,8 +105,8 @@ impl<'o> Allocations<'o> {
 }
 
 impl Allocator for Allocations<'_> {
-    fn free(&mut self, allocation: &Allocation) {
-        self.freed.extend(Directory::from_allocation(allocation).map(|directory| directory.directory_path));
+    fn vacate(&mut self, directory: &Path) {
+        self.free.vacate(directory);
     }
 
     fn update(
@@ -97,12 +115,12 @@ impl Allocator for Allocations<'_> {
         _allocation: &Allocation,
     ) -> Option<Result<Map<String, Value>, Diagnostics>> {
         let options = self.options(request).ok()?;
-        Some(Ok(allocation_fields(&planned(&options, request.scoped_name))))
+        Some(Ok(allocation_fields(&planned(&options, request.scoped_name, request.resource))))
     }
 
     fn allocate(&mut self, request: &Request<'_>) -> Result<Planned, Diagnostics> {
         let options = self.options(request)?;
-        let directory = planned(&options, request.scoped_name);
+        let directory = planned(&options, request.scoped_name, request.resource);
         let location = request.location;
         let root = check_root(
             self.observation,
@@ -110,7 +128,7 @@ impl Allocator for Allocations<'_> {
             location,
             ("directories", ".ai_ops/directories"),
         );
-        let free = root.is_ok().then(|| self.check_free(&directory, location));
+        let free = root.is_ok().then(|| self.free.check(&directory, location));
         let checks = [Some(root), free, Some(self.check_source(&options, location))];
         let diagnostics: Vec<Diagnostic> = checks.into_iter().flatten().filter_map(Result::err).collect();
         if !diagnostics.is_empty() {
@@ -125,13 +143,16 @@ impl Allocator for Allocations<'_> {
     }
 }
 
-/// Returns the directory that is planned with these options for a session of this scoped name.
-pub(super) fn planned(options: &Options, scoped_name: &str) -> Directory {
+/// Returns the directory that is planned with these options for the resource `name` of a session of this scoped name.
+pub(super) fn planned(options: &Options, scoped_name: &str, name: &str) -> Directory {
+    // A scoped name has no dot: no two resources have the same directory.
+    let file_name = if name == KIND { scoped_name.to_owned() } else { format!("{scoped_name}.{name}") };
     Directory {
         directory_root: options.root_directory.clone(),
-        directory_path: options.root_directory.join(scoped_name),
+        directory_path: options.root_directory.join(file_name),
         copy_from: options.copy_from.clone(),
         keep: options.keep,
+        contains: Vec::new(),
     }
 }
 
@@ -151,15 +172,9 @@ fn exists(directory: &Directory, observation: &Observation) -> bool {
 }
 
 /// Returns the reasons why a planned directory can no longer be created.
-pub(super) fn stale(
-    directory: &Directory,
-    replaced: Option<&Allocation>,
-    observation: &Observation,
-) -> Vec<String> {
-    let replaced = replaced.and_then(Directory::from_allocation);
-    let is_own = replaced.is_some_and(|replaced| replaced.directory_path == directory.directory_path);
+pub(super) fn stale(directory: &Directory, released: &PathSet, observation: &Observation) -> Vec<String> {
     let mut stale = Vec::new();
-    if !is_own && exists(directory, observation) {
+    if !released.contains(&directory.directory_path) && exists(directory, observation) {
         stale.push(format!("`{}` exists", directory.directory_path.display()));
     }
     let from = directory.copy_from.as_ref().map(|from| (from, observation.directories.get(from)));

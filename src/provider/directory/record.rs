@@ -201,10 +201,11 @@ pub(super) fn owned(task: &Task<'_>, paths: &DirectoryPaths) -> Result<Option<Re
     }
 }
 
-/// Lists the files of a directory with their stamps.
-pub(super) fn contents(top: &Root) -> Result<Contents, Error> {
+/// Lists the files of a directory with their stamps, except for those of other resources in it.
+pub(super) fn contents(top: &Root, of_others: &[String]) -> Result<Contents, Error> {
     let mut contents = Contents::new();
-    each_file(top, &|_| false, &mut |path, stat| {
+    let is_of_other = |path: &Path| of_others.iter().any(|name| path == Path::new(name));
+    each_file(top, &is_of_other, &mut |path, stat| {
         contents.insert(path.to_owned(), Stamp::new(stat));
     })?;
     Ok(contents)

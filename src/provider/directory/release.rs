@@ -15,6 +15,9 @@ use crate::provider::{Error, Task};
 pub(super) fn release(task: &Task<'_>, directory: &Directory) -> Result<(), Error> {
     let paths = DirectoryPaths::new(task, directory)?;
     let record = record::owned(task, &paths)?;
+    if record.as_ref().is_some_and(|record| record.stage != Stage::Planned) {
+        paths.refuse_others(directory)?;
+    }
     if paths.base.directory(&paths.parent)?.is_some() {
         // An earlier release may have been killed.
         paths.base.remove_all_in_parallel(&paths.trash())?;

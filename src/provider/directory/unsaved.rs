@@ -17,7 +17,7 @@ use crate::host::mounts::{self, Mount};
 use crate::host::text::{printable, shell_quoted};
 use crate::provider::directory_scan::{DirectoryScan, mount_blocker, stuck, unknown};
 use crate::provider::name_list::list;
-use crate::provider::{Error, InterruptedRun, LeaseProgress, Task, UnsavedWork};
+use crate::provider::{Error, InterruptedRun, LeaseProgress, Location, Task, UnsavedWork, hidden_names};
 
 /// Size limit of the file that a linked worktree has at `.git`, in bytes.
 const POINTER_MAX: usize = 64 * 1024;
@@ -43,20 +43,26 @@ pub(super) fn unsaved_work(
         return Ok(unsaved_work);
     };
     let Some(top) = paths.directory()? else { return Ok(unsaved_work) };
-    let mounts = mounts(task, &paths)?;
+    // Resources in the directory have been moved aside separately: what lies in their places there is not theirs.
+    let of_others = directory.contains.iter().filter(|_| task.location == Location::Home);
+    let of_others: BTreeSet<PathBuf> = of_others.map(|name| paths.path().join(name)).collect();
+    let mut mounts = mounts(task, &paths)?;
+    mounts.retain(|mount| !of_others.iter().any(|other| Path::new(&mount.place).starts_with(other)));
     unsaved_work
         .blockers
         .extend(mounts.iter().map(|mount| mount_blocker(mount, &home_of(&paths, &mount.place))));
-    let places: BTreeSet<_> = mounts.iter().map(|mount| PathBuf::from(&mount.place)).collect();
-    let is_mount = |below: &Path| places.contains(&paths.path().join(below));
+    let mut places: BTreeSet<_> = mounts.iter().map(|mount| PathBuf::from(&mount.place)).collect();
+    places.extend(of_others);
+    let is_foreign = |below: &Path| places.contains(&paths.path().join(below));
     let scan = DirectoryScan::read(&paths.path(), &places);
     unsaved_work.blockers.extend(stuck(&paths.home_path(), &scan));
     let tops = iter::once(Path::new("")).chain(scan.with_git.iter().map(PathBuf::as_path));
     unsaved_work.blockers.extend(tops.filter_map(|below| linked_worktree(&top, &paths, below)));
     let baseline = Baseline::new(task, directory, &paths, run)?;
     let mut written = BTreeSet::new();
-    let listed = record::each_file(&top, &is_mount, &mut |path, stat| {
-        if directory.keep && baseline.is_work(&paths, path, stat) {
+    let mut own_files = OwnFiles::default();
+    let listed = record::each_file(&top, &is_foreign, &mut |path, stat| {
+        if directory.keep && baseline.is_work(&paths, path, stat) && !own_files.contains(&top, path) {
             written.insert(path.as_os_str().to_owned());
         }
     });
@@ -65,6 +71,25 @@ pub(super) fn unsaved_work(
     unsaved_work.unknown.extend(unknown(&home, &scan).or(unlisted));
     unsaved_work.beyond_rescue.extend(work(&paths, &written));
     Ok(unsaved_work)
+}
+
+/// Files that seedbed writes for a session that works in the directory: discovery files, and those that hide things
+/// from Git.
+#[derive(Default)]
+struct OwnFiles {
+    /// Names of such files in the latest directory.
+    latest: Option<(PathBuf, Vec<OsString>)>,
+}
+
+impl OwnFiles {
+    fn contains(&mut self, top: &Root, path: &Path) -> bool {
+        let (above, name) = (path.parent().unwrap_or(Path::new("")), path.file_name().unwrap_or_default());
+        if self.latest.as_ref().is_none_or(|(latest, _)| latest != above) {
+            let names = top.directory(above).ok().flatten().map(|directory| hidden_names(&directory));
+            self.latest = Some((above.to_owned(), names.unwrap_or_default()));
+        }
+        self.latest.as_ref().is_some_and(|(_, names)| names.iter().any(|own| own == name))
+    }
 }
 
 /// Names the unsaved files, in one line.

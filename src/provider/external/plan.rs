@@ -26,6 +26,12 @@ pub(crate) fn request(kind: &str, swarm: &str, sessions: Vec<SessionRequest>) ->
     serde_json::to_string(&request).unwrap_or_default()
 }
 
+/// Returns the key of the request for a resource: the id of its session, and for a resource with a name of its own `#`
+/// and the name after it.
+pub(crate) fn request_key(session: &str, kind: &str, resource: &str) -> String {
+    if resource == kind { session.to_owned() } else { format!("{session}#{resource}") }
+}
+
 /// Planner of one external kind.
 pub(crate) struct Externals {
     kind: String,
@@ -54,7 +60,7 @@ impl Externals {
         kind: &str,
         program: Option<&Program>,
         observation: &Observation,
-        requested: &[&str],
+        requested: &[String],
     ) -> Self {
         let answer = match observation.programs.as_ref().map(|programs| programs.get(kind)) {
             _ if program.is_none() => Answer::NoPlan("the manifest names none".to_owned()),
@@ -82,26 +88,22 @@ impl Externals {
     }
 
     fn plan(&mut self, request: &Request<'_>, parent: Option<&str>) -> Result<Planned, Diagnostics> {
-        let planned = self.answered(request, parent)?;
-        if let Some(other) = self.give(request.session, parent, &planned.allocation) {
-            let why =
-                format!("it gave one allocation to `{other}` and to `{}`, which share none", request.session);
+        let key = &request_key(request.session, &self.kind, request.resource);
+        let planned = self.answered(request, key, parent)?;
+        if let Some(other) = self.give(key, parent, &planned.allocation) {
+            let why = format!("it gave one allocation to `{other}` and to `{key}`, which share none");
             return Err(vec![self.no_plan(&why)].into());
         }
         Ok(planned)
     }
 
-    /// Records a session's allocation, which is a share of the parent's if `parent` is given. Returns a session that
-    /// has the same allocation without sharing it. An allocation without fields is never the same.
-    fn give(
-        &mut self,
-        session: &str,
-        parent: Option<&str>,
-        allocation: &Map<String, Value>,
-    ) -> Option<String> {
+    /// Records the allocation of a request, which is a share of the parent's if `parent` is given. Returns a request
+    /// that has the same allocation without sharing it. An allocation without fields is never the same. Requests are
+    /// given by their keys.
+    fn give(&mut self, key: &str, parent: Option<&str>, allocation: &Map<String, Value>) -> Option<String> {
         let top =
-            parent.map_or(session, |parent| self.tops.get(parent).map_or(parent, String::as_str)).to_owned();
-        self.tops.insert(session.to_owned(), top.clone());
+            parent.map_or(key, |parent| self.tops.get(parent).map_or(parent, String::as_str)).to_owned();
+        self.tops.insert(key.to_owned(), top.clone());
         if allocation.is_empty() {
             return None;
         }
@@ -110,7 +112,12 @@ impl Externals {
         (*known != top).then(|| known.clone())
     }
 
-    fn answered(&self, request: &Request<'_>, parent: Option<&str>) -> Result<Planned, Diagnostics> {
+    fn answered(
+        &self,
+        request: &Request<'_>,
+        key: &str,
+        parent: Option<&str>,
+    ) -> Result<Planned, Diagnostics> {
         let within_parent = parent.is_some();
         let answer = match &self.answer {
             Answer::NotRun => return Ok(self.planned(&protocol::Planned::default(), &[], within_parent)),
@@ -120,27 +127,24 @@ impl Externals {
         let own = answer
             .diagnostics
             .iter()
-            .filter(|reported| reported.session.as_deref().is_none_or(|session| session == request.session));
+            .filter(|reported| reported.session.as_deref().is_none_or(|session| session == key));
         let diagnostics: Vec<_> = own.map(|reported| self.diagnostic(reported, request)).collect();
         if !diagnostics.is_empty() {
             return Err(diagnostics.into());
         }
-        let Some(planned) = answer.allocations.get(request.session) else {
+        let Some(planned) = answer.allocations.get(key) else {
             return Err(vec![self.no_plan(&match answer.diagnostics.first() {
                 Some(other) => {
                     format!("it reports a diagnostic for `{}`", other.session.as_deref().unwrap_or_default())
                 }
-                None => format!("it planned nothing for `{}`", request.session),
+                None => format!("it planned nothing for `{key}`"),
             })]
             .into());
         };
         if let Some(why) = unfit(planned, request) {
-            return Err(vec![
-                self.no_plan(&format!("its plan for `{}` cannot be used: {why}", request.session)),
-            ]
-            .into());
+            return Err(vec![self.no_plan(&format!("its plan for `{key}` cannot be used: {why}"))].into());
         }
-        let ids: Vec<&str> = parent.into_iter().chain([request.session]).collect();
+        let ids: Vec<&str> = parent.into_iter().chain([key]).collect();
         Ok(self.planned(planned, &ids, within_parent))
     }
 
@@ -202,7 +206,10 @@ impl Externals {
 impl Allocator for Externals {
     fn keep(&mut self, session: &str, parent: Option<&str>, allocation: &Allocation) {
         // An existing allocation is not the result of this plan.
-        let _ = self.give(session, parent.filter(|_| allocation.shared), &allocation.allocation);
+        let key = |session: &str| request_key(session, &self.kind, allocation.name());
+        let parent = parent.filter(|_| allocation.shared).map(key);
+        let key = key(session);
+        let _ = self.give(&key, parent.as_deref(), &allocation.allocation);
     }
 
     fn allocate(&mut self, request: &Request<'_>) -> Result<Planned, Diagnostics> {
@@ -210,13 +217,14 @@ impl Allocator for Externals {
     }
 
     fn sub_allocate(&mut self, request: &Request<'_>, parent: &Parent<'_>) -> Result<Planned, Diagnostics> {
-        self.plan(request, Some(parent.session))
+        let parent = request_key(parent.session, &self.kind, parent.allocation.name());
+        self.plan(request, Some(&parent))
     }
 }
 
 /// Returns a session in the answer that was not in the request.
-fn unrequested<'a>(answer: &'a PlanAnswer, requested: &[&str]) -> Option<&'a str> {
-    let requested: HashSet<_> = requested.iter().copied().collect();
+fn unrequested<'a>(answer: &'a PlanAnswer, requested: &[String]) -> Option<&'a str> {
+    let requested: HashSet<_> = requested.iter().map(String::as_str).collect();
     let reported = answer.diagnostics.iter().filter_map(|reported| reported.session.as_deref());
     let mut sessions = answer.allocations.keys().map(String::as_str).chain(reported);
     sessions.find(|session| !requested.contains(session))

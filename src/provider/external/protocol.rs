@@ -71,6 +71,12 @@ pub struct PlanRequest {
 #[serde(rename_all = "camelCase")]
 #[non_exhaustive]
 pub struct SessionRequest {
+    /// Key of the request, under which the answer has its allocation: the id of the session, and for a resource with a
+    /// name of its own `#` and the name after it.
+    pub request: String,
+    /// Name of the resource; absent if it has the name of its kind.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resource: Option<String>,
     /// Id of the session, `SWARM/PATH`.
     pub session: String,
     /// Path of the session in the tree.
@@ -80,7 +86,7 @@ pub struct SessionRequest {
     /// A name of 1 to 63 of `a-z`, `0-9` and `-` that no other session and no other clone has. An answer may contain
     /// it: the plan has a marker in place of each name that only this clone has.
     pub name: String,
-    /// Id of the session whose allocation it shares; `null` for an allocation of its own.
+    /// Key of the request whose allocation it shares; `null` for an allocation of its own.
     pub share_of: Option<String>,
     /// Position of its share among the shares of the same allocation, from 0; `null` for an allocation of its own.
     pub share: Option<u32>,
@@ -100,7 +106,7 @@ pub struct SessionRequest {
 pub struct PlanAnswer {
     /// Version of the protocol, 1.
     pub protocol: u32,
-    /// One allocation for each session of the request, by its id; ignored if there are `diagnostics`.
+    /// One allocation for each request, by its key; ignored if there are `diagnostics`.
     #[serde(default)]
     pub allocations: BTreeMap<String, Planned>,
     /// All errors of the requests, in one answer.
@@ -109,7 +115,7 @@ pub struct PlanAnswer {
 }
 
 impl PlanAnswer {
-    /// Creates an answer with the allocation of each session, by its id.
+    /// Creates an answer with the allocation for each request, by its key.
     pub fn new(allocations: BTreeMap<String, Planned>) -> Self {
         Self { protocol: PROTOCOL, allocations, diagnostics: Vec::new() }
     }
@@ -154,7 +160,7 @@ impl Planned {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[non_exhaustive]
 pub struct RequestDiagnostic {
-    /// Id of the session; `null` for an error of the kind as a whole.
+    /// Key of the request; `null` for an error of the kind as a whole.
     #[serde(default)]
     pub session: Option<String>,
     /// Wrong option, which is underlined; `null` for the whole request.
@@ -185,7 +191,10 @@ pub struct LeaseRequest {
     pub kind: String,
     /// Id of the session.
     pub session: String,
-    /// Name that no other session and no other clone has, as in the request for a plan.
+    /// Name of the resource; absent if it has the name of its kind.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resource: Option<String>,
+    /// Name that no other resource and no other clone has, as in the request for a plan.
     pub name: String,
     /// Ownership marker of the swarm, 32 hexadecimal digits. A resource with another marker belongs to another owner.
     pub owner: String,

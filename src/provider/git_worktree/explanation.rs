@@ -17,8 +17,12 @@ pub(super) fn rules(planned: &PlannedAllocation<'_>, worktree: &Worktree) -> Vec
     } else {
         "by `root-directory`"
     };
+    let name = match worktree.session_directory() {
+        Some(_) => format!(", and the name of the resource, {}", planned.allocation.name()),
+        None => String::new(),
+    };
     let mut rules = vec![
-        format!("{path} is {root}, {by}, and the session's scoped name, {}", planned.scoped_name),
+        format!("{path} is {root}, {by}, and the session's scoped name, {}{name}", planned.scoped_name),
         format!(
             "the scoped name is {}, with other characters than letters, digits, `_` and `-` replaced by one `-`, cut at 32 characters, and the first {digits} digits of its SHA-256",
             planned.session
@@ -52,7 +56,8 @@ pub(super) fn owned_paths(planned: &PlannedAllocation<'_>, worktree: &Worktree) 
         OwnedPath::new(worktree.worktree_path.clone(), "worktree", rules.clone()),
         OwnedPath::new(admin, "admin directory", vec![rule]),
     ];
-    if planned.working_directory != worktree.worktree_path {
+    let is_inside = planned.working_directory.starts_with(&worktree.worktree_path);
+    if is_inside && planned.working_directory != worktree.worktree_path {
         owned.push(OwnedPath::new(planned.working_directory.to_owned(), "working directory", rules));
     }
     owned

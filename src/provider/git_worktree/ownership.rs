@@ -54,7 +54,7 @@ pub(super) fn of_admin_directory(task: &Task<'_>, paths: &WorktreePaths) -> Resu
     let claimed = locked == Signature::Ours || matches!(second, Signature::Ours | Signature::Torn);
     match paths.read_entry("gitdir")? {
         Content::Missing | Content::Empty => Ok(Owner::ThisSwarm),
-        Content::Bytes(bytes) if bytes == paths.gitdir_line() => {
+        Content::Bytes(bytes) if paths.is_gitdir(&bytes) => {
             if claimed {
                 Ok(Owner::ThisSwarm)
             } else {

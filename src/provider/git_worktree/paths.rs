@@ -34,6 +34,8 @@ pub(super) struct WorktreePaths {
     pub(super) base: Root,
     /// Directory that contains the worktree, relative to `base`.
     pub(super) parent: PathBuf,
+    /// Directory for temporary directories, relative to `base`: `parent`, or the directory around the session's own.
+    pub(super) around: PathBuf,
     /// Name of the worktree in `parent`.
     pub(super) name: OsString,
     /// Absolute path of the worktree.
@@ -68,7 +70,12 @@ impl WorktreePaths {
         {
             return Err(Error::Refused(format!("{:?} cannot name a worktree", worktree.entry)));
         }
-        let (base, parent) = innermost(Root::open(&above)?, parent)?;
+        // A session's own directory is reached as if it were no work tree, whatever the session has created there.
+        let own = worktree.session_directory().filter(|_| location == Location::Home);
+        let own = own.and_then(|_| parent.file_name());
+        let around = if own.is_some() { parent.parent().unwrap_or(parent) } else { parent };
+        let (base, around) = innermost(Root::open(&above)?, around)?;
+        let parent = own.map_or_else(|| around.clone(), |own| around.join(own));
         let (root_above, root_below) = anchor(&workspace, &worktree.repo_root);
         let repo_root = canonical(&root_above.join(root_below))?;
         let source = if worktree.repository.is_some() { &repo_root } else { &workspace }.clone();
@@ -78,6 +85,7 @@ impl WorktreePaths {
             source,
             base,
             parent,
+            around,
             name: name.to_owned(),
             worktree: above.join(&below),
             entry: entry_at(location, task, worktree),
@@ -105,6 +113,19 @@ impl WorktreePaths {
     /// Returns the content of `gitdir` in the admin directory: the path of the worktree's `.git` file.
     pub(super) fn gitdir_line(&self) -> Vec<u8> {
         line(b"", &self.home.join(".git"))
+    }
+
+    /// Returns the path at which `git worktree add` creates the worktree, relative to `base`; `None` if that is its
+    /// home. Git calls the admin directory after the directory that it creates.
+    pub(super) fn staging(&self) -> Option<PathBuf> {
+        let is_other = self.home.file_name() != Some(OsStr::new(&self.entry_name));
+        is_other.then(|| self.around.join(&self.entry_name))
+    }
+
+    /// Returns whether `gitdir` of the admin directory names the worktree at its home, or where Git created it.
+    pub(super) fn is_gitdir(&self, bytes: &[u8]) -> bool {
+        let staging = || Some(line(b"", &self.base.path().join(self.staging()?).join(".git")));
+        bytes == self.gitdir_line() || staging().is_some_and(|staging| bytes == staging)
     }
 
     /// Returns the content of the worktree's `.git` file: the path of the admin directory.
@@ -140,7 +161,10 @@ pub(super) fn common_of(workspace: &Path, worktree: &Worktree) -> Result<Root, E
 pub(super) fn below_at(location: Location, task: &Task<'_>, worktree: &Worktree, below: &Path) -> PathBuf {
     match location {
         Location::Home => below.to_owned(),
-        Location::Aside => outermost(below).with_file_name(reserved_names::aside_name(task, worktree)),
+        Location::Aside => {
+            let outermost = outermost(below, worktree.session_directory().is_some());
+            outermost.with_file_name(reserved_names::aside_name(task, worktree))
+        }
     }
 }
 
@@ -247,13 +271,20 @@ pub(super) fn anchor(workspace: &Path, planned: &Path) -> (PathBuf, PathBuf) {
     }
 }
 
-/// Returns the worktree that contains a planned path, as the worktree of a nested child lies in its parent's; else the
-/// path itself. Only the path decides, because the worktree may have been moved.
-fn outermost(path: &Path) -> PathBuf {
+/// Returns the outermost directory of a session that contains a planned path: the worktree itself, its session's own
+/// directory (`is_in_own`), or for the worktree of a nested child that of the session above. Only the path decides,
+/// because the worktree may have been moved.
+fn outermost(path: &Path, is_in_own: bool) -> PathBuf {
     let names: Vec<_> = path.components().collect();
     let nested: Vec<_> = Path::new(NESTED).components().collect();
     let at = names.windows(nested.len()).position(|window| window == nested).filter(|at| *at > 0);
-    at.map_or_else(|| path.to_path_buf(), |at| names[..at].iter().collect())
+    let Some(at) = at else {
+        return path.parent().filter(|_| is_in_own).unwrap_or(path).to_path_buf();
+    };
+    // The name of the parent's own directory follows, which is also above its worktree if it has several.
+    let (above, scoped_name) = (&names[..at], names.get(at + nested.len()));
+    let is_in_own = above.last() != scoped_name && above.iter().nth_back(1) == scoped_name;
+    above[..at - usize::from(is_in_own && at > 1)].iter().collect()
 }
 
 /// Opens the last directory of a path that is a work tree of its own. Such a work tree belongs to a parent session, and

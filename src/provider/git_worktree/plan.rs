@@ -14,7 +14,7 @@ use serde_json::{Map, Value};
 use self::branches::{RepositoryNames, Tip};
 pub(super) use self::branches::{recreation_queries, surviving_branch};
 use self::check::{check_copied, check_discovery, check_glob, check_target, check_untracked, unknown_ref};
-pub(super) use self::planned::{context, group_key, names, notices, stale, stale_update};
+pub(super) use self::planned::{context, group_key, names, notices, stale, stale_update, working_directory};
 use super::reserved_names::nested_root;
 use super::{Checkout, Existing, KIND, Layout, Options, Registration, Worktree, overlay};
 use crate::manifest::rule::{self, Rule};
@@ -22,9 +22,10 @@ use crate::manifest::{self, Diagnostic, Diagnostics, Location};
 use crate::observe::{
     self, Commit, Observation, Query, Repository, RepositoryObservation, WORKSPACE_REPOSITORY,
 };
+use crate::provider::directory::session;
 use crate::provider::{
     Allocation, Allocator, DISCOVERY_DIRECTORY, OptionsCache, Parent, Planned, Planner as _, Request,
-    allocation_fields, check_root, way,
+    ResourceOptions, allocation_fields, check_root, way,
 };
 use crate::template::{self, Bounds};
 
@@ -83,6 +84,8 @@ pub(super) struct Worktrees<'o> {
     common_dirs: BTreeMap<PathBuf, PathBuf>,
     /// Names in each repository, by its common Git directory.
     names: BTreeMap<PathBuf, RepositoryNames>,
+    /// Root directories of the sessions with several worktrees, by id.
+    own_roots: BTreeMap<String, PathBuf>,
     /// Counters of the work and text of the templates of branch names.
     bounds: Bounds,
 }
@@ -109,6 +112,7 @@ impl<'o> Worktrees<'o> {
             roots: None,
             freed: BTreeSet::new(),
             names: BTreeMap::new(),
+            own_roots: BTreeMap::new(),
             bounds: Bounds::default(),
         }
     }
@@ -172,7 +176,14 @@ impl<'o> Worktrees<'o> {
             None
         });
         let roots = self.roots(options, root, location).map_err(|found| diagnostics.extend(found)).ok();
-        let path = root.join(request.scoped_name);
+        let is_nested = root != options.root_directory;
+        let path = worktree_path(root, request.scoped_name, request.resource, request.several && !is_nested);
+        if request.several {
+            diagnostics.extend(check_resource_name(request).err());
+            if !is_nested {
+                diagnostics.extend(self.check_own_root(request, root).err());
+            }
+        }
         // If a directory cannot be used, no further diagnostics for it are useful.
         if diagnostics.iter().all(|diagnostic| diagnostic.rule != rule::ROOT_DIRECTORY) {
             diagnostics.extend(self.check_path(repository, root, &path, request).err());
@@ -193,7 +204,7 @@ impl<'o> Worktrees<'o> {
             commit,
             branch,
             existing,
-            entry: request.scoped_name.to_owned(),
+            entry: admin_name(request.scoped_name, request.resource, request.several),
             checkout: options.checkout,
             registration: match repository.registration {
                 Ok(()) => Registration::Rename,
@@ -204,6 +215,27 @@ impl<'o> Worktrees<'o> {
             git_hooks: options.git_hooks,
         };
         Ok(Planned { allocation: allocation_fields(&worktree), ..Planned::default() })
+    }
+
+    /// Refuses worktrees of one session in several root directories.
+    fn check_own_root(&mut self, request: &Request<'_>, root: &Path) -> Result<(), Diagnostic> {
+        match self.own_roots.get(request.session) {
+            Some(own) if own != root => {
+                let message = format!(
+                    "the worktrees of `{}` lie side by side, and would be in `{}` and in `{}`",
+                    request.session,
+                    own.display(),
+                    root.display()
+                );
+                let help = "give the worktrees of a session the same `root-directory`".to_owned();
+                let location = request.location.key("root-directory");
+                Err(diagnostic(rule::ROOT_DIRECTORY, &location, &message, "another directory", Some(help)))
+            }
+            _ => {
+                self.own_roots.insert(request.session.to_owned(), root.to_owned());
+                Ok(())
+            }
+        }
     }
 
     /// Returns whether an active worktree has the commit, the target path and the branch that these options request.
@@ -314,6 +346,9 @@ impl Allocator for Worktrees<'_> {
 
     fn keep(&mut self, session: &str, _parent: Option<&str>, allocation: &Allocation) {
         let Some(worktree) = Worktree::from_allocation(allocation) else { return };
+        if worktree.session_directory().is_some() {
+            self.own_roots.insert(session.to_owned(), worktree.worktree_root.clone());
+        }
         let names = self.names.entry(self.key(&worktree.repo_root)).or_default();
         names.branches.extend(worktree.branch.map(|branch| (branch, session.to_owned())));
     }
@@ -356,9 +391,12 @@ impl Allocator for Worktrees<'_> {
         Some(if diagnostics.is_empty() { Ok(allocation_fields(&worktree)) } else { Err(diagnostics.into()) })
     }
 
+    fn vacate(&mut self, directory: &Path) {
+        self.freed.insert(directory.to_owned());
+    }
+
     fn free(&mut self, allocation: &Allocation) {
         if let Some(worktree) = Worktree::from_allocation(allocation) {
-            self.freed.insert(worktree.worktree_path.clone());
             let names = self.names.entry(self.key(&worktree.repo_root)).or_default();
             names.freed_entries.insert(worktree.entry.clone());
             names.freed_branches.extend(worktree.branch.clone().map(|branch| (branch, worktree)));
@@ -431,6 +469,49 @@ pub fn normalize_target_path(value: &str) -> Result<Option<String>, String> {
         return Err("`target-path` must not contain `..`".to_owned());
     }
     Ok((!parts.is_empty()).then(|| parts.join("/")))
+}
+
+/// Returns the path of a worktree in `root`. The worktrees of a session with several lie in a directory of the session.
+fn worktree_path(root: &Path, scoped_name: &str, resource: &str, is_in_own: bool) -> PathBuf {
+    if is_in_own { root.join(scoped_name).join(resource) } else { root.join(scoped_name) }
+}
+
+/// Returns the name of a worktree's admin directory, unique in the plan.
+fn admin_name(scoped_name: &str, resource: &str, several: bool) -> String {
+    if several { format!("{scoped_name}.{resource}") } else { scoped_name.to_owned() }
+}
+
+/// Returns whether a worktree has the paths that planning gives to this resource of a session of this scoped name.
+pub(super) fn is_named(worktree: &Worktree, scoped_name: &str, allocation: &Allocation) -> bool {
+    let several = worktree.is_one_of_several();
+    let is_in_own = several && !allocation.within_parent;
+    let (root, resource) = (&worktree.worktree_root, allocation.name());
+    worktree.entry == admin_name(scoped_name, resource, several)
+        && worktree.worktree_path == worktree_path(root, scoped_name, resource, is_in_own)
+        && (!several || super::branch::is_name(resource))
+}
+
+/// Returns the directory that contains the worktrees of a session with several, except for those inside a parent's.
+pub(super) fn enclosure(resources: &[ResourceOptions<'_>]) -> Option<(&'static str, manifest::Options)> {
+    let read = |resource: &ResourceOptions<'_>| Options::deserialize(resource.options).ok();
+    let beside = |resource: &&ResourceOptions<'_>| {
+        let layout = read(resource).map(|options| options.layout);
+        !resource.shared || layout != Some(Layout::Nested)
+    };
+    let names: Vec<_> = resources.iter().filter(beside).map(|resource| resource.name).collect();
+    let first = resources.iter().find(beside).or(resources.first())?;
+    Some((session::KIND, session::options(&read(first)?.root_directory, &names)))
+}
+
+/// Refuses a name that cannot be part of the name of an admin directory, which Git uses in names of refs.
+fn check_resource_name(request: &Request<'_>) -> Result<(), Diagnostic> {
+    if super::branch::is_name(request.resource) {
+        return Ok(());
+    }
+    let message = format!("`{}` cannot be the name of a directory that Git knows", request.resource);
+    let help = "Git accepts no `..`, no `.lock` and no `.` at the end".to_owned();
+    let location = request.location.key("name");
+    Err(diagnostic(rule::RESOURCE_NAME, &location, &message, "Git would refuse it", Some(help)))
 }
 
 /// Returns the checkout method of an updated worktree: the requested one, or the present one if the request has not

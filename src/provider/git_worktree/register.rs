@@ -5,7 +5,7 @@
 
 #![expect(clippy::disallowed_methods, reason = "builds an entry in a directory of its own")]
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::io::{ErrorKind, Write as _};
 use std::path::Path;
@@ -76,16 +76,30 @@ fn by_git(task: &Task<'_>, worktree: &Worktree, paths: &WorktreePaths) -> Result
     let mut args: Vec<OsString> =
         ["worktree", "add", "--no-checkout", "--lock", "--reason"].map(Into::into).into();
     args.push(reserved_names::mark(task).into());
+    let staging = paths.staging().map(|staging| paths.base.path().join(staging));
+    let at = staging.as_ref().unwrap_or(&paths.worktree);
     match &worktree.branch {
         // A tracking branch would write to the shared config, whose lock is a common reason to fail.
         Some(branch) => {
             take_branch(task, worktree, paths, branch)?;
-            args.extend([paths.worktree.clone().into(), branch.into()]);
+            args.extend([at.into(), branch.into()]);
         }
-        None => args.extend(["--detach".into(), paths.worktree.clone().into(), (&worktree.commit).into()]),
+        None => args.extend(["--detach".into(), at.into(), (&worktree.commit).into()]),
     }
     Git::open(task.host, paths.common.path(), None).holding(task.lock).run_beside_others(&args)?;
     crashpoint!("register.added");
+    if let Some(staging) = &staging {
+        paths.base.remove_directory(&paths.parent.join(&paths.name))?;
+        let args: [&OsStr; 6] = [
+            "worktree".as_ref(),
+            "move".as_ref(),
+            "--force".as_ref(),
+            "--force".as_ref(),
+            staging.as_ref(),
+            paths.worktree.as_ref(),
+        ];
+        Git::open(task.host, paths.common.path(), None).holding(task.lock).run_beside_others(&args)?;
+    }
     let dot_git = paths.directory()?.map(|directory| read(&directory, Path::new(".git"))).transpose()?;
     if dot_git != Some(Content::Bytes(paths.dot_git_line())) {
         return Err(Error::Refused(format!(

@@ -7,7 +7,7 @@
 use std::path::{Path, PathBuf};
 
 use super::ownership;
-use super::paths::{WorktreePaths, move_directory};
+use super::paths::{Content, WorktreePaths, move_directory, read};
 use super::repository::Lock;
 use super::{Worktree, aside, branch, overlay, repository, reserved_names, sparse};
 use crate::host::failpoint::crashpoint;
@@ -41,12 +41,12 @@ pub(super) fn release(task: &Task<'_>, worktree: &Worktree) -> Result<(), Error>
         sparse::disable(task, &paths, &Lock::take(task.host, &paths)?)?;
     }
     crashpoint!("release.sparse-gone");
-    paths.base.remove_hidden(&paths.parent)?;
+    paths.base.remove_hidden(&paths.around)?;
     if task.location == Location::Aside {
         aside::forget(&paths)?;
         // The worktree of a nested child was in a directory of its own, in its parent's worktree.
         let home = WorktreePaths::at(Location::Home, task, worktree)?;
-        home.base.remove_hidden(&home.parent)?;
+        home.base.remove_hidden(&home.around)?;
     }
     crashpoint!("release.unhidden");
     paths.common.remove_directory(Path::new(reserved_names::MARK))?;
@@ -79,9 +79,28 @@ pub(super) fn temporary_file_directories(
 }
 
 fn remove_directory(task: &Task<'_>, worktree: &Worktree, paths: &WorktreePaths) -> Result<(), Error> {
-    let Some(parent) = paths.base.directory(&paths.parent)? else { return Ok(()) };
-    parent.remove_all(&reserved_names::scratch(task, worktree))?;
-    remove_aside(&parent, Path::new(&paths.name), &reserved_names::trash(task, worktree))
+    let Some(around) = paths.base.directory(&paths.around)? else { return Ok(()) };
+    around.remove_all(&reserved_names::scratch(task, worktree))?;
+    let below = paths.parent.strip_prefix(&paths.around).unwrap_or(Path::new("")).join(&paths.name);
+    let trash = reserved_names::trash(task, worktree);
+    remove_aside(&around, &below, &trash)?;
+    // `git worktree add` may have been killed.
+    match paths.staging() {
+        Some(staging) if task.location == Location::Home && is_staged(paths, &staging)? => {
+            remove_aside(&around, Path::new(staging.file_name().unwrap_or_default()), &trash)
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Returns whether a directory is a worktree of this admin directory, or empty, as `git worktree add` creates it.
+fn is_staged(paths: &WorktreePaths, staging: &Path) -> Result<bool, Error> {
+    let Some(directory) = paths.base.directory(staging)? else { return Ok(false) };
+    Ok(match read(&directory, Path::new(".git"))? {
+        Content::Bytes(bytes) => bytes == paths.dot_git_line(),
+        Content::Missing | Content::Empty => directory.names()?.iter().all(|name| name == ".git"),
+        Content::Irregular => false,
+    })
 }
 
 fn remove_entry(task: &Task<'_>, worktree: &Worktree, paths: &WorktreePaths) -> Result<(), Error> {

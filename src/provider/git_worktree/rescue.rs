@@ -83,7 +83,8 @@ pub(super) fn rescue(task: &Task<'_>, worktree: &Worktree) -> Result<Rescue, Err
         [&[&files, &work.head, &index, &state.tree, &sides][..], &others.iter().collect::<Vec<_>>()];
     let fingerprint =
         sha256_hex(content.concat().iter().fold(String::new(), |text, id| text + id + "\n").as_bytes());
-    let prefix = name::prefix(task.session);
+    let resource = worktree.is_one_of_several().then(|| task.allocation.name());
+    let prefix = name::worktree_prefix(&name::prefix(task.session), resource);
     let sparse = state.is_sparse;
     let told = |reference: String| Rescue {
         command: command::bring_back(&paths, task.session, &reference, sparse, &converted),
@@ -159,14 +160,15 @@ fn existing(
     trees: [&str; 3],
 ) -> Result<Option<String>, Error> {
     let git = Git::open(work.task.host, work.paths.common.path(), None).holding(work.task.lock);
-    let listed =
-        git.line(["for-each-ref", "--format=%(refname) %(contents:lines=1)%(contents:body)%00", prefix])?;
+    let listed = git.line([
+        "for-each-ref",
+        "--format=%(refname) %(contents:lines=1)%(contents:body)%00",
+        &format!("{prefix}*"),
+    ])?;
     let line = format!("{}{fingerprint}", name::FINGERPRINT);
     for rescue in listed.split('\0').map(str::trim_start) {
         let Some(reference) = rescue.split_whitespace().next() else { continue };
-        // The rescues of sessions below this one begin the same way, but continue with a path.
-        let is_own = reference[prefix.len()..].starts_with(name::TIME);
-        if !is_own || !rescue.lines().any(|found| found == line) {
+        if !rescue.lines().any(|found| found == line) {
             continue;
         }
         let [files, index, state] = ["", "^2", "^3"].map(|of| format!("{reference}{of}^{{tree}}"));
@@ -191,8 +193,8 @@ struct Scratch<'s> {
 pub(super) fn sweep(task: &Task<'_>, worktree: &Worktree) -> Result<(), Error> {
     for location in [Location::Home, Location::Aside] {
         let paths = WorktreePaths::at(location, task, worktree)?;
-        paths.base.remove_all(&paths.parent.join(reserved_names::scratch(task, worktree)))?;
-        paths.base.remove_hidden(&paths.parent)?;
+        paths.base.remove_all(&paths.around.join(reserved_names::scratch(task, worktree)))?;
+        paths.base.remove_hidden(&paths.around)?;
         if overlay::is_wanted(worktree)
             && let Some(directory) = paths.directory()?
         {
@@ -205,7 +207,7 @@ pub(super) fn sweep(task: &Task<'_>, worktree: &Worktree) -> Result<(), Error> {
 impl<'s> Scratch<'s> {
     fn create(task: &Task<'_>, worktree: &Worktree, paths: &'s WorktreePaths) -> Result<Self, Error> {
         let name = reserved_names::scratch(task, worktree);
-        let parent = paths.base.create_hidden(&paths.parent)?;
+        let parent = paths.base.create_hidden(&paths.around)?;
         parent.remove_all(&name)?;
         let path = parent.create_directories(&name)?.path().to_owned();
         Ok(Self { paths, name, path })
@@ -215,8 +217,8 @@ impl<'s> Scratch<'s> {
 impl Drop for Scratch<'_> {
     fn drop(&mut self) {
         // Files that cannot be removed here are removed with the worktree.
-        let _ = self.paths.base.remove_all(&self.paths.parent.join(&self.name));
-        let _ = self.paths.base.remove_hidden(&self.paths.parent);
+        let _ = self.paths.base.remove_all(&self.paths.around.join(&self.name));
+        let _ = self.paths.base.remove_hidden(&self.paths.around);
     }
 }
 

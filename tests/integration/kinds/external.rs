@@ -97,9 +97,9 @@ fn program_plans_once_before_the_review() {
     let expected = json!({
         "operation": "plan", "protocol": 1, "kind": "thing", "swarm": "shop",
         "sessions": [
-            { "session": "shop/a", "path": "a", "index": 0, "name": "", "shareOf": null, "share": null, "shares": 0,
+            { "request": "shop/a", "session": "shop/a", "path": "a", "index": 0, "name": "", "shareOf": null, "share": null, "shares": 0,
               "applied": null, "options": { "size": 3 } },
-            { "session": "shop/b", "path": "b", "index": 1, "name": "", "shareOf": null, "share": null, "shares": 0,
+            { "request": "shop/b", "session": "shop/b", "path": "b", "index": 1, "name": "", "shareOf": null, "share": null, "shares": 0,
               "applied": null, "options": {} },
         ],
     });
@@ -218,7 +218,7 @@ fn program_without_a_plan_is_a_diagnostic_of_its_command() {
         (
             "plan() { echo '{\"protocol\": 1, \"allocations\": {\"shop/a\": {\"allocation\": {}, \"env\": {\"PATH\": \"/\"}}}}'; }",
             THINGS,
-            &["`PATH` is not a session's to set"],
+            &["`PATH` is reserved"],
         ),
         (
             "plan() { echo '{\"protocol\": 1, \"allocations\": {\"shop/a\": {\"allocation\": {}, \"env\": {\"a b\": \"\"}}}}'; }",

@@ -9,7 +9,9 @@ use std::time::Duration;
 use seedbed::apply::{self, Event, Phase};
 use seedbed::manifest::Options;
 use seedbed::observe::{Observation, Query};
-use seedbed::provider::{self, Allocation, Allocator, Condition, Planner, Provider, Registry, Scope, Task};
+use seedbed::provider::{
+    self, Allocation, Allocator, Condition, PathSet, Planner, Provider, Registry, Scope, Task,
+};
 use seedbed::state::Swarm;
 use seedbed::{manifest, plan};
 
@@ -156,9 +158,10 @@ impl Planner for Shared {
         &self,
         allocation: &Allocation,
         replaced: Option<&Allocation>,
+        released: &PathSet,
         observation: &Observation,
     ) -> Vec<String> {
-        self.0.stale(allocation, replaced, observation)
+        self.0.stale(allocation, replaced, released, observation)
     }
 
     fn group_key(&self, _allocation: &Allocation) -> Option<String> {

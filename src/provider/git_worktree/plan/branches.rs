@@ -110,7 +110,11 @@ impl Worktrees<'_> {
                     request.session, names.branches[other]
                 ),
                 "not one branch a session",
-                "distinguish them by `{{ session.name }}` or `{{ session.index }}`".to_owned(),
+                if names.branches[other] == request.session {
+                    "distinguish them by `{{ resource.name }}`".to_owned()
+                } else {
+                    "distinguish them by `{{ session.name }}` or `{{ session.index }}`".to_owned()
+                },
             );
         }
         names.branches.insert(branch.clone(), request.session.to_owned());

@@ -80,9 +80,11 @@ impl Worktrees<'_> {
         request: &Request<'_>,
     ) -> Result<(), Diagnostic> {
         let location = || request.location.key("root-directory");
-        let entry = request.scoped_name;
-        if let Some(Directory::Listed(names)) = self.observation.directories.get(root)
-            && names.contains(entry)
+        let entry = &*super::admin_name(request.scoped_name, request.resource, request.several);
+        // The session's own directory is another resource, which is checked like this one.
+        if path.parent() == Some(root)
+            && let Some(Directory::Listed(names)) = self.observation.directories.get(root)
+            && names.contains(request.scoped_name)
             && !self.freed.contains(path)
         {
             let message = format!("`{}` exists already and is not this swarm's", path.display());

@@ -14,7 +14,7 @@ use crate::observe::{
     Directory, Observation, Repository, RepositoryObservation, Untracked, WORKSPACE_REPOSITORY,
 };
 use crate::provider::placeholders::absolute_path;
-use crate::provider::{Allocation, Context};
+use crate::provider::{Allocation, Context, PathSet};
 
 /// Returns the repository, checkout mode, commit and target path. Files may be copied between worktrees with the same key. Returns
 /// `None` if Git checks the files out. All other settings of a checkout belong to the repository.
@@ -82,6 +82,7 @@ fn sized(glob: &str, observed: &RepositoryObservation) -> Option<String> {
 pub(in super::super) fn stale(
     allocation: &Allocation,
     replaced: Option<&Allocation>,
+    released: &PathSet,
     observation: &Observation,
 ) -> Vec<String> {
     let Some(worktree) = Worktree::from_allocation(allocation) else {
@@ -101,11 +102,11 @@ pub(in super::super) fn stale(
         }
         _ => stale.push(format!("`{}` names no commit any more", worktree.base_ref)),
     }
-    let stands =
-        |is_there: bool| is_there && replaced.is_none_or(|old| old.worktree_path != worktree.worktree_path);
     let name = worktree.worktree_path.file_name().map(|name| name.to_string_lossy().into_owned());
+    // The session's own directory is another resource, which is checked like this one.
+    let is_free = worktree.session_directory().is_some() || released.contains(&worktree.worktree_path);
     match observation.directories.get(&worktree.worktree_root) {
-        Some(Directory::Listed(names)) if stands(name.is_some_and(|name| names.contains(&name))) => {
+        Some(Directory::Listed(names)) if !is_free && name.is_some_and(|name| names.contains(&name)) => {
             stale.push(format!("`{}` exists", worktree.worktree_path.display()));
         }
         Some(Directory::Link(component) | Directory::NotADirectory(component)) => {
@@ -119,7 +120,8 @@ pub(in super::super) fn stale(
     stale.extend(globs_stale(&worktree, observed));
     match &observed.repository {
         Some(Ok(repository)) => {
-            if stands(repository.worktrees.contains(&worktree.entry)) {
+            let is_own = replaced.is_some_and(|old| old.entry == worktree.entry);
+            if !is_own && repository.worktrees.contains(&worktree.entry) {
                 stale.push(format!("its repository has a worktree called `{}`", worktree.entry));
             }
             stale.extend(branch_stale(&worktree, replaced, repository, observation.owner.as_deref()));
@@ -195,11 +197,9 @@ pub(in super::super) fn context(allocation: &Allocation) -> Option<Context> {
         ("git_worktree_path".to_owned(), Value::from(path.clone())),
         ("git_worktree_base_ref".to_owned(), Value::from(base_ref.clone())),
     ]);
-    let mut working_directory = PathBuf::from(worktree_path);
     if let Some(target) = field(allocation, "targetPath") {
         prompt_sections.push(format!("Worktree target path: {target} (sparse-checkout enabled)"));
         metadata.insert("git_worktree_target_path".to_owned(), Value::from(target));
-        working_directory.push(target);
     }
     Some(Context {
         env: BTreeMap::from([
@@ -209,9 +209,20 @@ pub(in super::super) fn context(allocation: &Allocation) -> Option<Context> {
         ]),
         prompt_sections,
         metadata,
-        working_directory: Some(working_directory),
+        working_directory: working_directory(allocation).filter(|_| !is_one_of_several(allocation)),
         ..Context::default()
     })
+}
+
+/// Returns the directory in which a session works that chooses this worktree.
+pub(in super::super) fn working_directory(allocation: &Allocation) -> Option<PathBuf> {
+    let path = Path::new(field(allocation, "worktreePath")?);
+    Some(field(allocation, "targetPath").map_or_else(|| path.to_owned(), |target| path.join(target)))
+}
+
+/// Returns whether the worktree is one of several, as [`Worktree::is_one_of_several`] does.
+fn is_one_of_several(allocation: &Allocation) -> bool {
+    field(allocation, "entry").is_some_and(|entry| entry.contains('.'))
 }
 
 /// Returns `worktree.*` for templates; `None` if planning did not make the allocation.

@@ -35,9 +35,28 @@ pub(super) fn prefix(session: &str) -> String {
     format!("{ROOT}{}/", parts.join("/"))
 }
 
+/// Returns the prefix of the rescues of one worktree of a session; `resource` is its name if the session has several.
+pub(super) fn worktree_prefix(prefix: &str, resource: Option<&str>) -> String {
+    let resource = resource.map(|resource| format!("{TIME}{}", part(resource)));
+    format!("{prefix}{}{TIME}", resource.unwrap_or_default())
+}
+
+/// Returns the path of a session's rescues and the name of the worktree in a rescue's name; `None` if the name is not
+/// one of a rescue.
+pub(super) fn parse(reference: &str) -> Option<(&str, Option<&str>)> {
+    let at = reference.rfind('/')? + 1;
+    let (path, last) = reference.split_at(at);
+    let last = last.strip_prefix(TIME)?;
+    Some((path, last.split_once(TIME).map(|(resource, _)| resource)))
+}
+
 /// Returns the name of one rescue. `time` is in plain letters and digits; `attempt` counts from 1.
-pub(super) fn reference(prefix: &str, time: &str, attempt: u32) -> String {
-    if attempt == 1 { format!("{prefix}{TIME}{time}") } else { format!("{prefix}{TIME}{time}-{attempt}") }
+pub(super) fn reference(worktree_prefix: &str, time: &str, attempt: u32) -> String {
+    if attempt == 1 {
+        format!("{worktree_prefix}{time}")
+    } else {
+        format!("{worktree_prefix}{time}-{attempt}")
+    }
 }
 
 /// Returns the line of a message that names a file whose bytes a checkout would convert.
@@ -104,7 +123,7 @@ mod tests {
             id in proptest::collection::vec(prop::sample::select(&b"aZ0-_./@{}~^:?*[\\ \t\0\x7flock\xff"[..]), 0..12),
         ) {
             let id = String::from_utf8_lossy(&id).into_owned();
-            let name = reference(&prefix(&id), "20261125T120000Z", 2);
+            let name = reference(&worktree_prefix(&prefix(&id), Some(&id)), "20261125T120000Z", 2);
             prop_assert!(gix_validate::reference::name(name.as_str().into()).is_ok(), "{}", name);
         }
     }
@@ -140,7 +159,11 @@ mod tests {
 
     #[test]
     fn rescues_of_one_second() {
-        assert_eq!(reference("p/", "20261125T120000Z", 1), "p/@20261125T120000Z");
-        assert_eq!(reference("p/", "20261125T120000Z", 2), "p/@20261125T120000Z-2");
+        let (one, web) = (worktree_prefix("p/", None), worktree_prefix("p/", Some("web")));
+        assert_eq!(reference(&one, "20261125T120000Z", 1), "p/@20261125T120000Z");
+        assert_eq!(reference(&web, "20261125T120000Z", 2), "p/@web@20261125T120000Z-2");
+        assert_eq!(parse("p/@20261125T120000Z"), Some(("p/", None)));
+        assert_eq!(parse("p/@web@20261125T120000Z-2"), Some(("p/", Some("web"))));
+        assert_eq!(parse("p/web"), None);
     }
 }

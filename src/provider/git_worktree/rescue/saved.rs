@@ -26,6 +26,9 @@ pub struct SavedWork {
     /// Id of the session that the work belongs to, `SWARM/PATH`. If seedbed did not write the name, this is the part
     /// before the time.
     pub session: String,
+    /// Name of the worktree that the work was saved from; absent if its session had only one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resource: Option<String>,
     /// Time when the work was saved, in UTC as RFC 3339; `null` if the ref names no commit.
     pub saved: Option<String>,
     /// Number of files that differ from the commit that was checked out; `null` if objects are missing.
@@ -74,6 +77,7 @@ pub fn list(host: &Host, common: &Path) -> Result<Vec<SavedWork>, Error> {
             name: name.to_owned(),
             reference: reference.to_owned(),
             session: session(reference, subject),
+            resource: name::parse(reference).and_then(|(_, resource)| resource.map(str::to_owned)),
             saved: time.parse().ok().map(clock::rfc3339),
             files: None,
             object: object.to_owned(),
@@ -102,7 +106,7 @@ pub fn delete(host: &Host, common: &Path, rescues: &[&SavedWork]) -> Result<(), 
 
 /// Returns the session's id as the message has it, if that id makes this ref's name.
 fn session(reference: &str, subject: &str) -> String {
-    let (path, _) = reference.rsplit_once(name::TIME).unwrap_or((reference, ""));
+    let path = name::parse(reference).map_or(reference, |(path, _)| path);
     match subject.strip_suffix(name::SUBJECT) {
         Some(session) if name::prefix(session) == path => session.to_owned(),
         _ => short_name(path).unwrap_or(path).trim_end_matches('/').to_owned(),

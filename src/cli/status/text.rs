@@ -78,9 +78,10 @@ fn details(session: &SessionStatus, verbose: bool) -> Vec<String> {
             let what = output::count(commits.behind, "commit");
             (commits.behind > 0).then(|| {
                 let (base_ref, path) = (&worktree.base_ref, &session.session);
-                let git = match session.other_worktrees.is_empty() {
-                    true => "git".to_owned(),
-                    false => format!("git -C {}", shell_quoted(&worktree.path.to_string_lossy())),
+                let git = if session.other_worktrees.is_empty() {
+                    "git".to_owned()
+                } else {
+                    format!("git -C {}", shell_quoted(&worktree.path.to_string_lossy()))
                 };
                 pasteable(&format!(
                     "{base_ref} has {what} that this branch lacks: `seedbed exec {path} -- {git} rebase {to}`"

@@ -9,6 +9,7 @@ mod copy;
 mod display;
 mod donor;
 mod explanation;
+mod gc_roots;
 mod untracked;
 mod index;
 mod inspect;

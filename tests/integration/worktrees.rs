@@ -3,6 +3,7 @@
 mod branches;
 mod checkout;
 mod concurrent_git;
+mod garbage_collection;
 mod git_environment;
 mod lost_worktrees;
 mod overlay;

@@ -1,14 +1,14 @@
 //! Moves a worktree aside while its session gets another one, and back if that fails.
 //!
 //! Aside, the directory lies beside its old location under a hidden name, and the admin directory at a path that Git
-//! does not list. Both keep every byte. Only `HEAD` changes: it is detached when the branch gives way, and attached
+//! does not list, with a stand-in that Git lists (`gc_roots`). Both keep every byte. Only `HEAD` changes: it is detached when the branch gives way, and attached
 //! again on the way back.
 
 use std::path::{Path, PathBuf};
 
 use super::paths::{Content, WorktreePaths, move_directory, move_worktree, read};
 use super::repository::Lock;
-use super::{Worktree, branch, overlay, ownership, reserved_names, sparse};
+use super::{Worktree, branch, gc_roots, overlay, ownership, reserved_names, sparse};
 use crate::host::failpoint::crashpoint;
 use crate::host::git::Git;
 use crate::provider::{Error, Location, Task};
@@ -27,6 +27,7 @@ pub(super) fn set_aside(task: &Task<'_>, worktree: &Worktree) -> Result<(), Erro
     let (home, aside) = sites(task, worktree)?;
     ownership::of_admin_directory_if_not_others(task, &home)?;
     overlay::unmount(worktree, &home)?;
+    gc_roots::create(task, worktree, &home)?;
     move_worktree(&home, &aside)?;
     crashpoint!("aside.directory-moved");
     move_directory(&home.common, &home.entry, &aside.entry)?;
@@ -48,6 +49,7 @@ pub(super) fn give_way(task: &Task<'_>, worktree: &Worktree) -> Result<(), Error
     paths.common.replace(&kept(&paths, BRANCH), &[tip.as_bytes(), b"\n", &log].concat())?;
     if paths.read_entry("HEAD")? == Content::Bytes(attached(&name)) {
         paths.common.replace(&kept(&paths, HEAD), b"")?;
+        gc_roots::keep_commit(task, worktree, &paths.common, &tip)?;
         paths.common.replace(&paths.entry.join("HEAD"), format!("{tip}\n").as_bytes())?;
     }
     crashpoint!("aside.detached");
@@ -75,6 +77,8 @@ pub(super) fn bring_back(task: &Task<'_>, worktree: &Worktree) -> Result<(), Err
         }
         move_directory(&home.common, &aside.entry, &home.entry)?;
     }
+    // While the directory is aside, an interrupted removal is repeated.
+    gc_roots::remove(task, worktree, &home.common)?;
     crashpoint!("aside.entry-back");
     move_worktree(&aside, &home)?;
     crashpoint!("aside.directory-back");

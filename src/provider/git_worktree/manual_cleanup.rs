@@ -6,7 +6,7 @@ use std::fs;
 use std::path::Path;
 
 use super::paths::WorktreePaths;
-use super::{Worktree, overlay};
+use super::{Worktree, overlay, reserved_names};
 use crate::host;
 use crate::host::git::Git;
 use crate::provider::{Location, Task};
@@ -26,6 +26,10 @@ pub(super) fn manual_cleanup(task: &Task<'_>, worktree: &Worktree) -> Vec<String
         if exists(&paths.entry_path()) {
             let home = belongs(&paths.home_entry_path());
             lines.push(format!("admin directory {}{home}", paths.entry_path().display()));
+        }
+        let stand_in = paths.common.path().join(reserved_names::stand_in(task, worktree));
+        if is_aside && exists(&stand_in) {
+            lines.push(format!("{}, which keeps its objects from `git gc`", stand_in.display()));
         }
         lines.extend(branch.filter(|branch| may_exist(task, &paths, branch)).map(named));
     } else {

@@ -11,6 +11,7 @@ use std::path::{Component, Path, PathBuf};
 
 use super::Worktree;
 use super::reserved_names::{self, NESTED};
+use crate::host::failpoint::crashpoint;
 use crate::host::files::{self, Root};
 use crate::provider::{Error, Location, Task, retry_while_missing};
 
@@ -217,6 +218,14 @@ pub(super) fn move_directory(root: &Root, from: &Path, to: &Path) -> Result<bool
         let source = std::io::Error::from(ErrorKind::NotFound);
         Err(io("rename", &root.path().join(from))(source))
     })
+}
+
+/// Renames `from` to `trash`, which may contain leftovers of an earlier release, and removes it there.
+pub(super) fn remove_out_of_sight(root: &Root, from: &Path, trash: &Path) -> Result<(), Error> {
+    root.remove_all_in_parallel(trash)?;
+    move_directory(root, from, trash)?;
+    crashpoint!("release.aside");
+    Ok(root.remove_all_in_parallel(trash)?)
 }
 
 /// Renames a worktree's directory from one of its sites to another; `false` if the directory does not exist.

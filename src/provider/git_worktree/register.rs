@@ -190,7 +190,7 @@ fn is_file(root: &Root, relative: &Path) -> Result<bool, Error> {
     }
 }
 
-fn write(at: &Path, name: &str, bytes: &[u8]) -> Result<(), Error> {
+pub(super) fn write(at: &Path, name: &str, bytes: &[u8]) -> Result<(), Error> {
     let path = at.join(name);
     let created = failpoint!("register.write")
         .map_err(std::io::Error::from)

@@ -7,11 +7,10 @@
 use std::path::{Path, PathBuf};
 
 use super::ownership;
-use super::paths::{Content, WorktreePaths, move_directory, read};
+use super::paths::{Content, WorktreePaths, read, remove_out_of_sight};
 use super::repository::Lock;
-use super::{Worktree, aside, branch, overlay, repository, reserved_names, sparse};
+use super::{Worktree, aside, branch, gc_roots, overlay, repository, reserved_names, sparse};
 use crate::host::failpoint::crashpoint;
-use crate::host::files::Root;
 use crate::host::git::Git;
 use crate::provider::{Error, Location, Task};
 
@@ -44,6 +43,7 @@ pub(super) fn release(task: &Task<'_>, worktree: &Worktree) -> Result<(), Error>
     paths.base.remove_hidden(&paths.around)?;
     if task.location == Location::Aside {
         aside::forget(&paths)?;
+        gc_roots::remove(task, worktree, &paths.common)?;
         // The worktree of a nested child was in a directory of its own, in its parent's worktree.
         let home = WorktreePaths::at(Location::Home, task, worktree)?;
         home.base.remove_hidden(&home.around)?;
@@ -83,11 +83,11 @@ fn remove_directory(task: &Task<'_>, worktree: &Worktree, paths: &WorktreePaths)
     around.remove_all(&reserved_names::scratch(task, worktree))?;
     let below = paths.parent.strip_prefix(&paths.around).unwrap_or(Path::new("")).join(&paths.name);
     let trash = reserved_names::trash(task, worktree);
-    remove_aside(&around, &below, &trash)?;
+    remove_out_of_sight(&around, &below, &trash)?;
     // `git worktree add` may have been killed.
     match paths.staging() {
         Some(staging) if task.location == Location::Home && is_staged(paths, &staging)? => {
-            remove_aside(&around, Path::new(staging.file_name().unwrap_or_default()), &trash)
+            remove_out_of_sight(&around, Path::new(staging.file_name().unwrap_or_default()), &trash)
         }
         _ => Ok(()),
     }
@@ -104,15 +104,7 @@ fn is_staged(paths: &WorktreePaths, staging: &Path) -> Result<bool, Error> {
 }
 
 fn remove_entry(task: &Task<'_>, worktree: &Worktree, paths: &WorktreePaths) -> Result<(), Error> {
-    remove_aside(&paths.common, &paths.entry, &reserved_names::building(task, worktree))
-}
-
-/// Renames `from` to `trash`, which may contain leftovers of an earlier release, and removes it there.
-fn remove_aside(root: &Root, from: &Path, trash: &Path) -> Result<(), Error> {
-    root.remove_all_in_parallel(trash)?;
-    move_directory(root, from, trash)?;
-    crashpoint!("release.aside");
-    Ok(root.remove_all_in_parallel(trash)?)
+    remove_out_of_sight(&paths.common, &paths.entry, &reserved_names::building(task, worktree))
 }
 
 /// Removes the branch if we made it, it is still at the same commit, and no worktree has it checked out. It is kept

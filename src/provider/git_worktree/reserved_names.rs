@@ -44,6 +44,26 @@ pub(super) fn aside_entry(task: &Task<'_>, worktree: &Worktree) -> PathBuf {
     Path::new(MARK).join(format!("{}-{}.aside", task.owner, worktree.entry))
 }
 
+/// Returns the name of the admin directory that stands in for one that is aside. Git accepts it as a part of a ref's name.
+pub(super) fn stand_in_name(task: &Task<'_>, worktree: &Worktree) -> String {
+    format!("seedbed-aside-{}-{}", task.owner, worktree.entry)
+}
+
+/// Returns the path of that admin directory, relative to the common git directory.
+pub(super) fn stand_in(task: &Task<'_>, worktree: &Worktree) -> PathBuf {
+    Path::new("worktrees").join(stand_in_name(task, worktree))
+}
+
+/// Returns the path of that admin directory while it is built.
+pub(super) fn stand_in_building(task: &Task<'_>, worktree: &Worktree) -> PathBuf {
+    Path::new(MARK).join(format!("{}-{}.stand-in", task.owner, worktree.entry))
+}
+
+/// Returns the path of that admin directory while it is removed.
+pub(super) fn stand_in_trash(task: &Task<'_>, worktree: &Worktree) -> PathBuf {
+    Path::new(MARK).join(format!("{}-{}.stand-in-trash", task.owner, worktree.entry))
+}
+
 /// Returns the name of a worktree that is aside, in the directory around the worktree.
 pub(super) fn aside_name(task: &Task<'_>, worktree: &Worktree) -> String {
     format!("{ASIDE}{}-{}", task.owner, worktree.entry)

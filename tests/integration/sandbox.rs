@@ -131,7 +131,7 @@ impl Sandbox {
         };
         fs::create_dir(&sandbox.repository).unwrap();
         sandbox.git(&["init", "--quiet", "--initial-branch=main"]);
-        sandbox.identify(&sandbox.repository);
+        identify(&sandbox.repository);
         sandbox
     }
 
@@ -139,7 +139,7 @@ impl Sandbox {
     pub(crate) fn clone_to(&self, name: &str) -> PathBuf {
         let clone = self.top.join(name);
         self.git(&["clone", "--quiet", ".", clone.to_str().unwrap()]);
-        self.identify(&clone);
+        identify(&clone);
         fs::copy(self.repository.join("seedbed.toml"), clone.join("seedbed.toml")).unwrap();
         clone
     }
@@ -149,17 +149,9 @@ impl Sandbox {
         assert!(OTHERS.contains(&name), "the inventory contains it");
         let other = self.top.join(name);
         self.git(&["clone", "--quiet", ".", other.to_str().unwrap()]);
-        self.identify(&other);
+        identify(&other);
         self.git_in(&other, &["commit", "--quiet", "--allow-empty", "--message", name]);
         other
-    }
-
-    fn identify(&self, repository: &Path) {
-        let config = repository.join(".git/config");
-        let settings = fs::read_to_string(&config).unwrap();
-        fs::write(config, settings + "[user]\n\tname = tester\n\temail = tester@example.org\n").unwrap();
-        fs::create_dir_all(repository.join(".git/info")).unwrap();
-        fs::write(repository.join(".git/info/exclude"), "/seedbed.toml\n").unwrap();
     }
 
     /// Writes the manifest: `rest` after the head, with ports in this test's region.
@@ -495,4 +487,13 @@ pub(crate) fn walk(directory: &Path, name: &Path, found: &mut Inventory) {
         };
         found.insert(name.to_string_lossy().into_owned(), format!("{:o} {what}", metadata.mode()));
     }
+}
+
+/// Gives commits of a repository an author, and hides the manifest there from Git.
+fn identify(repository: &Path) {
+    let config = repository.join(".git/config");
+    let settings = fs::read_to_string(&config).unwrap();
+    fs::write(config, settings + "[user]\n\tname = tester\n\temail = tester@example.org\n").unwrap();
+    fs::create_dir_all(repository.join(".git/info")).unwrap();
+    fs::write(repository.join(".git/info/exclude"), "/seedbed.toml\n").unwrap();
 }

@@ -167,7 +167,7 @@ fn the_directory_of_a_resource_can_be_the_working_directory() {
     let web = works_in("web");
     assert!(web.ends_with("web") && web.join(".agent-context/resources.json").exists());
     let notes = works_in("notes");
-    assert!(notes.to_str().unwrap().ends_with(".notes"), "{}", notes.display());
+    assert_eq!(notes.extension(), Some("notes".as_ref()), "{}", notes.display());
     assert!(!web.join(".agent-context").exists() && notes.join(".agent-context/resources.json").exists());
     manifest(&sandbox, &format!("{resources}, \"port-range\""), "directory = \"port-range\"\n");
     let refused = sandbox.seedbed(&["plan"]).expect(65).stderr;

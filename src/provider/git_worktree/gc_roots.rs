@@ -37,7 +37,9 @@ pub(super) fn create(task: &Task<'_>, worktree: &Worktree, home: &WorktreePaths)
     crashpoint!("aside.stand-in-built");
     let to = reserved_names::stand_in(task, worktree);
     // An earlier run may have left a stand-in.
-    remove_out_of_sight(&home.common, &to, &reserved_names::stand_in_trash(task, worktree))?;
+    if home.common.directory(&to)?.is_some() {
+        remove_out_of_sight(&home.common, &to, &reserved_names::stand_in_trash(task, worktree))?;
+    }
     move_directory(&home.common, &building, &to)?;
     crashpoint!("aside.stand-in-placed");
     Ok(())

@@ -108,7 +108,6 @@ const EXAMPLES: &[(&str, &[Example])] = &[
     (
         "destroy",
         &[
-            ("Show the effects first", "seedbed destroy --dry-run"),
             ("Release one session", "seedbed destroy coder-1"),
             (
                 "Show which sessions have landed in a branch and have no unsaved work",

@@ -14,7 +14,7 @@ use super::session_identity::{Identity, active, identities};
 use super::{AppliedPlan, Damage, Session};
 use crate::manifest::diagnostic::Step;
 use crate::manifest::{Diagnostic, Diagnostics, Location, Manifest, rule};
-use crate::name::SessionPath;
+use crate::name::{SessionPath, variable_part};
 use crate::observe::Observation;
 use crate::provider::external::request_key;
 use crate::provider::{Allocation, Allocator, Kind, Parent, Planner, Registry, Request, Scope};
@@ -342,6 +342,8 @@ impl<'a> Pass<'a> {
             let context = resource_context(held, at, kind);
             for variable in context.env.into_keys() {
                 match variables.get(&variable) {
+                    // Reported with the names.
+                    Some(other) if variable_part(other) == variable_part(wanted.name) => {}
                     Some(other) => self.diagnostics.push(variable_twice(wanted, &variable, other)),
                     None => _ = variables.insert(variable, wanted.name),
                 }

@@ -2,6 +2,7 @@
 
 use std::path::{Component, Path, PathBuf};
 
+use crate::host::text::printable;
 use crate::manifest::{Diagnostic, Location, rule};
 use crate::observe::{Directory, Observation};
 
@@ -31,17 +32,20 @@ pub(crate) fn check_root(
         return Err(diagnostic(message, "is the workspace or above it").with_help(help));
     }
     if is_in_git_directory(root) {
-        let message = format!("`{}` is in a Git directory", root.display());
+        let message = format!("`{}` is in a Git directory", printable(&root.to_string_lossy()));
         let help = format!("name a directory beside it, such as `{example}`");
         return Err(diagnostic(message, "is Git's own, or a repository's").with_help(help));
     }
     let mut way_back = root.components().skip_while(|part| *part == Component::ParentDir);
     if way_back.any(|part| part == Component::ParentDir) {
-        let message = format!("`{}` has `..` after a name", root.display());
+        let message = format!("`{}` has `..` after a name", printable(&root.to_string_lossy()));
         return Err(diagnostic(message, "has `..` in the middle").with_help("write the resolved path"));
     }
     let leads = |component: &Path, is: &str| {
-        let message = format!("`{}` is {is}: {what} would be created somewhere else", component.display());
+        let message = format!(
+            "`{}` is {is}: {what} would be created somewhere else",
+            printable(&component.to_string_lossy())
+        );
         Err(diagnostic(message, "leads there").with_help("remove it, or name another `root-directory`"))
     };
     match observation.directories.get(root) {

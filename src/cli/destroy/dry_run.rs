@@ -48,9 +48,7 @@ pub(super) fn dry_run(
     let occupancy = occupancy(project, &targets)?;
     let stops = destroy.occupants != Occupants::Refuse;
     let is_refused = !refused.is_empty() || occupancy.occupants.iter().any(|one| refuses(one, stops));
-    let work = [&impact.blocking, &impact.obstacles, &impact.beyond_rescue, &impact.unknown, &impact.work]
-        .map(|losses| losses.iter());
-    let work: Vec<_> = work.into_iter().flatten().collect();
+    let work = impact.refused(Unsaved::Keep);
     if global.json {
         let is_rescued = destroy.unsaved == Unsaved::Rescue;
         output::print_line(DryRun {
@@ -59,7 +57,7 @@ pub(super) fn dry_run(
             branches,
             occupants: occupancy.occupants.clone(),
             uninspected: occupancy.uninspected,
-            losses: work.into_iter().cloned().collect(),
+            losses: work,
             rescued: if is_rescued { impact.work.clone() } else { Vec::new() },
             also_removed: impact.also_removed,
             unmatched,
@@ -74,7 +72,7 @@ pub(super) fn dry_run(
             Unsaved::Rescue => "would be rescued: ",
             Unsaved::Discard => "would be discarded: ",
         };
-        let (kept, blocking): (Vec<_>, Vec<_>) = work.into_iter().partition(|loss| !refused.contains(loss));
+        let (kept, blocking): (Vec<_>, Vec<_>) = work.iter().partition(|loss| !refused.contains(loss));
         let what = if sessions.is_empty() { "nothing".to_owned() } else { listed(&sessions) };
         let mut text = format!("would release {what}\n");
         text.extend(unmatched.iter().map(|loss| format!("  {}\n", not_released(loss))));

@@ -203,7 +203,7 @@ fn fish_completes_sessions() {
     assert_eq!(completed("seedbed prompt rev"), "reviewer\n");
     assert!(completed("seedbed exec lead").starts_with("lead\tports "));
     assert_eq!(completed("seedbed env lead --format=js"), "--format=json\tJSON document, as with `--json`\n");
-    assert!(completed("seedbed ").contains("whoami\tPrint the facts of the session"));
+    assert!(completed("seedbed ").contains("whoami\tPrint the facts of the own session"));
     assert_eq!(completed("seedbed exec lead -- READ"), "README.md\n");
     completed("seedbed exec (touch executed) re");
     assert!(!sandbox.repository.join("executed").exists());

@@ -1,7 +1,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::os::unix::fs::{PermissionsExt as _, symlink};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
@@ -219,8 +219,12 @@ fn a_worktree_can_lie_outside_the_workspace_and_inside_a_parent() {
     let lab = Lab::new();
     let before = lab.inventory();
     let out = fs::canonicalize(lab.repo.join("..")).unwrap().join("elsewhere/w");
-    let parent = Worktree { worktree_path: out.clone(), ..lab.worktree("w") };
-    let child = Worktree { worktree_path: out.join(".ai_ops/child-worktrees/w/c"), ..lab.worktree("c") };
+    let at = |path: PathBuf, name: &str| {
+        let worktree_root = path.parent().unwrap().to_owned();
+        Worktree { worktree_root, worktree_path: path, ..lab.worktree(name) }
+    };
+    let parent = at(out.clone(), "w");
+    let child = at(out.join(".ai_ops/child-worktrees/w/c"), "c");
     lab.make(&parent);
     lab.make(&child);
     assert_eq!(lab.status(&parent), "");
@@ -243,8 +247,13 @@ fn a_workspace_below_the_top_and_one_that_is_a_worktree() {
     let below = lab.repo.join("packages");
     for (workspace, repo_root) in [(&linked, "."), (&below, "..")] {
         let task = crate::provider::Task { workspace, ..lab.task() };
-        let path = Path::new(repo_root).join(".ai_ops/worktrees/w");
-        let worktree = Worktree { repo_root: repo_root.into(), worktree_path: path, ..lab.worktree("w") };
+        let worktree_root = Path::new(repo_root).join(".ai_ops/worktrees");
+        let worktree = Worktree {
+            repo_root: repo_root.into(),
+            worktree_path: worktree_root.join("w"),
+            worktree_root,
+            ..lab.worktree("w")
+        };
         register(&task, &worktree).unwrap();
         super::super::populate::populate_one(&task, &worktree).unwrap();
         assert_eq!(lab.git_in(&workspace.join(&worktree.worktree_path), &["status", "--porcelain"]), "");

@@ -73,6 +73,9 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode, Fa
         })
         .collect();
     let (sessions, sources): (Vec<_>, Vec<_>) = worktrees.into_iter().unzip();
+    if let Some(line) = not_collected(&sessions).filter(|_| !global.quiet) {
+        say!("{line}");
+    }
     let collected = collect::collect(host, workspace, &sources, arguments.into.as_deref());
     let collected = collected.map_err(Failure::from_error)?;
     let directories = sources
@@ -118,6 +121,17 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode, Fa
 
 fn worktree(session: &Session) -> Option<Worktree> {
     Worktree::from_allocation(session.allocations_of(git_worktree::KIND).next()?)
+}
+
+/// Returns a line that names the worktrees whose commits are left out: all but the first of each session.
+fn not_collected(sessions: &[Active<'_>]) -> Option<String> {
+    let names = sessions.iter().flat_map(|active| {
+        let worktrees = active.session.allocations_of(git_worktree::KIND).skip(1);
+        worktrees.map(|worktree| format!("{} {}", active.session.path, worktree.name()))
+    });
+    let names: Vec<_> = names.collect();
+    let line = || format!("only the first worktree of a session is collected, not: {}", names.join(", "));
+    (!names.is_empty()).then(line)
 }
 
 /// Returns the work of sessions that no commit has, by session id.

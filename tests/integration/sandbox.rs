@@ -29,7 +29,7 @@ const REGION_SIZE: u64 = 512;
 /// Maximum time that a test waits for an expected event; far longer than the event takes.
 const PATIENCE: Duration = Duration::from_mins(2);
 
-/// Variable with which all tests use a real disk, as `.ci/run` does.
+/// Variable with which all tests use a real disk.
 const ON_DISK: &str = "SEEDBED_TESTS_ON_DISK";
 
 /// Free memory, in bytes, that is required to create sandboxes in memory. One sandbox takes a megabyte or two, those of

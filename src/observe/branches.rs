@@ -1,11 +1,12 @@
 //! Branches: their tips, their checkouts, and their distance from the commits at which sessions begin.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::io::ErrorKind;
 use std::path::Path;
 
 use super::repository::LocatedRepository;
 use super::{Branch, Commit, Distance, Error, FirstLogEntry, UnknownRef};
-use crate::host::files::Root;
+use crate::host::files::{self, Root};
 use crate::host::git::{Git, checkouts};
 
 /// Largest reflog of a branch that is read, in bytes: only its first line is needed.
@@ -151,10 +152,22 @@ fn first_log_entry(git: &Git<'_>, common: &Root, name: &str) -> Result<Option<Fi
             message: message.to_owned(),
         }));
     }
-    // An unreadable reflog counts as none.
-    let Ok(Some(log)) = common.read(&log, LOG_MAX) else { return Ok(None) };
+    let log = match common.read(&log, LOG_MAX) {
+        Ok(Some(log)) => log,
+        // A reflog that fails to be read would make the branch look like one that the swarm has not created.
+        Err(error) if is_transient(&error) => return Err(Error::Repository(error)),
+        // Anything else in its place counts as none.
+        Ok(None) | Err(_) => return Ok(None),
+    };
     let first = log.split(|byte| *byte == b'\n').next().unwrap_or_default();
     Ok(parse(&String::from_utf8_lossy(first)))
+}
+
+/// Returns whether the system failed to read a file, as opposed to there being no file that this user may read.
+fn is_transient(error: &files::Error) -> bool {
+    use ErrorKind::{IsADirectory, NotADirectory, PermissionDenied};
+    let files::Error::Io { source, .. } = error else { return false };
+    !matches!(source.kind(), IsADirectory | NotADirectory | PermissionDenied)
 }
 
 /// Parses `OLD NEW NAME <EMAIL> TIME ZONE`, a tab, and the message.

@@ -16,7 +16,7 @@ use std::time::SystemTime;
 
 use super::ownership::Mark;
 use super::paths::{Content, WorktreePaths, io, read};
-use super::{Checkout, Worktree, aside, overlay, repository, reserved_names, untracked};
+use super::{Checkout, Worktree, aside, gc_roots, overlay, repository, reserved_names, untracked};
 use crate::host::absolute;
 use crate::host::failpoint::{crashpoint, failpoint};
 use crate::host::files::Root;
@@ -118,12 +118,15 @@ pub(super) fn rebind(task: &Task<'_>, worktree: &Worktree) -> Result<(), Error> 
 /// ownership marker is `from`. A worktree that a run had moved aside is first moved home. Returns whether the worktree
 /// exists.
 pub(super) fn adopt(task: &Task<'_>, worktree: &Worktree, from: &str) -> Result<bool, Error> {
-    bring_home(&Task { owner: from, ..*task }, worktree)?;
+    let original = Task { owner: from, ..*task };
+    bring_home(&original, worktree)?;
     let paths = WorktreePaths::new(task, worktree)?;
     let is_ours = is_marked(&paths, task.owner)?;
     if !(is_ours || is_marked(&paths, from)?) || dot_git(&paths)?.is_none() || is_originals(&paths, &paths)? {
         return Ok(false);
     }
+    // The copy may have been made after the stand-in was created, and before the worktree was moved aside.
+    gc_roots::remove(&original, worktree, &paths.common)?;
     let mark = format!("{}\n", reserved_names::mark(task));
     if let Some(from) = recorded(&paths.read_entry("gitdir")?).and_then(|old| workspace_of(&old, &paths)) {
         relink(worktree, &paths, &from)?;

@@ -48,10 +48,8 @@ impl Root {
         let path = self.path.join(name);
         let written = scratch.identity(new);
         let exchange = || renameat_with(scratch, new, self, name, RenameFlags::EXCHANGE);
-        match failpoint!("files.exchange").and_then(|()| exchange()) {
-            Ok(()) => {}
-            Err(Errno::NOENT) => return Ok(Exchange::Changed { beside: None }),
-            Err(error) => return Err(failed("replace", &path)(error)),
+        if !is_renamed(failpoint!("files.exchange").and_then(|()| exchange()), "replace", &path)? {
+            return Ok(Exchange::Changed { beside: None });
         }
         crashpoint!("files.exchanged");
         let is_old = is_old(&scratch.path.join(new));
@@ -73,10 +71,8 @@ impl Root {
     ) -> Result<Exchange, Error> {
         let path = self.path.join(name);
         let taken = || renameat_with(self, name, scratch, aside, RenameFlags::NOREPLACE);
-        match failpoint!("files.take").and_then(|()| taken()) {
-            Ok(()) => {}
-            Err(Errno::NOENT) => return Ok(Exchange::Changed { beside: None }),
-            Err(error) => return Err(failed("remove", &path)(error)),
+        if !is_renamed(failpoint!("files.take").and_then(|()| taken()), "remove", &path)? {
+            return Ok(Exchange::Changed { beside: None });
         }
         crashpoint!("files.taken");
         let is_old = is_old(&scratch.path.join(aside));
@@ -103,6 +99,15 @@ impl Root {
     fn identity(&self, name: &OsStr) -> Option<(u64, i64, i64, i64)> {
         let found = rustix::fs::statat(self, name, AtFlags::SYMLINK_NOFOLLOW).ok()?;
         Some((found.st_ino, found.st_size, found.st_mtime, i64::try_from(found.st_mtime_nsec).ok()?))
+    }
+}
+
+/// Returns whether a file was renamed; `false` if it does not exist any more.
+fn is_renamed(renamed: Result<(), Errno>, action: &'static str, path: &Path) -> Result<bool, Error> {
+    match renamed {
+        Ok(()) => Ok(true),
+        Err(Errno::NOENT) => Ok(false),
+        Err(error) => Err(failed(action, path)(error)),
     }
 }
 

@@ -110,12 +110,11 @@ impl Planner for SessionDirectories {
     fn stale(
         &self,
         allocation: &Allocation,
-        _replaced: Option<&Allocation>,
+        replaced: Option<&Allocation>,
         released: &PathSet,
         observation: &Observation,
     ) -> Vec<String> {
-        let directory = Directory::from_allocation(allocation);
-        directory.map(|directory| super::plan::stale(&directory, released, observation)).unwrap_or_default()
+        Directories.stale(allocation, replaced, released, observation)
     }
 
     fn path_fields(&self) -> &'static [&'static str] {

@@ -71,7 +71,7 @@ impl WorktreePaths {
         {
             return Err(Error::Refused(format!("{:?} cannot name a worktree", worktree.entry)));
         }
-        // A session's own directory is reached as if it were no work tree, whatever the session has created there.
+        // A session's own directory is no work tree, even if the session has created a repository there.
         let own = worktree.session_directory().filter(|_| location == Location::Home);
         let own = own.and_then(|_| parent.file_name());
         let around = if own.is_some() { parent.parent().unwrap_or(parent) } else { parent };

@@ -1,6 +1,7 @@
 //! Provides a repository, a state directory and ports for tests that call the library.
 
 use std::collections::BTreeSet;
+use std::net::TcpListener;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -9,7 +10,7 @@ use std::time::Duration;
 use std::{env, fs};
 
 use seedbed::apply::{self, Context, Destroy, Unsaved};
-use seedbed::host::{Host, leases};
+use seedbed::host::{Host, leases, listeners};
 use seedbed::manifest;
 use seedbed::name::PortBlock;
 use seedbed::plan::{self, Plan};
@@ -17,7 +18,7 @@ use seedbed::provider::Registry;
 use seedbed::state::{LockedSwarm, Record, Swarm};
 use tempfile::TempDir;
 
-use crate::sandbox::temporary_directory;
+use crate::sandbox::{temporary_directory, wait_until};
 
 pub(crate) struct Sandbox {
     pub(crate) host: Host,
@@ -195,13 +196,21 @@ fn collect(directory: &Path, found: &mut BTreeSet<PathBuf>) {
 /// Returns the first of `count` ports that are free on this host, below the ephemeral range, and used by no other test.
 pub(crate) fn free_ports(count: u16) -> u16 {
     static NEXT: AtomicU16 = AtomicU16::new(0);
-    // Two test processes at once begin at different ends of the range.
-    let offset = u16::try_from(std::process::id() % 64).unwrap() * 256;
+    // Two test processes at once begin at different ends of the range, which ends below the blocks of other tests.
+    let offset = u16::try_from(std::process::id() % 64).unwrap() * 124;
     loop {
-        let start = 12_000 + (offset + NEXT.fetch_add(count, Ordering::Relaxed)) % 16_000;
+        let start = 12_000 + (offset + NEXT.fetch_add(count, Ordering::Relaxed)) % 7_936;
         let block = PortBlock::new(start.into(), u32::from(start + count) - 1).unwrap();
         if leases::probe(block).is_ok() {
             return start;
         }
     }
+}
+
+/// Closes a listening socket and waits until no process has it: a process that another test has just forked has a copy
+/// until it executes its program.
+pub(crate) fn close(listener: TcpListener) {
+    let port = u32::from(listener.local_addr().unwrap().port());
+    drop(listener);
+    wait_until("the port is free", || listeners::on(PortBlock::new(port, port).unwrap()).is_empty());
 }

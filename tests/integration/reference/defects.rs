@@ -9,7 +9,7 @@ use seedbed::name::hash_u32;
 use seedbed::orchestrator::{Error, Orchestrator, Provisioned, ResourceRequest};
 
 use crate::fake_kind::{crash_during, kinds_of_the_crash};
-use crate::library_sandbox::{Sandbox, free_ports};
+use crate::library_sandbox::{Sandbox, close, free_ports};
 
 /// Returns a request for one of `count` blocks of `size` ports.
 fn ports(base: u16, size: u16, count: u16) -> ResourceRequest {
@@ -128,7 +128,7 @@ fn defect_5_ports_are_ephemeral_and_may_be_in_use() {
     let session = orchestrator.provision("a", &[ports(base, 4, 2)], &sandbox.repo).unwrap();
     assert_eq!(first_and_last(&session).0, u64::from(other));
     session.release().unwrap();
-    drop(listener);
+    close(listener);
     let session = orchestrator.provision("a", &[ports(base, 4, 2)], &sandbox.repo).unwrap();
     assert_eq!(first_and_last(&session).0, u64::from(preferred));
 

@@ -10,6 +10,7 @@ use std::process::{Child, Command, Stdio};
 use serde_json::Value;
 
 use crate::cli::shells::installed;
+use crate::library_sandbox::close;
 use crate::sandbox::{Outcome, Sandbox, assert_same, ports, sessions, wait_until};
 
 /// Process that ends with the test.
@@ -594,6 +595,6 @@ fn a_process_of_another_user_is_counted_and_its_port_refuses() {
     ]);
     let refused = other(&["destroy", "--stop=0.1"]).expect(69);
     refused.says(&["cannot be inspected"]);
-    drop(listener);
+    close(listener);
     other(&["destroy"]).expect(0).says(&["cannot be inspected by this user"]);
 }

@@ -189,17 +189,23 @@ pub(crate) fn twice(counts: &BTreeMap<String, u64>) -> Vec<String> {
     counts.iter().flat_map(times).collect()
 }
 
-/// Variable that makes [`some_of`] keep every case.
+/// Variable that makes [`one_in`] keep every case.
 const EVERY_CASE: &str = "SEEDBED_EVERY_CASE";
 
-/// Returns every 24th case, evenly spread, so that the normal run takes minutes; [`every_case_of_every_sweep`] runs
-/// all of them.
+/// Returns every 24th case, as [`one_in`] does.
 pub(crate) fn some_of(cases: Vec<String>) -> Vec<String> {
-    if std::env::var_os(EVERY_CASE).is_some() { cases } else { cases.into_iter().step_by(24).collect() }
+    one_in(24, cases)
+}
+
+/// Returns every `nth` case, evenly spread, so that the normal run takes minutes; [`every_case_of_every_sweep`] runs
+/// all of them.
+pub(crate) fn one_in<T>(nth: usize, cases: impl IntoIterator<Item = T>) -> Vec<T> {
+    let step = if std::env::var_os(EVERY_CASE).is_some() { 1 } else { nth };
+    cases.into_iter().step_by(step).collect()
 }
 
 #[test]
-#[ignore = "takes minutes: the sweeps that try a 24th of their cases otherwise try them all"]
+#[ignore = "takes minutes: the sweeps that try a part of their cases otherwise try them all"]
 fn every_case_of_every_sweep() {
     let sweeps = Command::new(std::env::current_exe().unwrap())
         .args([
@@ -210,6 +216,10 @@ fn every_case_of_every_sweep() {
             "faults::replace",
             "faults::update",
             "faults::repositories",
+            "faults::torn",
+            "faults::waits::fifo_in_a_worktree",
+            "faults::races::manual_changes",
+            "recovery::killed_commands",
             "elsewhere",
         ])
         .env(EVERY_CASE, "1")

@@ -6,7 +6,7 @@ use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use super::{PAIR, crash, sandbox};
+use super::{PAIR, crash, one_in, sandbox};
 use crate::sandbox::{Sandbox, assert_same, ports, sessions};
 
 /// Kinds of damage to a file.
@@ -122,34 +122,31 @@ fn a_torn_file_beside_the_records_keeps_nothing_from_going() {
         ("entry's HEAD", |sandbox| entry(sandbox).join("HEAD")),
         ("entry's commondir", |sandbox| entry(sandbox).join("commondir")),
     ];
-    for (what, find) in files {
-        let sandbox = sandbox(PAIR);
-        let before = sandbox.inventory();
-        for way in WAYS {
-            sandbox.ok(&["apply"]);
-            let path = find(&sandbox);
-            tear(&path, way);
-            let status = sandbox.seedbed(&["status"]);
-            assert!(matches!(status.code, 0 | 1), "{what} {way}: {status:?}");
-            let again = sandbox.seedbed(&["destroy", "--discard"]);
-            if again.code != 0 {
-                // A file that seedbed did not write belongs to another owner: it is named and kept, and nothing is
-                // released until it is removed.
-                assert_eq!(again.code, 1, "{what} {way}: {again:?}");
-                assert!(
-                    again.stderr.contains(path.file_name().unwrap().to_str().unwrap()),
-                    "{what} {way}: {again:?}"
-                );
-                remove(&path);
-                sandbox.ok(&["destroy", "--discard"]);
-            }
-            if path.symlink_metadata().is_ok() {
-                remove(&path);
-                sandbox.ok(&["apply"]);
-                sandbox.ok(&["destroy"]);
-            }
-            assert_same(&before, &sandbox.inventory());
+    let sandbox = sandbox(PAIR);
+    let before = sandbox.inventory();
+    let cases = files.iter().flat_map(|file| WAYS.map(|way| (file, way)));
+    for ((what, find), way) in one_in(5, cases) {
+        sandbox.ok(&["apply"]);
+        let path = find(&sandbox);
+        tear(&path, way);
+        let status = sandbox.seedbed(&["status"]);
+        assert!(matches!(status.code, 0 | 1), "{what} {way}: {status:?}");
+        let again = sandbox.seedbed(&["destroy", "--discard"]);
+        if again.code != 0 {
+            // A file that seedbed did not write belongs to another owner: it is named and kept, and nothing is
+            // released until it is removed.
+            assert_eq!(again.code, 1, "{what} {way}: {again:?}");
+            let name = path.file_name().unwrap().to_str().unwrap();
+            assert!(again.stderr.contains(name), "{what} {way}: {again:?}");
+            remove(&path);
+            sandbox.ok(&["destroy", "--discard"]);
         }
+        if path.symlink_metadata().is_ok() {
+            remove(&path);
+            sandbox.ok(&["apply"]);
+            sandbox.ok(&["destroy"]);
+        }
+        assert_same(&before, &sandbox.inventory());
     }
 }
 

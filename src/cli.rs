@@ -16,6 +16,7 @@ macro_rules! say {
 }
 
 mod repeated_steps;
+mod applied_here;
 mod apply;
 mod collect;
 mod completions;
@@ -91,6 +92,9 @@ struct Global {
     /// Read this manifest [default: `seedbed.toml` in the current directory or above]
     #[arg(short = 'f', long, value_name = "FILE", global = true)]
     manifest: Option<PathBuf>,
+    /// Act on this applied swarm of the workspace, without its manifest
+    #[arg(long, value_name = "NAME", global = true)]
+    swarm: Option<String>,
     /// Run as if started in this directory
     #[arg(short = 'C', value_name = "DIR", global = true)]
     directory: Option<PathBuf>,

@@ -187,6 +187,13 @@ pub struct Located {
     pub workspace_root: PathBuf,
 }
 
+impl Located {
+    /// Returns the data of a swarm with this name, whose manifest is at the top of the repository.
+    pub fn new(swarm: impl Into<String>) -> Self {
+        Self { swarm: swarm.into(), workspace_root: PathBuf::from(".") }
+    }
+}
+
 impl std::convert::From<&Manifest> for Located {
     fn from(manifest: &Manifest) -> Self {
         Self { swarm: manifest.swarm.clone(), workspace_root: manifest.workspace_root.clone() }

@@ -25,7 +25,7 @@ use super::lock::{recover, with_lock};
 use super::project::{Project, directory};
 use super::release_options::{StopProcesses, UnsavedWork, options};
 use super::repeated_steps::RepeatedSteps;
-use super::{Global, output, plan, plan_file, terminal};
+use super::{Global, applied_here, output, plan, plan_file, terminal};
 
 /// Interval of checks for a Ctrl-C while an answer is awaited.
 const ANSWER_POLL: Duration = Duration::from_millis(50);
@@ -62,6 +62,7 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode, Fa
     let project = Project::find(global)?;
     // A diagnostic of the manifest is reported before the command waits for anything.
     let manifest = project.manifest()?;
+    applied_here::note_others(global, &project.swarm()?)?;
     let plan = with_lock(global, &project, "apply", |context| {
         let options = options(arguments.unsaved, arguments.stop);
         recover(global, context, options)?;

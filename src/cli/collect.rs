@@ -60,7 +60,7 @@ enum Format {
 
 pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode, Failure> {
     let format = choose(global, arguments.format, Format::Json)?;
-    let project = Project::find(global)?;
+    let project = Project::find_applied(global)?;
     let family = Family::find(project.swarm()?, project.name())?;
     let sessions = family.requested(&arguments.sessions)?;
     let workspace = family.swarm.workspace();

@@ -109,7 +109,7 @@ pub(super) fn session_or_path() -> ArgValueCompleter {
 }
 
 fn sessions(current: &OsStr, all: fn(&Project) -> Vec<CompletionCandidate>) -> Vec<CompletionCandidate> {
-    let project = elsewhere().and_then(|global| Project::find(&global).ok());
+    let project = elsewhere().and_then(|global| Project::find_applied(&global).ok());
     let mut sessions = project.as_ref().map(all).unwrap_or_default();
     sessions.retain(|session| begins_with(session.get_value(), current));
     sessions
@@ -123,13 +123,13 @@ fn begins_with(value: &OsStr, current: &OsStr) -> bool {
 ///
 /// clap passes only the current word to completers. So the line is read from the arguments of this process.
 fn elsewhere() -> Option<Global> {
-    let mut words = vec![OsString::from("seedbed")];
+    let mut words = vec![OsString::from("seedbed"), "--quiet".into()];
     let mut typed =
         std::env::args_os().skip_while(|word| word != "--").skip(2).take_while(|word| word != "--");
     while let Some(word) = typed.next() {
-        if word == "-C" || word == "-f" || word == "--manifest" {
+        if word == "-C" || word == "-f" || word == "--manifest" || word == "--swarm" {
             words.extend([word, typed.next()?]);
-        } else if begins_with(&word, "--manifest=".as_ref()) {
+        } else if ["--manifest=", "--swarm="].iter().any(|option| begins_with(&word, option.as_ref())) {
             words.push(word);
         }
     }

@@ -26,7 +26,7 @@ use super::lock::{recover as recover_first, with_lock};
 use super::output::{count, count_of};
 use super::project::{self, Project};
 use super::release_options::{StopProcesses, UnsavedWork, options};
-use super::{Global, completions, lookup, output, relocation};
+use super::{Global, applied_here, completions, lookup, output, relocation};
 
 mod dry_run;
 mod rule;
@@ -100,7 +100,7 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode, Fa
         }
         return Ok(Status::Done.into());
     }
-    let project = Project::find(global)?;
+    let project = Project::find_applied(global)?;
     if arguments.dry_run {
         return dry_run(global, &project, arguments);
     }
@@ -143,7 +143,10 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode, Fa
             say!("{}", not_released(loss));
         }
         match done {
-            None => say!("nothing is applied"),
+            None => {
+                let message = "nothing is applied".to_owned();
+                say!("{}", applied_here::with_others(&project.swarm()?, message)?);
+            }
             Some((released, 0)) => match kept.into_inner() {
                 0 => say!("{} released; nothing is left", count(released, "session")),
                 kept => {
@@ -357,7 +360,7 @@ fn refuses(occupant: &Occupant, stops: bool) -> bool {
 }
 
 pub(super) fn recover(global: &Global, arguments: &RecoverArguments) -> Result<ExitCode, Failure> {
-    let project = Project::find_if_any(global)?;
+    let project = Project::find_applied_if_any(global)?;
     let mut elsewhere = 0;
     if arguments.moved || arguments.copied {
         elsewhere = recover_elsewhere(global, project.as_ref(), arguments)?;
@@ -375,13 +378,20 @@ pub(super) fn recover(global: &Global, arguments: &RecoverArguments) -> Result<E
     let alone = recover_alone(global, host, &workspace, arguments)?;
     if project.is_none() && alone.is_empty() {
         // Without a manifest, a swarm may have been missed.
-        Project::find(global)?;
+        Project::find_applied(global)?;
     }
     if global.json {
         let alone = (!alone.is_empty()).then_some(alone);
         output::print_line(Done { recovered: Some(recovered), alone, ..Done::default() });
     } else if recovered == Recovered::Nothing && alone.is_empty() && elsewhere == 0 && !global.quiet {
-        say!("nothing to recover");
+        let message = "nothing to recover".to_owned();
+        say!(
+            "{}",
+            match &project {
+                Some(project) => applied_here::with_others(&project.swarm()?, message)?,
+                None => message,
+            }
+        );
     }
     Ok(Status::Done.into())
 }

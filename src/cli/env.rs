@@ -57,7 +57,7 @@ pub(super) struct PromptArguments {
 }
 
 pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode, Failure> {
-    let project = Project::find(global)?;
+    let project = Project::find_applied(global)?;
     let family = Family::find(project.swarm()?, project.name())?;
     let active = family.session(&arguments.session)?;
     let working_directory = active.directory(&project.registry)?;
@@ -149,7 +149,7 @@ fn dotenv<'v>(name: &str, value: &'v str) -> Result<&'v str, Failure> {
 }
 
 pub(super) fn prompt(global: &Global, arguments: &PromptArguments) -> Result<ExitCode, Failure> {
-    let project = Project::find(global)?;
+    let project = Project::find_applied(global)?;
     let family = Family::find(project.swarm()?, project.name())?;
     let active = family.session(&arguments.session)?;
     active.directory(&project.registry)?;

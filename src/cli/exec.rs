@@ -79,7 +79,7 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> ExitCode {
 }
 
 fn exec(global: &Global, arguments: &Arguments) -> Result<ExitCode, Failure> {
-    let project = Project::find(global)?;
+    let project = Project::find_applied(global)?;
     let family = Family::find(project.swarm()?, project.name())?;
     // clap requires either names or `--all`.
     let sessions = family.requested(&arguments.sessions)?;

@@ -30,7 +30,7 @@ pub(super) struct Arguments {
 pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode, Failure> {
     let subject = &arguments.subject;
     // Ports and paths are explained without a manifest too, unless one was named.
-    let project = match Project::find(global) {
+    let project = match Project::find_applied(global) {
         Ok(project) => Some(project),
         Err(failure) if global.manifest.is_some() => return Err(failure),
         Err(_) => None,

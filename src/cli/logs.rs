@@ -34,7 +34,7 @@ pub(super) struct Arguments {
 }
 
 pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode, Failure> {
-    let project = Project::find(global)?;
+    let project = Project::find_applied(global)?;
     let family = Family::find(project.swarm()?, project.name())?;
     let sessions = family.requested(&arguments.sessions)?;
     let mut logs: Vec<Log<'_>> = sessions.into_iter().filter_map(Log::current).collect();

@@ -13,7 +13,7 @@ use seedbed::report::error;
 use seedbed::state::{self, Record, Swarm};
 
 use super::exit::Failure;
-use super::{project, relocation, unfinished_runs};
+use super::{applied_here, project, relocation, unfinished_runs};
 
 /// Returns the record of the swarm; an error if the swarm is not applied.
 pub(super) fn record(swarm: &Swarm<'_>, name: &str) -> Result<Record, Failure> {
@@ -27,7 +27,8 @@ pub(super) fn record(swarm: &Swarm<'_>, name: &str) -> Result<Record, Failure> {
     Err(Failure::new(
         error::SWARM_NOT_APPLIED,
         if unfinished.is_empty() {
-            format!("the swarm of {name} is not applied here\nhelp: run `seedbed apply`")
+            let message = format!("the swarm of {name} is not applied here\nhelp: run `seedbed apply`");
+            applied_here::with_others(swarm, message)?
         } else {
             format!("the swarm of {name} is not applied here: {}", unfinished.join("; "))
         },

@@ -23,7 +23,7 @@ use super::plan_format::{Format, choose};
 use super::project::Project;
 use super::repeated_steps::RepeatedSteps;
 use super::suggestion::pasteable;
-use super::{Global, output, relocation, signals};
+use super::{Global, applied_here, output, relocation, signals};
 
 mod base_notes;
 
@@ -51,6 +51,7 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode, Fa
     let manifest = project.manifest()?;
     let swarm = project.swarm()?;
     settled(&swarm)?;
+    applied_here::note_others(global, &swarm)?;
     let (plan, input, kept) = make(&project, &swarm, &manifest, &arguments.again)?;
     let behind = behind(&swarm, &plan, &input);
     let plan = plan.with_behind(behind);

@@ -17,10 +17,10 @@ use seedbed::name::nearest;
 use seedbed::plan::{self, DISCOVERY_FILE, Plan};
 use seedbed::provider::{DISCOVERY_DIRECTORY, Registry};
 use seedbed::report::error;
-use seedbed::state::Swarm;
+use seedbed::state::{RecordedSwarm, Swarm};
 
 use super::exit::Failure;
-use super::{Global, signals};
+use super::{Global, applied_here, signals};
 
 /// File name of the manifest, unless `-f` names another.
 pub(super) const MANIFEST: &str = "seedbed.toml";
@@ -35,7 +35,8 @@ pub(super) struct Project {
     /// Name of the manifest, as shown to the user.
     name: String,
     path: PathBuf,
-    text: String,
+    /// `None` if the manifest does not exist, and the swarm is that of a record.
+    text: Option<String>,
     /// Swarm name and workspace, set when the manifest has been read.
     located: OnceCell<Located>,
 }
@@ -43,16 +44,47 @@ pub(super) struct Project {
 impl Project {
     /// Reads the manifest that `global` names, or the nearest one above.
     pub(super) fn find(global: &Global) -> Result<Self, Failure> {
-        let directory = directory(global)?;
-        Self::find_if_any(global)?.ok_or_else(|| {
-            let location = directory.display();
-            Failure::new(
-                error::MANIFEST_MISSING,
-                format!(
-                    "no {MANIFEST} in {location} or above it\nhelp: run `seedbed init` to write one, or name another with `-f FILE`"
-                ),
-            )
-        })
+        if global.swarm.is_some() {
+            let message = "`--swarm` chooses an applied swarm, and this command reads a manifest\nhelp: name its file with `-f FILE`";
+            return Err(Failure::new(error::USAGE, message));
+        }
+        match Self::find_if_any(global)? {
+            Some(project) => Ok(project),
+            None => Err(missing(global)?),
+        }
+    }
+
+    /// Finds the swarm that a command inspects or releases: the one that `--swarm` names, the one of the manifest, or,
+    /// without a manifest, the only one that is recorded here.
+    pub(super) fn find_applied(global: &Global) -> Result<Self, Failure> {
+        match Self::find_applied_if_any(global)? {
+            Some(project) => Ok(project),
+            None => Err(missing(global)?),
+        }
+    }
+
+    /// Finds a swarm as [`Project::find_applied`] does; `None` if there is neither a manifest nor a record.
+    pub(super) fn find_applied_if_any(global: &Global) -> Result<Option<Self>, Failure> {
+        if global.swarm.is_none()
+            && let Some(project) = Self::find_if_any(global)?
+        {
+            return Ok(Some(project));
+        }
+        let host = host(global)?;
+        let found = recorded(global, &host)?;
+        let Some(found) = applied_here::only(found, global.swarm.as_deref())? else { return Ok(None) };
+        let Some(workspace) = found.workspace() else { return Ok(None) };
+        if global.swarm.is_none() && !global.quiet && !global.json {
+            say!("no {MANIFEST} here; the swarm is {}, which is applied", printable(found.name()));
+        }
+        Ok(Some(Self {
+            host,
+            registry: registry(),
+            name: MANIFEST.to_owned(),
+            path: workspace.join(MANIFEST),
+            text: None,
+            located: OnceCell::from(Located::new(found.name())),
+        }))
     }
 
     /// Reads the manifest, for commands that also work without one: `None` if there is none. A manifest that is named
@@ -71,7 +103,7 @@ impl Project {
         }
         let bytes = std::fs::read(&path).map_err(|error| {
             let why = format!("cannot read {}: {error}", path.display());
-            Failure::new(error::MANIFEST_UNREADABLE, why)
+            Failure::new(error::MANIFEST_UNREADABLE, with_recorded(global, why))
         })?;
         // As the user's shell would find it, and code review too: not relative to `-C`.
         let current = std::env::current_dir().unwrap_or_default();
@@ -82,7 +114,7 @@ impl Project {
                 registry: registry(),
                 name,
                 path,
-                text,
+                text: Some(text),
                 located: OnceCell::new(),
             })),
             (text, Some(diagnostic)) => Err(Failure::Manifest(Report::new(name, &text, diagnostic))),
@@ -93,7 +125,13 @@ impl Project {
     ///
     /// These include the diagnostics that depend on the host, as far as other diagnostics allow.
     pub(super) fn manifest(&self) -> Result<Manifest, Failure> {
-        let read = || manifest::read(&self.text, &self.registry.kinds());
+        let Some(text) = &self.text else {
+            return Err(Failure::new(
+                error::MANIFEST_MISSING,
+                format!("{} does not exist", self.path.display()),
+            ));
+        };
+        let read = || manifest::read(text, &self.registry.kinds());
         let Reading { mut manifest, mut diagnostics, .. } = signals::while_computing(&self.host.cancel, read);
         if let Some(manifest) = &mut manifest {
             self.directory().clone_into(&mut manifest.directory);
@@ -146,7 +184,7 @@ impl Project {
 
     /// Returns an error with diagnostics of this manifest, of any stage.
     pub(super) fn diagnostics(&self, diagnostics: impl Into<Diagnostics>) -> Failure {
-        let report = || Report::new(self.name.clone(), &self.text, diagnostics);
+        let report = || Report::new(self.name.clone(), self.text(), diagnostics);
         Failure::Manifest(signals::while_computing(&self.host.cancel, report))
     }
 
@@ -163,9 +201,14 @@ impl Project {
         found.collect()
     }
 
-    /// Returns the text of the manifest.
+    /// Returns whether the manifest exists; otherwise the swarm is that of a record.
+    pub(super) fn has_manifest(&self) -> bool {
+        self.text.is_some()
+    }
+
+    /// Returns the text of the manifest; empty if it does not exist.
     pub(super) fn text(&self) -> &str {
-        &self.text
+        self.text.as_deref().unwrap_or_default()
     }
 
     /// Returns the user's name for the manifest.
@@ -176,7 +219,7 @@ impl Project {
     /// Returns the swarm of this manifest, even if the rest of the manifest has diagnostics.
     pub(super) fn swarm(&self) -> Result<Swarm<'_>, Failure> {
         let read = || self.located.get().cloned();
-        let Some(located) = read().or_else(|| manifest::locate(&self.text)) else {
+        let Some(located) = read().or_else(|| manifest::locate(self.text())) else {
             // A manifest without a swarm name has a diagnostic that reports it.
             self.manifest()?;
             return Err(Failure::new(error::MANIFEST_UNREADABLE, format!("{} names no swarm", self.name)));
@@ -207,6 +250,31 @@ impl Project {
     }
 }
 
+/// Returns the error of a command that needs a manifest where there is none.
+fn missing(global: &Global) -> Result<Failure, Failure> {
+    let directory = directory(global)?;
+    let message = format!(
+        "no {MANIFEST} in {} or above it\nhelp: run `seedbed init` to write one, or name another with `-f FILE`",
+        directory.display()
+    );
+    Ok(Failure::new(error::MANIFEST_MISSING, with_recorded(global, message)))
+}
+
+/// Adds the swarms that are recorded here to the message about a missing manifest, which they do not need.
+fn with_recorded(global: &Global, message: String) -> String {
+    let found = host(global).and_then(|host| recorded(global, &host)).unwrap_or_default();
+    match applied_here::help(&found) {
+        Some(help) => format!("{message}\n{help}"),
+        None => message,
+    }
+}
+
+/// Returns the swarms that are recorded in the workspace around the directory of the command.
+fn recorded(global: &Global, host: &Host) -> Result<Vec<RecordedSwarm>, Failure> {
+    let directory = std::path::absolute(outside(directory(global)?)).unwrap_or_default();
+    applied_here::around(host, &std::fs::canonicalize(&directory).unwrap_or(directory))
+}
+
 /// Returns the diagnostic of a workspace root that is not a directory, with the nearest similar directory.
 fn nowhere(directory: &Path, root: &Path) -> Diagnostic {
     // The part of the path that exists, and the first component that does not.
@@ -235,8 +303,14 @@ fn nowhere(directory: &Path, root: &Path) -> Diagnostic {
 /// Finds the nearest manifest in `directory` or above it.
 ///
 /// A session's worktree may contain a copy of the manifest, from the session's commit and without a swarm. So from
-/// inside a session, the search continues at the session's workspace.
+/// inside a session, the search begins at the session's workspace.
 fn above(directory: &Path) -> Option<PathBuf> {
+    let directory = outside(directory.to_owned());
+    directory.ancestors().map(|above| above.join(MANIFEST)).find(|path| path.is_file())
+}
+
+/// Returns the directory in which to search for a manifest or a swarm: inside a session, the session's workspace.
+fn outside(directory: PathBuf) -> PathBuf {
     let discovery = Path::new(DISCOVERY_DIRECTORY).join(DISCOVERY_FILE);
     let session = directory.ancestors().find_map(|above| {
         let file = above.join(&discovery);
@@ -251,10 +325,7 @@ fn above(directory: &Path) -> Option<PathBuf> {
         // A workspace inside the session would make the search endless.
         (!snapshot.workspace_root.starts_with(above)).then_some(snapshot.workspace_root)
     });
-    match session {
-        Some(next) => above(&next),
-        None => directory.ancestors().map(|above| above.join(MANIFEST)).find(|path| path.is_file()),
-    }
+    session.map_or(directory, outside)
 }
 
 /// Returns the directory that the command runs in.

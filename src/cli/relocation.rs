@@ -4,7 +4,7 @@ use std::path::Path;
 
 use seedbed::apply::{self, Context, Event, Relation, Stray, Unsaved};
 use seedbed::host::Host;
-use seedbed::host::text::printable;
+use seedbed::host::text::{printable, shell_quoted};
 use seedbed::provider::Registry;
 use seedbed::report::error;
 use seedbed::state::{self, RecordedSwarm, Swarm, is_gone};
@@ -206,8 +206,10 @@ pub(super) fn destroy_gone(global: &Global, name: &str, unsaved: Unsaved) -> Res
             return Err(Failure::new(
                 error::WORKSPACE_EXISTS,
                 format!(
-                    "the workspace {} of {} exists\nhelp: run `seedbed destroy` there",
+                    "the workspace {} of {} exists\nhelp: run `seedbed -C {} destroy --swarm {}`",
                     workspace.display(),
+                    found.name(),
+                    shell_quoted(&printable(&workspace.to_string_lossy())),
                     found.name()
                 ),
             ));

@@ -31,7 +31,7 @@ pub(super) struct Arguments {
 }
 
 pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode, Failure> {
-    let project = Project::find(global)?;
+    let project = Project::find_applied(global)?;
     let family = Family::find(project.swarm()?, project.name())?;
     let jobs = jobs(&family, &arguments.sessions)?;
     refuse_left(&jobs)?;

@@ -1,8 +1,9 @@
 //! Commands that messages suggest: each can be pasted as it is.
 //!
-//! Messages, those of the library too, name a command without options: `seedbed apply`. If this command line has `-f` or
-//! `-C`, the suggested command needs them as well.
+//! Messages, those of the library too, name a command without options: `seedbed apply`. If this command line has `-f`,
+//! `-C` or `--swarm`, the suggested command needs them as well.
 
+use std::borrow::Cow;
 use std::sync::OnceLock;
 
 use clap::CommandFactory as _;
@@ -20,11 +21,10 @@ const ELSEWHERE: [&str; 4] = ["there", "of that", "in /", "in its"];
 pub(super) fn keep_options(global: &Global) {
     let manifest = global.manifest.as_ref().filter(|path| path.as_os_str() != "-");
     let options = [("-C", global.directory.as_ref()), ("-f", manifest)];
-    let options = options.into_iter().filter_map(|(name, path)| Some((name, path?)));
-    let text = |(name, path): (&str, &std::path::PathBuf)| {
-        format!("{name} {} ", shell_quoted(&printable(&path.to_string_lossy())))
-    };
-    let _ = OPTIONS.set(options.map(text).collect());
+    let options = options.into_iter().filter_map(|(name, path)| Some((name, path?.to_string_lossy())));
+    let swarm = global.swarm.as_ref().map(|swarm| ("--swarm", swarm.into()));
+    let text = |(name, value): (&str, Cow<'_, str>)| format!("{name} {} ", shell_quoted(&printable(&value)));
+    let _ = OPTIONS.set(options.chain(swarm).map(text).collect());
 }
 
 /// Returns a message with the options of this command line in each command that it suggests.

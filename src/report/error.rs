@@ -67,7 +67,7 @@ errors! {
     GLOB_INVALID = "glob-invalid", 64, "A glob for files cannot be read", "Correct the glob";
     LOG_MISSING = "log-missing", 64, "The sessions have no log of a command", "Run one with `seedbed start`";
     MANIFEST_EXISTS = "manifest-exists", 64, "`init` would overwrite a file", "Remove it, or name another with `-f FILE`";
-    MANIFEST_MISSING = "manifest-missing", 64, "There is no manifest in the directory or above it", "Run `seedbed init`, or pass `-f FILE`";
+    MANIFEST_MISSING = "manifest-missing", 64, "There is no manifest in the directory or above it, and no applied swarm", "Run `seedbed init`, or pass `-f FILE`";
     MANIFEST_UNREADABLE = "manifest-unreadable", 64, "The manifest cannot be read, or is a directory", "Pass the file with `-f FILE`";
     NO_REPOSITORY = "no-repository", 64, "The directory is in no Git repository", "Run `git init`, or pass `-C DIR`";
     OUTSIDE_SESSION = "outside-session", 64, "`whoami` was called outside of every session", "Call it in the directory of a session";
@@ -80,9 +80,9 @@ errors! {
     SESSION_UNKNOWN = "session-unknown", 64, "No active session has this name", "Run `seedbed status`, which lists the sessions";
     STATE_HOMELESS = "state-homeless", 64, "There is no directory for the state directory", "Set `SEEDBED_STATE_DIR` to an absolute path";
     SUBJECT_UNKNOWN = "subject-unknown", 64, "The argument of `explain` is no port, session or path", "Run `seedbed list` or `seedbed status`, which list those that exist";
-    SWARM_AMBIGUOUS = "swarm-ambiguous", 64, "More than one swarm of this host has this name", "Write one of the keys that the message lists";
+    SWARM_AMBIGUOUS = "swarm-ambiguous", 64, "More than one swarm of this host has this name, or is applied in a workspace without a manifest", "Write one of the keys that the message lists, or `--swarm NAME`";
     SWARM_NOT_APPLIED = "swarm-not-applied", 64, "The swarm of the manifest is not applied here", "Run `seedbed apply`";
-    SWARM_UNKNOWN = "swarm-unknown", 64, "No swarm of this host has this name", "Run `seedbed list`";
+    SWARM_UNKNOWN = "swarm-unknown", 64, "No swarm of this host, or of the workspace, has this name", "Run `seedbed list`";
     USAGE = "usage", 64, "The arguments cannot be parsed, or contradict one another", "Run `seedbed help COMMAND`";
     MANIFEST_INVALID = "manifest-invalid", 65, "The manifest has diagnostics, each in `diagnostics` with its rule", "Correct them, and check with `seedbed validate`";
     PLAN_FILE_FOREIGN = "plan-file-foreign", 65, "The plan file belongs to another swarm than the manifest, or to a repository that the manifest does not declare", "Apply it with its own manifest";

@@ -14,3 +14,4 @@ mod progress;
 pub(crate) mod shells;
 mod status;
 mod validate;
+mod without_manifest;

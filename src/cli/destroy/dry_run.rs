@@ -10,7 +10,7 @@ use seedbed::report::event::DryRun;
 use super::super::exit::{Failure, Status, uninspected};
 use super::super::plan::settled;
 use super::super::project::Project;
-use super::super::{Global, output, relocation};
+use super::super::{Global, applied_here, output, relocation};
 use super::{
     Arguments, Selection, Target, impact, listed, not_released, occupancy, refuses, selection, targets,
 };
@@ -28,7 +28,7 @@ pub(super) fn dry_run(
         if global.json {
             output::print_line(DryRun::default());
         } else if !global.quiet {
-            say!("nothing is applied");
+            say!("{}", applied_here::with_others(&swarm, "nothing is applied".to_owned())?);
         }
         return Ok(Status::Done.into());
     };

@@ -131,7 +131,8 @@ impl<'a> Sources<'a> {
 
     /// Adds the plan of the manifest, once. For active sessions, this plan repeats the applied one.
     pub(super) fn plan(&mut self) {
-        let Some(project) = self.project.filter(|_| !std::mem::replace(&mut self.has_planned, true)) else {
+        let manifest = self.project.filter(|project| project.has_manifest());
+        let Some(project) = manifest.filter(|_| !std::mem::replace(&mut self.has_planned, true)) else {
             return;
         };
         if self.plans.iter().any(|located| located.own && located.state == OwnerState::Unfinished) {

@@ -222,6 +222,13 @@ pub trait Provider: Send + Sync {
         false
     }
 
+    /// Returns the parts of the lease that exist at [`Location::Aside`], one line each, as [`Provider::manual_cleanup`]
+    /// names them. Called before a new run, which moves nothing aside itself yet: an earlier run that was given up has
+    /// left them, and [`Provider::set_aside`] would run into them. Changes nothing.
+    fn left_aside(&self, _task: &Task<'_>) -> Vec<String> {
+        Vec::new()
+    }
+
     /// Moves the lease from [`Location::Home`] to [`Location::Aside`], where only processes that already use it can
     /// reach it. Idempotent, also after a kill half-way. Unsaved work is checked again afterwards.
     fn set_aside(&self, _task: &Task<'_>) -> Result<(), Error> {

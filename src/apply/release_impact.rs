@@ -129,7 +129,33 @@ pub(super) fn impact_without_children(
         Loss::new(session.path.clone(), what)
     }));
     impact.obstacles.extend(nested_swarms::find(swarm, registry, applied, released)?);
+    impact.obstacles.extend(left_aside(swarm, registry, applied, released)?);
     Ok(impact)
+}
+
+/// Finds what runs that were given up have left in the locations to which a new run would move its releases. While a run
+/// is unfinished, these locations are its own.
+pub(super) fn left_aside(
+    swarm: &Swarm<'_>,
+    registry: &Registry,
+    applied: &Record,
+    released: &ResourcesBySession,
+) -> Result<Vec<Loss>, state::Error> {
+    if swarm.is_unfinished()? {
+        return Ok(Vec::new());
+    }
+    let found = Mutex::new(Vec::new());
+    let host = swarm.host();
+    each(&applied.plan.sessions, released, registry, host, |session, allocation, provider| {
+        let left = with_task(host, applied, session, allocation, None, |task| Ok(provider.left_aside(task)));
+        let describe = |what: String| {
+            let what = format!("an abandoned run left {what}: bring it back by hand, or remove it");
+            Loss::new(session.path.clone(), what)
+        };
+        let left = left.unwrap_or_default().into_iter().map(describe);
+        found.lock().unwrap_or_else(PoisonError::into_inner).extend(left);
+    });
+    Ok(found.into_inner().unwrap_or_else(PoisonError::into_inner))
 }
 
 /// Finds the impact of rolling back an interrupted run, and the kinds that have work to rescue. Work that is discarded is

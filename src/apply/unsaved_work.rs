@@ -147,6 +147,7 @@ pub(super) fn check(
         impact_of(host, context.registry, applied, released, Location::Home, &shared_results, search);
     impact.blocking = standalone_children(host, applied, released)?;
     impact.obstacles.extend(nested_swarms::find(context.swarm, context.registry, applied, released)?);
+    impact.obstacles.extend(release_impact::left_aside(context.swarm, context.registry, applied, released)?);
     if host.cancel.is_requested() && unsaved != Unsaved::Discard {
         return Err(Error::Failed { failures: Vec::new(), leftovers: Vec::new(), interrupted: true });
     }

@@ -18,8 +18,9 @@ use self::paths::DirectoryPaths;
 use self::record::{Record, Stage};
 use super::placeholders::absolute_path;
 use super::{
-    Allocation, Allocator, Condition, Context, Error, Examination, InterruptedRun, Leftover, PathSet,
-    Planner, Provider, RootDirectory, Scope, Task, UnsavedWork, effective_options, is_in_git_directory,
+    Allocation, Allocator, Condition, Context, Error, Examination, InterruptedRun, Leftover, Location,
+    PathSet, Planner, Provider, RootDirectory, Scope, Task, UnsavedWork, effective_options,
+    is_in_git_directory,
 };
 use crate::host::absolute;
 use crate::host::failpoint::crashpoint;
@@ -261,6 +262,10 @@ impl Provider for Directories {
 
     fn moves_aside(&self) -> bool {
         true
+    }
+
+    fn left_aside(&self, task: &Task<'_>) -> Vec<String> {
+        self.manual_cleanup(&Task { location: Location::Aside, ..*task })
     }
 
     fn set_aside(&self, task: &Task<'_>) -> Result<(), Error> {

@@ -46,7 +46,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     Allocation, Allocator, ChildOptions, Condition, Context, Error, Examination, InterruptedRun, Leftover,
-    NeededSpace, OwnedPath, PathSet, PlannedAllocation, Planner, Provider, Refreshable, Rescue,
+    Location, NeededSpace, OwnedPath, PathSet, PlannedAllocation, Planner, Provider, Refreshable, Rescue,
     ResourceOptions, RootDirectory, Scope, SurvivingBranch, Task, Uncounted, UnsavedWork, effective_options,
     is_in_git_directory,
 };
@@ -533,6 +533,14 @@ impl Provider for GitWorktree {
 
     fn moves_aside(&self) -> bool {
         true
+    }
+
+    fn left_aside(&self, task: &Task<'_>) -> Vec<String> {
+        Worktree::from_allocation(task.allocation)
+            .map(|worktree| {
+                manual_cleanup::in_the_way(&Task { location: Location::Aside, ..*task }, &worktree)
+            })
+            .unwrap_or_default()
     }
 
     fn set_aside(&self, task: &Task<'_>) -> Result<(), Error> {

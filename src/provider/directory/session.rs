@@ -192,6 +192,10 @@ impl Provider for SessionDirectories {
         Directories.moves_aside()
     }
 
+    fn left_aside(&self, task: &Task<'_>) -> Vec<String> {
+        Directories.left_aside(task)
+    }
+
     fn set_aside(&self, task: &Task<'_>) -> Result<(), Error> {
         Directories.set_aside(task)
     }

@@ -16,19 +16,9 @@ pub(super) fn manual_cleanup(task: &Task<'_>, worktree: &Worktree) -> Vec<String
     let branch = worktree.branch.as_ref().filter(|_| task.location == Location::Home);
     let mut lines = Vec::new();
     if let Ok(paths) = WorktreePaths::new(task, worktree) {
-        let is_aside = task.location == Location::Aside;
-        let belongs = |path: &Path| {
-            if is_aside { format!(", which belongs at {}", path.display()) } else { String::new() }
-        };
-        if exists(&paths.worktree) {
-            lines.push(format!("worktree {}{}", paths.worktree.display(), belongs(&paths.home)));
-        }
-        if exists(&paths.entry_path()) {
-            let home = belongs(&paths.home_entry_path());
-            lines.push(format!("admin directory {}{home}", paths.entry_path().display()));
-        }
+        lines.extend(directories(task, &paths));
         let stand_in = paths.common.path().join(reserved_names::stand_in(task, worktree));
-        if is_aside && exists(&stand_in) {
+        if task.location == Location::Aside && exists(&stand_in) {
             lines.push(format!("{}, which keeps its objects from `git gc`", stand_in.display()));
         }
         lines.extend(branch.filter(|branch| may_exist(task, &paths, branch)).map(named));
@@ -37,11 +27,37 @@ pub(super) fn manual_cleanup(task: &Task<'_>, worktree: &Worktree) -> Vec<String
         lines.push(format!("worktree {}", path.display()));
         lines.extend(branch.map(named));
     }
-    if overlay::is_wanted(worktree) {
-        let layers = task.host.state.join(overlay::layers(task, worktree));
-        lines.extend(exists(&layers).then(|| format!("layers of the overlay {}", layers.display())));
-    }
+    lines.extend(layers(task, worktree));
     lines
+}
+
+/// Returns one line for each existing part that another part of the same name cannot replace.
+pub(super) fn in_the_way(task: &Task<'_>, worktree: &Worktree) -> Vec<String> {
+    let paths = WorktreePaths::new(task, worktree);
+    let mut lines = paths.map_or_else(|_| Vec::new(), |paths| directories(task, &paths));
+    lines.extend(layers(task, worktree));
+    lines
+}
+
+/// Names the directory and the admin directory that exist, and the paths where they belong.
+fn directories(task: &Task<'_>, paths: &WorktreePaths) -> Vec<String> {
+    let belongs = |path: &Path| match task.location {
+        Location::Aside => format!(", which belongs at {}", path.display()),
+        Location::Home => String::new(),
+    };
+    let parts = [
+        ("worktree", paths.worktree.clone(), &paths.home),
+        ("admin directory", paths.entry_path(), &paths.home_entry_path()),
+    ];
+    let existing = parts.into_iter().filter(|(_, path, _)| exists(path));
+    existing.map(|(what, path, home)| format!("{what} {}{}", path.display(), belongs(home))).collect()
+}
+
+/// Names the layers of an overlay that exist.
+fn layers(task: &Task<'_>, worktree: &Worktree) -> Option<String> {
+    let layers = task.host.state.join(overlay::layers(task, worktree));
+    let exist = overlay::is_wanted(worktree) && exists(&layers);
+    exist.then(|| format!("layers of the overlay {}", layers.display()))
 }
 
 fn named(branch: &String) -> String {

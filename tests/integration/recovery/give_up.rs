@@ -184,6 +184,13 @@ fn a_worktree_that_cannot_be_brought_back_remains_aside() {
     let text = sandbox.ok(&["recover", "--give-up"]).stderr;
     assert!(home.join("README.md").exists());
     finds(&sandbox, &["given-up", ".aside-", "which belongs at"]);
+    // A new release would run into it.
+    let status = sandbox.ok(&["status"]).stdout;
+    assert!(status.contains("left worktree ") && status.contains(".aside-"), "{status}");
+    sandbox.unchanged(|| {
+        let refused = sandbox.seedbed(&["destroy", "--yes", "--discard"]).expect(69);
+        refused.says(&["an abandoned run left worktree ", ".aside-", "left admin directory "]);
+    });
     // By hand, as the message recommends: the new one is removed, and the old one is moved to its path.
     sandbox.git(&["worktree", "remove", "--force", "--force", home.to_str().unwrap()]);
     let mut moved = 0;

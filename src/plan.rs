@@ -194,6 +194,9 @@ impl Occupant {
 pub struct Loss {
     /// Path of the session in the tree.
     pub session: SessionPath,
+    /// Name of the resource that has the work; absent if no single resource has it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resource: Option<String>,
     /// Description of the work, one line.
     pub what: String,
     /// `true` if the unsaved work is unknown, because a dependency of the inspection does not respond; there may be
@@ -208,7 +211,7 @@ pub struct Loss {
 impl Loss {
     /// Creates the unsaved work of a session that is known to be lost, described in one line.
     pub fn new(session: SessionPath, what: String) -> Self {
-        Self { session, what, unknown: false, obstacle: false }
+        Self { session, resource: None, what, unknown: false, obstacle: false }
     }
 }
 

@@ -88,10 +88,9 @@ pub(super) fn inspect_sharing(
 /// Returns the resources of an applied swarm that cannot be inspected: they cannot be called lost.
 pub fn unknown(applied: Option<&AppliedPlan>) -> impl Iterator<Item = Loss> {
     let broken = applied.into_iter().flat_map(|applied| &applied.broken);
-    broken.filter(|(_, damage)| damage.unknown).map(|((session, _), damage)| Loss {
-        session: session.clone(),
-        what: damage.why.clone(),
+    broken.filter(|(_, damage)| damage.unknown).map(|((session, resource), damage)| Loss {
+        resource: Some(resource.clone()),
         unknown: true,
-        obstacle: false,
+        ..Loss::new(session.clone(), damage.why.clone())
     })
 }

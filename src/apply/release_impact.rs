@@ -193,7 +193,11 @@ pub(super) fn impact_of(
     let (mut impact, mut with_work) = (ReleaseImpact::default(), ResourcesBySession::new());
     for (session, resource, found) in search.each(host, registry, record, released, location, shared_results)
     {
-        let of_session = |lines: Vec<String>| lines.into_iter().map(|what| Loss::new(session.clone(), what));
+        let name = &resource;
+        let of_resource = |lines: Vec<String>| {
+            let loss = |what| Loss { resource: Some(name.clone()), ..Loss::new(session.clone(), what) };
+            lines.into_iter().map(loss)
+        };
         let found = match (found, search) {
             (Ok(found), _) => found,
             (Err(error), Search::Obstacles) => {
@@ -204,14 +208,15 @@ pub(super) fn impact_of(
                 UnsavedWork { beyond_rescue: vec![error.to_string()], ..UnsavedWork::default() }
             }
         };
-        if !found.work.is_empty() {
-            with_work.entry(session.clone()).or_default().push(resource);
+        let has_work = !found.work.is_empty();
+        impact.work.extend(of_resource(found.work));
+        impact.beyond_rescue.extend(of_resource(found.beyond_rescue));
+        impact.unknown.extend(of_resource(found.unknown).map(|loss| Loss { unknown: true, ..loss }));
+        impact.also_removed.extend(of_resource(found.ignored));
+        impact.obstacles.extend(of_resource(found.blockers));
+        if has_work {
+            with_work.entry(session).or_default().push(resource);
         }
-        impact.work.extend(of_session(found.work));
-        impact.beyond_rescue.extend(of_session(found.beyond_rescue));
-        impact.unknown.extend(of_session(found.unknown).map(|loss| Loss { unknown: true, ..loss }));
-        impact.also_removed.extend(of_session(found.ignored));
-        impact.obstacles.extend(of_session(found.blockers));
     }
     (impact, with_work)
 }

@@ -9,14 +9,12 @@ use std::process::ExitCode;
 
 use clap::{Args, ValueEnum};
 use seedbed::apply::{self, Destroy, Loss};
-use seedbed::collect::{self, Collected, Source};
+use seedbed::collect::{self, Collected, Outcome, Source, WorktreeName};
 use seedbed::host::text::shell_quoted;
 use seedbed::host::{self, Host, git::Git};
-use seedbed::name::SessionPath;
-use seedbed::plan::Session;
-use seedbed::provider::git_worktree::{self, Worktree};
+use seedbed::provider::git_worktree;
 use seedbed::report::SCHEMA_VERSION;
-use seedbed::report::collected::{CollectedSession, CollectedSwarm};
+use seedbed::report::collected::{CollectedSwarm, CollectedWorktree};
 
 use super::exit::{Failure, Status};
 use super::lookup::{Active, Family};
@@ -30,13 +28,13 @@ pub(super) struct Arguments {
     /// Sessions: paths, names, names of replicas without their number, or globs [default: all]
     #[arg(add = completions::active_sessions())]
     sessions: Vec<String>,
-    /// Compare with this ref [default: the base ref of each session]
+    /// Compare with this ref of each repository [default: the base ref of each worktree]
     #[arg(long, value_name = "REF")]
     into: Option<String>,
     /// Format of the report
     #[arg(long, value_name = "FORMAT")]
     format: Option<Format>,
-    /// Write a bundle and a patch of each session into this new directory
+    /// Write a bundle and a patch of each worktree into this new directory
     #[arg(short, long, value_name = "DIR")]
     output: Option<PathBuf>,
     /// Copy the files of each worktree that match into the directory of `-o`: `'test-results/**'`
@@ -65,23 +63,14 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode, Fa
     let sessions = family.requested(&arguments.sessions)?;
     let workspace = family.swarm.workspace();
     let host = family.swarm.host();
-    let worktrees: Vec<(Active<'_>, Source<'_>)> = sessions
-        .into_iter()
-        .filter_map(|active| {
-            let worktree = worktree(active.session)?;
-            Some((active, Source { session: &active.session.path, worktree }))
-        })
+    let sources: Vec<(Active<'_>, Source<'_>)> = sessions
+        .iter()
+        .flat_map(|active| Source::of_session(active.session).map(|source| (*active, source)))
         .collect();
-    let (sessions, sources): (Vec<_>, Vec<_>) = worktrees.into_iter().unzip();
-    if let Some(line) = not_collected(&sessions).filter(|_| !global.quiet) {
-        say!("{line}");
-    }
+    let (of_sources, sources): (Vec<_>, Vec<_>) = sources.into_iter().unzip();
     let collected = collect::collect(host, workspace, &sources, arguments.into.as_deref());
     let collected = collected.map_err(Failure::from_error)?;
-    let directories = sources
-        .iter()
-        .map(|source| (source.session, git_worktree::repository_directory(workspace, &source.worktree)));
-    let merge_commands = merge_commands(host, workspace, &directories.collect(), &collected)?;
+    let merge_commands = merge_commands(host, workspace, &sources, &collected)?;
     let exported = match &arguments.output {
         None => Vec::new(),
         Some(directory) => {
@@ -91,20 +80,20 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode, Fa
                 .map_err(Failure::from_error)?
         }
     };
-    let mut unsaved = unsaved(&project, &sessions)?;
+    let mut unsaved = unsaved(&project, &of_sources)?;
     global.unless_interrupted()?;
     let mut exported = exported.into_iter();
-    let results = sessions.iter().zip(collected.results).map(|(active, outcome)| CollectedSession {
+    let worktrees = of_sources.iter().zip(collected.results).map(|(active, outcome)| CollectedWorktree {
         id: active.session.id.clone(),
+        unsaved: unsaved.remove(&(active.session.id.clone(), outcome.resource.clone())).unwrap_or_default(),
         outcome,
-        unsaved: unsaved.remove(&active.session.id).unwrap_or_default(),
         exported: exported.next(),
     });
     let document = CollectedSwarm {
         schema_version: SCHEMA_VERSION,
         swarm: family.record.plan.swarm().to_owned(),
         workspace: workspace.to_owned(),
-        sessions: results.collect(),
+        worktrees: worktrees.collect(),
         overlaps: collected.overlaps,
         conflicts: collected.conflicts,
         conflicts_unknown: collected.conflicts_unknown,
@@ -119,70 +108,71 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode, Fa
     Ok(Status::Done.into())
 }
 
-fn worktree(session: &Session) -> Option<Worktree> {
-    Worktree::from_allocation(session.allocations_of(git_worktree::KIND).next()?)
-}
-
-/// Returns a line that names the worktrees whose commits are left out: all but the first of each session.
-fn not_collected(sessions: &[Active<'_>]) -> Option<String> {
-    let names = sessions.iter().flat_map(|active| {
-        let worktrees = active.session.allocations_of(git_worktree::KIND).skip(1);
-        worktrees.map(|worktree| format!("{} {}", active.session.path, worktree.name()))
-    });
-    let names: Vec<_> = names.collect();
-    let line = || format!("only the first worktree of a session is collected, not: {}", names.join(", "));
-    (!names.is_empty()).then(line)
-}
-
-/// Returns the work of sessions that no commit has, by session id.
-fn unsaved(project: &Project, sessions: &[Active<'_>]) -> Result<BTreeMap<String, Vec<String>>, Failure> {
+/// Returns the work of sessions that no commit has, by session id and name of the worktree. Work outside the worktrees
+/// is listed with the first one.
+fn unsaved(
+    project: &Project,
+    sessions: &[Active<'_>],
+) -> Result<BTreeMap<(String, String), Vec<String>>, Failure> {
     let mut swarms = BTreeMap::new();
     for Active { swarm, record, session } in sessions {
         let (.., released) = swarms.entry(swarm.key()).or_insert_with(|| (swarm, record, Destroy::default()));
         released.sessions.insert(session.path.clone());
     }
-    let mut unsaved: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    let mut unsaved: BTreeMap<(String, String), Vec<String>> = BTreeMap::new();
     for (swarm, record, released) in swarms.values() {
         let impact = apply::release_impact(swarm, &project.registry, record, released)?;
-        for Loss { session, what, .. } in [impact.work, impact.beyond_rescue, impact.unknown].concat() {
-            unsaved.entry(session.id(record.plan.swarm())).or_default().push(what);
+        for Loss { session, resource, what, .. } in
+            [impact.work, impact.beyond_rescue, impact.unknown].concat()
+        {
+            let Some(session) = record.plan.session(&session) else { continue };
+            let worktrees = || session.allocations_of(git_worktree::KIND);
+            let own = worktrees().find(|worktree| resource.as_deref() == Some(worktree.name()));
+            let Some(worktree) = own.or_else(|| worktrees().next()) else { continue };
+            unsaved.entry((session.id.clone(), worktree.name().to_owned())).or_default().push(what);
         }
     }
     Ok(unsaved)
 }
 
-/// Returns the shortest name by which Git finds a branch, even if a tag has the same name.
-fn branch_name(git: &Git<'_>, branch: &str) -> Result<String, Failure> {
-    let full = format!("refs/heads/{branch}");
-    Ok(git.line(["for-each-ref", "--format=%(refname:short)", full.as_str()])?)
+/// Returns the shortest names by which Git finds branches, even if a tag has the same name, by branch.
+fn branch_names(git: &Git<'_>, branches: &[&str]) -> Result<HashMap<String, String>, Failure> {
+    if branches.is_empty() {
+        return Ok(HashMap::new());
+    }
+    let full = branches.iter().map(|branch| format!("refs/heads/{branch}"));
+    let command = ["for-each-ref", "--format=%(refname) %(refname:short)"].map(str::to_owned);
+    let printed = git.line(command.into_iter().chain(full))?;
+    let names = printed.lines().filter_map(|line| line.strip_prefix("refs/heads/")?.split_once(' '));
+    Ok(names.map(|(branch, name)| (branch.to_owned(), name.to_owned())).collect())
 }
 
-/// Returns commands that merge the sessions, in the order that was found, into their refs, if these are branches.
+/// Returns commands that merge the worktrees, in the order that was found, into their refs, if these are branches.
 fn merge_commands(
     host: &Host,
     workspace: &Path,
-    directories: &HashMap<&SessionPath, PathBuf>,
+    sources: &[Source<'_>],
     collected: &Collected,
 ) -> Result<Vec<String>, Failure> {
-    let mut commands = Vec::new();
-    let mut targets: Vec<(&Path, &str)> = Vec::new();
-    let merges = collected.merge_order.iter();
-    let merges = merges.filter_map(|session| collected.results.iter().find(|one| one.session == *session));
-    let merges: Vec<_> = merges.collect();
-    for result in &merges {
-        let target = (directories[&result.session].as_path(), result.into.as_str());
-        if !targets.contains(&target) {
-            targets.push(target);
+    let by_name: BTreeMap<WorktreeName, (&Source<'_>, &Outcome)> =
+        sources.iter().zip(&collected.results).map(|pair| (pair.1.name(), pair)).collect();
+    // Targets in the order of the merges, each with its merges.
+    let mut targets: Vec<((PathBuf, &str), Vec<&Outcome>)> = Vec::new();
+    for (source, result) in collected.merge_order.iter().filter_map(|name| by_name.get(name)) {
+        let directory = git_worktree::repository_directory(workspace, &source.worktree);
+        let target = (directory, result.into.as_str());
+        match targets.iter_mut().find(|(known, _)| *known == target) {
+            Some((_, merges)) => merges.push(result),
+            None => targets.push((target, vec![result])),
         }
     }
-    for (directory, target) in targets {
-        let git = &Git::discover(host, directory);
+    let mut commands = Vec::new();
+    for ((directory, target), merges) in targets {
+        let git = &Git::discover(host, &directory);
         // Commands in the workspace's own repository need no directory.
-        let command = if directory == workspace {
-            "git".to_owned()
-        } else {
-            format!("git -C {}", shell_quoted(&directory.to_string_lossy()))
-        };
+        let is_own = directory == workspace;
+        let shown = shell_quoted(&directory.to_string_lossy());
+        let command = if is_own { "git".to_owned() } else { format!("git -C {shown}") };
         let name = target.strip_prefix("refs/heads/").unwrap_or(target);
         let branch = format!("refs/heads/{name}");
         let found = git.output(["rev-parse", "--verify", "--quiet", "--end-of-options", branch.as_str()])?;
@@ -190,16 +180,17 @@ fn merge_commands(
             true => commands.push(format!("{command} switch {}", shell_quoted(name))),
             false if target == "HEAD" => {}
             false => {
-                commands.push(format!("# switch to the branch that is to get the commits beyond {target}"));
+                let place = if is_own { String::new() } else { format!("in {shown}, ") };
+                let what = format!("switch to the branch that is to get the commits beyond {target}");
+                commands.push(format!("# {place}{what}"));
             }
         }
-        let of_target =
-            merges.iter().filter(|result| result.into == target && directories[&result.session] == directory);
-        for result in of_target {
+        let branches: Vec<&str> = merges.iter().filter_map(|result| result.branch.as_deref()).collect();
+        let names = branch_names(git, &branches)?;
+        for result in merges {
             let Some(work) = &result.work else { continue };
-            let name = result.branch.as_deref().map(|branch| branch_name(git, branch)).transpose()?;
-            let source = name.filter(|name| !name.is_empty()).unwrap_or_else(|| work.head.clone());
-            commands.push(format!("{command} merge --no-ff {}", shell_quoted(&source)));
+            let name = result.branch.as_ref().and_then(|branch| names.get(branch));
+            commands.push(format!("{command} merge --no-ff {}", shell_quoted(name.unwrap_or(&work.head))));
         }
     }
     Ok(commands)

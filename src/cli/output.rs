@@ -143,16 +143,17 @@ pub(super) fn kept_branch(kept: &KeptBranch) -> String {
 }
 
 /// Formats columns of minimum width, two spaces apart.
-pub(super) fn table<const N: usize>(rows: &[[String; N]]) -> String {
-    let mut widths = [0; N];
+pub(super) fn table(rows: &[impl AsRef<[String]>]) -> String {
+    let columns = rows.iter().map(|row| row.as_ref().len()).max().unwrap_or(0);
+    let mut widths = vec![0; columns];
     for row in rows {
-        for (width, cell) in widths.iter_mut().zip(row) {
+        for (width, cell) in widths.iter_mut().zip(row.as_ref()) {
             *width = printable(cell).width().max(*width);
         }
     }
     let mut text = String::new();
     for row in rows {
-        let line = row.iter().zip(widths).fold(String::new(), |mut line, (cell, width)| {
+        let line = row.as_ref().iter().zip(&widths).fold(String::new(), |mut line, (cell, width)| {
             let cell = printable(cell);
             let _ = write!(line, "{cell}{:fill$}  ", "", fill = width - cell.width());
             line

@@ -1,6 +1,6 @@
 //! `start`: runs the command that the manifest names for each session, until all have ended.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -100,44 +100,54 @@ fn missing(what: &str) -> Failure {
     Failure::new(error::COMMAND_MISSING, format!("{what}\n{help}"))
 }
 
-/// Returns the worktrees of the sessions by session id, with the commits that are checked out as their bases.
-fn worktrees_at_start(jobs: &[Job<'_>]) -> BTreeMap<String, Worktree> {
-    let worktree = |job: &Job<'_>| {
+/// Returns the worktrees of the sessions, each with the session's id and with the commit that is checked out as its base.
+/// Sessions with a worktree that cannot be read are left out.
+fn worktrees_at_start(jobs: &[Job<'_>]) -> Vec<(String, Worktree)> {
+    let worktrees = jobs.iter().flat_map(|job| {
         let session = job.active.session;
-        let first = session.allocations_of(git_worktree::KIND).next()?;
-        Some((session.id.clone(), Worktree::from_allocation(first)?))
-    };
-    let worktrees: BTreeMap<_, _> = jobs.iter().filter_map(worktree).collect();
-    let progress = progress(jobs, &worktrees);
-    let at_start = worktrees.into_iter().zip(progress).filter_map(|((id, mut worktree), progress)| {
-        worktree.base_ref = progress.ok()?.head;
-        Some((id, worktree))
+        let worktrees = session.allocations_of(git_worktree::KIND).filter_map(Worktree::from_allocation);
+        worktrees.map(|worktree| (session.id.clone(), worktree))
     });
-    at_start.collect()
+    let mut worktrees: Vec<_> = worktrees.collect();
+    let progress = progress(jobs, &worktrees);
+    let mut unreadable = BTreeSet::new();
+    for ((id, worktree), progress) in worktrees.iter_mut().zip(progress) {
+        match progress {
+            Ok(progress) => worktree.base_ref = progress.head,
+            Err(_) => drop(unreadable.insert(id.clone())),
+        }
+    }
+    worktrees.retain(|(id, _)| !unreadable.contains(id));
+    worktrees
 }
 
-/// Returns the number of commits that each session has now and did not have at the start, by session id.
-fn commits_made(jobs: &[Job<'_>], at_start: &BTreeMap<String, Worktree>) -> BTreeMap<String, u64> {
-    let progress = progress(jobs, at_start);
-    let made = at_start.keys().zip(progress);
-    made.filter_map(|(id, progress)| Some((id.clone(), progress.ok()?.ahead))).collect()
+/// Returns the number of commits that each session has now and did not have at the start, in all of its worktrees, by
+/// session id; `None` if a worktree cannot be read.
+fn commits_made<'w>(jobs: &[Job<'_>], at_start: &'w [(String, Worktree)]) -> BTreeMap<&'w str, Option<u64>> {
+    let mut made: BTreeMap<&str, Option<u64>> = BTreeMap::new();
+    for ((id, _), progress) in at_start.iter().zip(progress(jobs, at_start)) {
+        let sum = made.entry(id).or_insert(Some(0));
+        *sum = sum.zip(progress.ok()).map(|(sum, progress)| sum + progress.ahead);
+    }
+    made
 }
 
-fn progress(jobs: &[Job<'_>], worktrees: &BTreeMap<String, Worktree>) -> Vec<Result<Progress, String>> {
+fn progress(jobs: &[Job<'_>], worktrees: &[(String, Worktree)]) -> Vec<Result<Progress, String>> {
     let Some(swarm) = jobs.first().map(|job| job.active.swarm) else { return Vec::new() };
-    let worktrees: Vec<_> = worktrees.values().collect();
+    let worktrees: Vec<_> = worktrees.iter().map(|(_, worktree)| worktree).collect();
     // The commits are counted after an interruption too.
     let host = swarm.host().with_cancel(Cancel::default());
     git_worktree::progress(&host, swarm.workspace(), &worktrees)
 }
 
 /// Returns one row for each session: how its command ended, after which time, and what came of it.
-fn table(jobs: &[Job<'_>], ended: &BTreeMap<&str, Ended>, at_start: &BTreeMap<String, Worktree>) -> String {
+fn table(jobs: &[Job<'_>], ended: &BTreeMap<&str, Ended>, at_start: &[(String, Worktree)]) -> String {
     let made = commits_made(jobs, at_start);
     let head = ["SESSION", "RESULT", "TIME", "COMMITS", "LINES"].map(str::to_owned);
     let rows = jobs.iter().map(|job| {
         let session = job.active.session;
-        let commits = made.get(&session.id).map_or_else(|| "-".to_owned(), u64::to_string);
+        let commits = made.get(session.id.as_str()).copied().flatten();
+        let commits = commits.map_or_else(|| "-".to_owned(), |commits| commits.to_string());
         match ended.get(session.id.as_str()) {
             Some(ended) => {
                 let result = if ended.code == 0 { "done".to_owned() } else { ended.result() };

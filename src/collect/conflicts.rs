@@ -1,4 +1,4 @@
-//! Finds pairs of sessions that conflict, by merging them in memory, and an order with few conflicts.
+//! Finds pairs of worktrees that conflict, by merging them in memory, and an order with few conflicts.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -6,24 +6,39 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::commits::each;
-use super::{File, FileChange, Work};
+use super::{File, FileChange, Unmerged, WorktreeName, repository_of};
 use crate::host::Host;
 use crate::host::git::{Git, version};
 use crate::host::process;
-use crate::name::SessionPath;
 
 /// Oldest Git that merges in memory, several times in one process: `merge-tree --write-tree --stdin`.
 pub const MERGES_SINCE: (u32, u32) = (2, 40);
 
-/// Two sessions that do not merge without conflict.
+/// Two worktrees of one repository that do not merge without conflict.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[non_exhaustive]
 pub struct Conflict {
-    /// The two sessions, in the order of the results.
-    pub sessions: [SessionPath; 2],
+    /// Name of the repository in the manifest; `null` for the workspace's own.
+    pub repository: Option<String>,
+    /// The two worktrees, in the order of the results.
+    pub worktrees: [WorktreeName; 2],
     /// Paths in conflict.
     pub paths: Vec<String>,
+}
+
+/// Two positions in the list of unmerged worktrees, and the paths in conflict.
+#[derive(Debug)]
+pub(super) struct Pair {
+    positions: [usize; 2],
+    paths: Vec<String>,
+}
+
+impl Pair {
+    pub(super) fn reported(self, unmerged: &[Unmerged<'_>]) -> Conflict {
+        let worktrees = self.positions.map(|at| unmerged[at].source.name());
+        Conflict { repository: repository_of(unmerged), worktrees, paths: self.paths }
+    }
 }
 
 /// Result of a merge in memory.
@@ -57,16 +72,14 @@ impl Merges<'_> {
     }
 }
 
-/// Returns the pairs of sessions that conflict, and why this is unknown for some pairs, in one line.
+/// Returns the pairs of worktrees that conflict, and why this is unknown for some pairs, in one line.
 ///
-/// Git merges only pairs that can conflict. Both sessions changed one path, or one changed a path that is a directory of
+/// Git merges only pairs that can conflict. Both worktrees changed one path, or one changed a path that is a directory of
 /// the other. Or one deleted files of a directory to which the other added some: a renamed directory to Git.
-pub(super) fn conflicts(
-    merges: &Merges<'_>,
-    unmerged: &[(&SessionPath, &Work)],
-) -> (Vec<Conflict>, Result<(), String>) {
+pub(super) fn conflicts(merges: &Merges<'_>, unmerged: &[Unmerged<'_>]) -> (Vec<Pair>, Result<(), String>) {
     let candidates: Vec<(usize, usize)> = candidates(unmerged).into_iter().collect();
-    let pairs = candidates.iter().map(|(one, other)| [*one, *other].map(|at| unmerged[at].1.head.as_str()));
+    let pairs =
+        candidates.iter().map(|(one, other)| [*one, *other].map(|at| unmerged[at].work.head.as_str()));
     let results = match merges.of(&pairs.collect::<Vec<_>>()) {
         Ok(results) => results,
         Err(error) => return (Vec::new(), Err(error)),
@@ -75,10 +88,7 @@ pub(super) fn conflicts(
     for ((one, other), result) in candidates.into_iter().zip(results) {
         match result {
             Ok(Merge::Clean(_)) => {}
-            Ok(Merge::Conflict(paths)) => {
-                let sessions = [one, other].map(|at| unmerged[at].0.clone());
-                conflicts.push(Conflict { sessions, paths });
-            }
+            Ok(Merge::Conflict(paths)) => conflicts.push(Pair { positions: [one, other], paths }),
             Err(error) => unknown = Err(error),
         }
     }
@@ -104,13 +114,13 @@ fn merge_all(git: &Git<'_>, pairs: &[[&str; 2]]) -> Result<Vec<Merge>, process::
     Ok(results)
 }
 
-/// Returns the pairs of sessions that can conflict, as positions.
-fn candidates(unmerged: &[(&SessionPath, &Work)]) -> BTreeSet<(usize, usize)> {
-    // Sessions that changed each path, that added something below each directory, and that deleted files below it.
+/// Returns the pairs of worktrees that can conflict, as positions.
+fn candidates(unmerged: &[Unmerged<'_>]) -> BTreeSet<(usize, usize)> {
+    // Worktrees that changed each path, that added something below each directory, and that deleted files below it.
     let mut changed: BTreeMap<&str, BTreeSet<usize>> = BTreeMap::new();
     let mut gained: BTreeMap<&str, BTreeSet<usize>> = BTreeMap::new();
     let mut lost: BTreeMap<&str, BTreeSet<usize>> = BTreeMap::new();
-    for (at, (_, work)) in unmerged.iter().enumerate() {
+    for (at, Unmerged { work, .. }) in unmerged.iter().enumerate() {
         for File { path, change, .. } in &work.files {
             changed.entry(path).or_default().insert(at);
             let directories = path.rmatch_indices('/').map(|(end, _)| &path[..end]);
@@ -145,30 +155,25 @@ fn candidates(unmerged: &[(&SessionPath, &Work)]) -> BTreeSet<(usize, usize)> {
     pairs
 }
 
-/// Returns an order in which sessions without conflicts come first: again and again the session with the fewest conflicts
-/// is next, and the sessions that conflict with it are merged last. At the end are those that conflict with their ref.
-pub(super) fn merge_order(unmerged: &[(&SessionPath, &Work)], conflicts: &[Conflict]) -> Vec<SessionPath> {
-    let mut left: Vec<&SessionPath> = unmerged.iter().map(|(session, _)| *session).collect();
-    let is_pair = |one: &SessionPath, other: &SessionPath| {
-        conflicts.iter().any(|Conflict { sessions: [first, second], .. }| {
-            (first == one && second == other) || (first == other && second == one)
-        })
-    };
+/// Returns an order in which worktrees without conflicts come first, as positions: again and again the worktree with the
+/// fewest conflicts is next, and those that conflict with it are merged last. At the end are those that conflict with
+/// their ref.
+pub(super) fn merge_order(unmerged: &[Unmerged<'_>], conflicts: &[Pair]) -> Vec<usize> {
+    let pairs: BTreeSet<[usize; 2]> = conflicts.iter().map(|pair| pair.positions).collect();
+    let is_pair = |one: usize, other: usize| pairs.contains(&[one.min(other), one.max(other)]);
+    let mut left: Vec<usize> = (0..unmerged.len()).collect();
     let (mut first, mut last) = (Vec::new(), Vec::new());
     while let Some(next) = (0..left.len())
-        .min_by_key(|at| left.iter().filter(|other| is_pair(left[*at], other)).count())
+        .min_by_key(|at| left.iter().filter(|other| is_pair(left[*at], **other)).count())
         .map(|at| left.remove(at))
     {
         let (in_conflict, others): (Vec<_>, Vec<_>) =
-            left.into_iter().partition(|other| is_pair(next, other));
-        first.push(next.clone());
-        last.extend(in_conflict.into_iter().cloned());
+            left.into_iter().partition(|other| is_pair(next, *other));
+        first.push(next);
+        last.extend(in_conflict);
         left = others;
     }
     first.extend(last);
-    let has_conflict = |path: &SessionPath| {
-        unmerged.iter().any(|(session, work)| *session == path && !work.conflicts.is_empty())
-    };
-    first.sort_by_key(has_conflict);
+    first.sort_by_key(|at| !unmerged[*at].work.conflicts.is_empty());
     first
 }

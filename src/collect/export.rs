@@ -1,5 +1,6 @@
 //! Writes the commits of sessions, and files of their worktrees, to a directory.
 
+use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 
@@ -14,25 +15,26 @@ use crate::host::files::Root;
 use crate::host::files::copies::Files;
 use crate::host::git::Git;
 use crate::host::{Host, absolute, clock};
+use crate::name::SessionPath;
 use crate::provider::git_worktree::{self, Worktree};
 
-/// Files that [`export`] wrote for one session. Paths are absolute.
+/// Files that [`export`] wrote for one worktree. Paths are absolute.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[non_exhaustive]
 pub struct Exported {
-    /// Bundle of the commits, which `git fetch` reads; `null` if the session has none.
+    /// Bundle of the commits, which `git fetch` reads; `null` if the worktree has none.
     pub bundle: Option<PathBuf>,
     /// Patch of the commits, which `git am` reads (with `--empty=keep` if one is empty); of a history with merges, one for
-    /// `git apply`. `null` if the session
-    /// has no commits.
+    /// `git apply`. `null` if the worktree has no commits.
     pub patch: Option<PathBuf>,
     /// Copies of files in the worktree.
     pub artifacts: Vec<PathBuf>,
 }
 
-/// Writes the results of sessions into `directory`, an absolute path: below a directory for each session, whose name is
-/// the session's path with `+` for `/`. `results` are those that [`collect`](super::collect) returned for `sources`.
+/// Writes the results of worktrees into `directory`, an absolute path: below a directory for each session, whose name is
+/// the session's path with `+` for `/`. There, each of several worktrees of a session has a directory with the name of
+/// the resource. `results` are those that [`collect`](super::collect) returned for `sources`.
 ///
 /// `artifacts` are globs for files in the worktrees, such as `target/*.log`. Symbolic links are copied as links, and
 /// none is followed.
@@ -54,9 +56,16 @@ pub fn export(
     if !target.names()?.is_empty() {
         return Err(Error::NotEmpty(directory.to_owned()));
     }
+    let mut numbers: BTreeMap<&SessionPath, usize> = BTreeMap::new();
+    for source in sources {
+        *numbers.entry(source.session).or_default() += 1;
+    }
     let one = |(source, result): (&Source<'_>, &Outcome)| {
-        let name = result.session.as_str().replace('/', "+");
-        let to = target.create_directories(Path::new(&name))?;
+        let mut name = PathBuf::from(result.session.as_str().replace('/', "+"));
+        if numbers[source.session] > 1 {
+            name.push(source.resource);
+        }
+        let to = target.create_directories(&name)?;
         let (bundle, patch) = match &result.work {
             Some(work) if !work.commits.is_empty() => {
                 let (bundle, patch) = commits(host, workspace, source, result, work, &to)?;
@@ -72,7 +81,7 @@ pub fn export(
     sources.par_iter().zip(results).map(one).collect()
 }
 
-/// Writes a session's bundle and patch.
+/// Writes the bundle and the patch of a worktree.
 fn commits(
     host: &Host,
     workspace: &Path,

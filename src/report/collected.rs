@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::SCHEMA_VERSION;
 use crate::collect::{Conflict, Exported, Outcome, Overlap};
 
-/// Document of `collect --json`: the results of a swarm's sessions.
+/// Document of `collect --json`: the results of a swarm's worktrees.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[schemars(extend("$id" = "urn:seedbed:collected:1"))]
@@ -20,28 +20,30 @@ pub struct CollectedSwarm {
     pub swarm: String,
     /// The workspace root, absolute.
     pub workspace: PathBuf,
-    /// Sessions that have a worktree, parents before children.
-    pub sessions: Vec<CollectedSession>,
-    /// Paths that several sessions changed, in order.
+    /// Worktrees of the sessions, parents before children.
+    pub worktrees: Vec<CollectedWorktree>,
+    /// Paths that were changed in several worktrees, in order, one repository after the other.
     pub overlaps: Vec<Overlap>,
-    /// Pairs of sessions that do not merge without conflict.
+    /// Pairs of worktrees of one repository that do not merge without conflict.
     pub conflicts: Vec<Conflict>,
     /// The reason why conflicts are unknown, one line; `null` if they are known.
     pub conflicts_unknown: Option<String>,
-    /// Commands for a shell in the workspace that merge the sessions, in an order with few conflicts.
+    /// Commands for a shell in the workspace that merge the work, in an order with few conflicts, one repository after the
+    /// other.
     pub merge_commands: Vec<String>,
 }
 
-/// One session of [`CollectedSwarm`].
+/// One worktree of [`CollectedSwarm`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-pub struct CollectedSession {
+pub struct CollectedWorktree {
     /// Id of the session, `SWARM/PATH`.
     pub id: String,
     /// Commits and changes.
     #[serde(flatten)]
     pub outcome: Outcome,
-    /// Work that no commit has, one line each.
+    /// Work that no commit has, one line each. Work of the session outside its worktrees is listed with its first
+    /// worktree.
     pub unsaved: Vec<String>,
     /// Files that `-o` wrote; absent without it.
     #[serde(default, skip_serializing_if = "Option::is_none")]

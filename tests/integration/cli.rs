@@ -1,6 +1,7 @@
 //! Tests of the commands: their output, their exit codes, and the information that they give.
 
 mod collect;
+mod collect_worktrees;
 mod destroy_where;
 mod doctor;
 mod environment;

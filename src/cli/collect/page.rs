@@ -32,20 +32,28 @@ fn try_render(template: &str, swarm: &CollectedSwarm) -> Result<String, Error> {
     let mut environment = Environment::new();
     environment.set_undefined_behavior(UndefinedBehavior::SemiStrict);
     environment.set_formatter(|output, _, value| Ok(output.write_str(&escape(&value.to_string()))?));
-    let works = swarm.sessions.iter().map(|session| {
-        let work = session.outcome.work.as_ref();
-        work.map(|work| context! { lines => text::lines(work), landed => text::landed(work) })
+    let columns = text::Columns::new(swarm);
+    let shown = swarm.worktrees.iter().map(|worktree| {
+        let label = columns.label(&worktree.outcome.name());
+        let work = worktree.outcome.work.as_ref();
+        context! { label => label, lines => work.map(text::lines), landed => work.map(text::landed) }
     });
-    let works: Vec<Option<Value>> = works.collect();
+    let shown: Vec<Value> = shown.collect();
+    let overlaps: Vec<_> = swarm.overlaps.iter().map(|overlap| columns.labels(&overlap.worktrees)).collect();
+    let conflicts: Vec<_> =
+        swarm.conflicts.iter().map(|conflict| columns.labels(&conflict.worktrees)).collect();
     let has_conflicts = !swarm.conflicts.is_empty()
         || swarm
-            .sessions
+            .worktrees
             .iter()
-            .filter_map(|session| session.outcome.work.as_ref())
+            .filter_map(|worktree| worktree.outcome.work.as_ref())
             .any(|work| !work.conflicts.is_empty());
+    let (has_worktree, has_repository) = (columns.has_worktree, columns.has_repository);
     let swarm = Value::from(Serde(swarm));
-    environment
-        .render_str(template, context! { swarm => swarm, works => works, has_conflicts => has_conflicts })
+    environment.render_str(
+        template,
+        context! { swarm, shown, overlaps, conflicts, has_conflicts, has_worktree, has_repository },
+    )
 }
 
 /// Replaces every character of a value that Markdown or HTML could read as markup by a character reference.

@@ -1,51 +1,94 @@
 //! Table that `collect` prints.
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
-use seedbed::collect::{Landed, Outcome, Work};
+use seedbed::collect::{Landed, Outcome, Work, WorktreeName};
 use seedbed::host::text::printable;
 use seedbed::name::SessionPath;
-use seedbed::report::collected::{CollectedSession, CollectedSwarm};
+use seedbed::report::collected::{CollectedSwarm, CollectedWorktree};
 
 use super::super::output;
 
-/// Number of commits of a session, and of paths, that are shown without `--verbose`.
+/// Number of commits of a worktree, and of paths, that are shown without `--verbose`.
 const SHOWN: usize = 5;
 
-/// Returns one row for each session with its commits and unsaved work below, then overlaps, conflicts and the commands
+/// Optional columns of a table of worktrees, and the names of the worktrees in sentences.
+pub(super) struct Columns<'d> {
+    /// Sessions with several worktrees.
+    several: BTreeSet<&'d SessionPath>,
+    /// `true` if a session has several worktrees, and a column shows their names.
+    pub(super) has_worktree: bool,
+    /// `true` if a worktree is of another repository than the workspace's own, and a column shows the repositories.
+    pub(super) has_repository: bool,
+}
+
+impl<'d> Columns<'d> {
+    pub(super) fn new(swarm: &'d CollectedSwarm) -> Self {
+        let mut sessions = BTreeSet::new();
+        let outcomes = || swarm.worktrees.iter().map(|worktree| &worktree.outcome);
+        let several = outcomes().map(|outcome| &outcome.session).filter(|session| !sessions.insert(*session));
+        let several: BTreeSet<&SessionPath> = several.collect();
+        let has_repository = outcomes().any(|outcome| outcome.repository.is_some());
+        Self { has_worktree: !several.is_empty(), has_repository, several }
+    }
+
+    /// Returns the session of a worktree, with the name of the worktree if the session has several.
+    pub(super) fn label(&self, WorktreeName { session, resource, .. }: &WorktreeName) -> String {
+        if self.several.contains(session) { format!("{session} {resource}") } else { session.to_string() }
+    }
+
+    /// Returns the labels of several worktrees.
+    pub(super) fn labels(&self, names: &[WorktreeName]) -> Vec<String> {
+        names.iter().map(|name| self.label(name)).collect()
+    }
+
+    /// Returns a row whose first cell is followed by the cells of the optional columns.
+    fn row(&self, first: String, worktree: &str, repository: &str, rest: [String; 6]) -> Vec<String> {
+        let mut row = vec![first];
+        row.extend(self.has_worktree.then(|| worktree.to_owned()));
+        row.extend(self.has_repository.then(|| repository.to_owned()));
+        row.extend(rest);
+        row
+    }
+}
+
+/// Returns one row for each worktree with its commits and unsaved work below, then overlaps, conflicts and the commands
 /// that merge.
 pub(super) fn text(swarm: &CollectedSwarm, verbose: bool) -> String {
     let limit = if verbose { usize::MAX } else { SHOWN };
-    let head = ["SESSION", "BRANCH", "COMMITS", "FILES", "LINES", "UNSAVED", "LANDED"].map(str::to_owned);
-    let rows: Vec<_> = std::iter::once(head).chain(swarm.sessions.iter().map(row)).collect();
-    let table = output::table(&rows);
+    let columns = Columns::new(swarm);
+    let head = ["BRANCH", "COMMITS", "FILES", "LINES", "UNSAVED", "LANDED"].map(str::to_owned);
+    let head = columns.row("SESSION".to_owned(), "WORKTREE", "REPOSITORY", head);
+    let rows = swarm.worktrees.iter().map(|worktree| row(&columns, worktree));
+    let table = output::table(&std::iter::once(head).chain(rows).collect::<Vec<_>>());
     let mut lines = table.lines();
     let mut text = lines.next().map(|head| format!("{head}\n")).unwrap_or_default();
     let mut add = |indent: &str, line: &str| {
         let _ = writeln!(text, "{indent}{}", printable(line));
     };
-    for (line, session) in lines.zip(&swarm.sessions) {
+    for (line, worktree) in lines.zip(&swarm.worktrees) {
         add("", line);
-        for detail in details(session, limit) {
+        for detail in details(worktree, limit) {
             add("    ", &detail);
         }
     }
     for overlap in swarm.overlaps.iter().take(limit) {
-        let sessions: Vec<_> = overlap.sessions.iter().map(SessionPath::as_str).collect();
-        add("", &format!("{} was changed by {}", overlap.path, sessions.join(", ")));
+        let names = columns.labels(&overlap.worktrees);
+        add("", &format!("{} was changed by {}", overlap.path, names.join(", ")));
     }
     if let Some(more) = more(swarm.overlaps.len(), limit) {
         add("", &format!("and {more} paths were changed by several sessions"));
     }
     for conflict in &swarm.conflicts {
-        let [one, other] = &conflict.sessions;
-        add("", &format!("{one} and {other} conflict in {}", listed(&conflict.paths, limit)));
+        let names = columns.labels(&conflict.worktrees);
+        add("", &format!("{} conflict in {}", names.join(" and "), listed(&conflict.paths, limit)));
     }
-    for CollectedSession { outcome, .. } in &swarm.sessions {
+    for CollectedWorktree { outcome, .. } in &swarm.worktrees {
         let paths = outcome.work.as_ref().map(|work| &work.conflicts).filter(|paths| !paths.is_empty());
         if let Some(paths) = paths {
-            let (session, into) = (&outcome.session, &outcome.into);
-            add("", &format!("{session} conflicts with {into} in {}", listed(paths, limit)));
+            let (name, into) = (columns.label(&outcome.name()), &outcome.into);
+            add("", &format!("{name} conflicts with {into} in {}", listed(paths, limit)));
         }
     }
     if let Some(why) = &swarm.conflicts_unknown {
@@ -60,18 +103,22 @@ pub(super) fn text(swarm: &CollectedSwarm, verbose: bool) -> String {
     text
 }
 
-fn row(session: &CollectedSession) -> [String; 7] {
-    let Outcome { session: path, branch, work, .. } = &session.outcome;
+fn row(columns: &Columns<'_>, worktree: &CollectedWorktree) -> Vec<String> {
+    let Outcome { session, resource, repository, branch, work, .. } = &worktree.outcome;
     let of_work = |text: &dyn Fn(&Work) -> String| work.as_ref().map_or_else(|| "unknown".to_owned(), text);
-    [
-        path.to_string(),
-        branch.clone().unwrap_or_else(|| "detached".to_owned()),
+    let rest = [
+        // The branch of a worktree that cannot be read is unknown too.
+        match branch {
+            Some(branch) => branch.clone(),
+            None => of_work(&|_| "detached".to_owned()),
+        },
         of_work(&|work| work.commits.len().to_string()),
         of_work(&|work| work.files.len().to_string()),
         of_work(&lines),
-        if session.unsaved.is_empty() { "no" } else { "yes" }.to_owned(),
+        if worktree.unsaved.is_empty() { "no" } else { "yes" }.to_owned(),
         of_work(&|work| landed(work).to_owned()),
-    ]
+    ];
+    columns.row(session.to_string(), resource, repository.as_deref().unwrap_or("-"), rest)
 }
 
 /// Returns the number of added and deleted lines: `+12 -3`.
@@ -82,7 +129,7 @@ pub(super) fn lines(work: &Work) -> String {
     format!("+{added} -{deleted}")
 }
 
-/// Returns the way in which a session's commits have landed.
+/// Returns the way in which the commits have landed.
 pub(super) fn landed(work: &Work) -> &'static str {
     match work.landed {
         Some(Landed::Ancestor) if work.commits.is_empty() => "nothing left",
@@ -95,20 +142,20 @@ pub(super) fn landed(work: &Work) -> &'static str {
     }
 }
 
-fn details(session: &CollectedSession, limit: usize) -> Vec<String> {
-    let mut details: Vec<String> =
-        session.outcome.error.iter().map(|error| format!("commits: {error}")).collect();
-    let Outcome { base_ref, into, is_base_gone, .. } = &session.outcome;
+fn details(worktree: &CollectedWorktree, limit: usize) -> Vec<String> {
+    let CollectedWorktree { outcome, unsaved, exported, .. } = worktree;
+    let mut details: Vec<String> = outcome.error.iter().map(|error| format!("commits: {error}")).collect();
+    let Outcome { base_ref, into, is_base_gone, .. } = outcome;
     if *is_base_gone && into == base_ref {
-        details.push(format!("{base_ref} is gone: compared with the commit that the session was created at"));
+        details.push(format!("{base_ref} is gone: compared with the commit that the worktree was made from"));
     }
-    if let Some(work) = &session.outcome.work {
+    if let Some(work) = &outcome.work {
         let commits = work.commits.iter().take(limit);
         details.extend(commits.map(|commit| format!("{:.10} {}", commit.id, commit.subject)));
         details.extend(more(work.commits.len(), limit).map(|more| format!("and {more} more commits")));
     }
-    details.extend(session.unsaved.iter().map(|line| format!("unsaved: {line}")));
-    if let Some(exported) = &session.exported {
+    details.extend(unsaved.iter().map(|line| format!("unsaved: {line}")));
+    if let Some(exported) = exported {
         let files = exported.bundle.iter().chain(&exported.patch).chain(&exported.artifacts);
         details.extend(files.map(|file| format!("wrote {}", file.display())));
     }

@@ -7,7 +7,6 @@ use seedbed::apply::{self, Destroy, Loss, Usage};
 use seedbed::collect::{self, Outcome, Source};
 use seedbed::host::clock;
 use seedbed::name::SessionPath;
-use seedbed::provider::git_worktree::{self, Worktree};
 use seedbed::state::{Record, Swarm};
 
 use super::super::exit::Failure;
@@ -18,7 +17,7 @@ use super::super::time_limit;
 /// Condition of a session that is to be released.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Condition {
-    /// Its commits have landed in the ref, or in the base ref of the session.
+    /// The commits in all of its worktrees have landed in the ref, or in the base ref of the worktree.
     Landed(Option<String>),
     /// Nothing in it has changed for this time.
     Idle(Duration),
@@ -158,21 +157,25 @@ impl Reasons {
     ) -> Result<(), Failure> {
         let mut sources = Vec::new();
         for session in record.plan.sessions() {
-            let worktrees: Vec<_> =
-                session.allocations_of(git_worktree::KIND).filter_map(Worktree::from_allocation).collect();
-            if worktrees.is_empty() {
+            let before = sources.len();
+            sources.extend(Source::of_session(session));
+            if sources.len() == before {
                 self.insert(
                     record,
                     &session.path,
                     "it has no worktree, so nothing of it can have landed".into(),
                 );
             }
-            sources.extend(worktrees.into_iter().map(|worktree| Source { session: &session.path, worktree }));
         }
         let collected = collect::collect(swarm.host(), swarm.workspace(), &sources, into);
-        for outcome in collected.map_err(Failure::from_error)?.results {
-            if let Some(why) = why_not_landed(&outcome, into.is_none()) {
-                self.insert(record, &outcome.session, why);
+        let results = collected.map_err(Failure::from_error)?.results;
+        let mut by_session: BTreeMap<&SessionPath, Vec<&Outcome>> = BTreeMap::new();
+        for outcome in &results {
+            by_session.entry(&outcome.session).or_default().push(outcome);
+        }
+        for (session, outcomes) in by_session {
+            for why in why_not_landed(&outcomes, into.is_none()) {
+                self.insert(record, session, why);
             }
         }
         Ok(())
@@ -197,7 +200,20 @@ fn why_not_idle(usage: Option<&Usage>, is_running: bool, time: Duration) -> Opti
     }
 }
 
-fn why_not_landed(outcome: &Outcome, is_into_base: bool) -> Option<String> {
+/// Returns the reasons why a session has not landed: it has made no commit, or the commits in one of its worktrees have
+/// not landed.
+fn why_not_landed(outcomes: &[&Outcome], is_into_base: bool) -> Vec<String> {
+    let has_landed = outcomes.iter().any(|one| one.work.as_ref().is_some_and(|work| work.landed.is_some()));
+    let reasons = outcomes.iter().filter_map(|outcome| {
+        let has_none =
+            outcome.work.as_ref().is_some_and(|work| work.landed.is_none() && work.commits.is_empty());
+        let why = why_worktree_not_landed(outcome, is_into_base).filter(|_| !(has_none && has_landed))?;
+        Some(if outcomes.len() > 1 { format!("{}: {why}", outcome.resource) } else { why })
+    });
+    reasons.collect()
+}
+
+fn why_worktree_not_landed(outcome: &Outcome, is_into_base: bool) -> Option<String> {
     let Outcome { into, work, error, .. } = outcome;
     if is_into_base && outcome.is_base_gone {
         return Some(format!("it is unknown what has landed: {into} names no commit any more"));

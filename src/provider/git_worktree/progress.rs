@@ -57,13 +57,16 @@ pub fn repository_directory(workspace: &Path, worktree: &Worktree) -> PathBuf {
     }
 }
 
-/// Returns the positions of the worktrees of each repository, by the directory in which Git finds it.
-pub(crate) fn by_repository(workspace: &Path, worktrees: &[&Worktree]) -> BTreeMap<PathBuf, Vec<usize>> {
-    let mut positions: BTreeMap<PathBuf, Vec<usize>> = BTreeMap::new();
+/// Returns the positions of the worktrees of each repository, with the directory in which Git finds it.
+pub(crate) fn by_repository(workspace: &Path, worktrees: &[&Worktree]) -> Vec<(PathBuf, Vec<usize>)> {
+    let mut repositories: BTreeMap<PathBuf, (PathBuf, Vec<usize>)> = BTreeMap::new();
     for (at, worktree) in worktrees.iter().enumerate() {
-        positions.entry(repository_directory(workspace, worktree)).or_default().push(at);
+        // The manifest may name the workspace's own repository too.
+        let top = absolute(workspace, &worktree.repo_root);
+        let directory = || repository_directory(workspace, worktree);
+        repositories.entry(top).or_insert_with(|| (directory(), Vec::new())).1.push(at);
     }
-    positions
+    repositories.into_values().collect()
 }
 
 /// Returns the progress of each worktree in order, or the reason why it cannot be determined.

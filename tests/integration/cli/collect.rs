@@ -34,8 +34,8 @@ fn collected(sandbox: &Sandbox, args: &[&str]) -> Value {
 }
 
 fn of<'d>(document: &'d Value, session: &str) -> &'d Value {
-    let mut sessions = document["sessions"].as_array().unwrap().iter();
-    sessions.find(|one| one["session"] == session).unwrap_or_else(|| panic!("no {session}: {document:#}"))
+    let mut worktrees = document["worktrees"].as_array().unwrap().iter();
+    worktrees.find(|one| one["session"] == session).unwrap_or_else(|| panic!("no {session}: {document:#}"))
 }
 
 #[test]
@@ -48,7 +48,7 @@ fn commits_files_conflicts_and_an_order_of_merges_are_reported_and_nothing_is_ch
     fs::write(sandbox.directory("c").join("app/main.txt"), "unsaved\n").unwrap();
 
     let document = sandbox.unchanged(|| collected(&sandbox, &[]));
-    let names: Vec<_> = document["sessions"].as_array().unwrap().iter().map(|one| &one["session"]).collect();
+    let names: Vec<_> = document["worktrees"].as_array().unwrap().iter().map(|one| &one["session"]).collect();
     assert_eq!(names, ["a", "b", "c"], "a session without a worktree has no results");
     let work = &of(&document, "a")["work"];
     let subjects: Vec<_> = work["commits"].as_array().unwrap().iter().map(|one| &one["subject"]).collect();
@@ -62,8 +62,15 @@ fn commits_files_conflicts_and_an_order_of_merges_are_reported_and_nothing_is_ch
     );
     assert_eq!(work["mergeBase"], sandbox.git(&["rev-parse", "main"]).trim());
     assert_eq!(work["landed"], Value::Null);
-    assert_eq!(document["overlaps"], json!([{ "path": "README.md", "sessions": ["a", "b"] }]));
-    assert_eq!(document["conflicts"], json!([{ "sessions": ["a", "b"], "paths": ["README.md"] }]));
+    let worktrees = ["a", "b"].map(|session| json!({ "session": session, "resource": "git-worktree" }));
+    assert_eq!(
+        document["overlaps"],
+        json!([{ "repository": null, "path": "README.md", "worktrees": worktrees }])
+    );
+    assert_eq!(
+        document["conflicts"],
+        json!([{ "repository": null, "worktrees": worktrees, "paths": ["README.md"] }])
+    );
     assert_eq!(of(&document, "a")["unsaved"], json!([]));
     assert_eq!(of(&document, "c")["unsaved"].as_array().unwrap().len(), 1);
 
@@ -223,9 +230,9 @@ fn sessions_that_touch_different_paths_can_conflict() {
     sandbox.git_in(&c, &["commit", "--quiet", "--message", "rename"]);
     commit(&sandbox, "b", "app/added", "file\n");
     let document = collected(&sandbox, &[]);
-    let pairs: Vec<_> =
-        document["conflicts"].as_array().unwrap().iter().map(|one| one["sessions"].clone()).collect();
-    assert_eq!(pairs, [json!(["a", "b"]), json!(["b", "c"])]);
+    let sessions = |one: &Value| [0, 1].map(|at| one["worktrees"][at]["session"].clone());
+    let pairs: Vec<_> = document["conflicts"].as_array().unwrap().iter().map(sessions).collect();
+    assert_eq!(pairs, [["a", "b"], ["b", "c"]]);
     assert_eq!(document["overlaps"], json!([]));
 }
 
@@ -288,7 +295,7 @@ fn base_that_is_gone_is_reported() {
     commit(&sandbox, "a", "a", "1\n");
     let text = sandbox.ok(&["collect"]).stdout;
     assert!(
-        text.contains("base is gone: compared with the commit that the session was created at"),
+        text.contains("base is gone: compared with the commit that the worktree was made from"),
         "{text}"
     );
     let document = collected(&sandbox, &[]);

@@ -79,7 +79,6 @@ fn two_worktrees_lie_side_by_side_and_are_told_apart_everywhere() {
         explained.contains("is in the worktree of shop/lead") && explained.contains("name = \"web\""),
         "{explained}"
     );
-    sandbox.ok(&["collect"]).says(&["only the first worktree of a session is collected, not: lead web"]);
     assert_eq!(sandbox.seedbed(&["plan", "--detailed-exitcode"]).code, 0);
     sandbox.assert_clean(&sandbox.repository);
     sandbox.ok(&["destroy"]);

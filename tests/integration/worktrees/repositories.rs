@@ -171,7 +171,7 @@ fn commits_in_each_repository_are_collected_and_compared_with_its_base() {
     sandbox.git_in(&directory, &["commit", "--quiet", "--all", "--message=changed"]);
     let collected = sandbox.ok(&["collect", "--format", "json"]).json();
     let of = |name: &str| {
-        let found = collected["sessions"].as_array().unwrap().iter().find(|found| found["session"] == name);
+        let found = collected["worktrees"].as_array().unwrap().iter().find(|found| found["session"] == name);
         found.unwrap()["work"]["commits"].as_array().unwrap().len()
     };
     assert_eq!((of("api"), of("web")), (0, 1));

@@ -28,6 +28,7 @@ mod example;
 mod exec;
 mod exit;
 mod explain;
+mod export;
 mod plan_format;
 mod init;
 mod list;
@@ -207,7 +208,8 @@ enum Command {
     /// Run the `command` of sessions until all have ended
     ///
     /// The command works in the session: an agent, or a test. All run in parallel, each with a log of its own. Background
-    /// processes of a command are ended with it. Exits with the largest code.
+    /// processes of a command are ended with it. Exits with the largest code. With `--tmux`, it opens windows and exits at
+    /// once.
     #[command(after_help = example::help("start"))]
     Start(start::Arguments),
     /// Print the output of the command that runs in each session, or of the last one
@@ -215,6 +217,12 @@ enum Command {
     /// `start` writes these logs, and `exec` in several sessions. The last ten of each session are kept until it is released.
     #[command(after_help = example::help("logs"))]
     Logs(logs::Arguments),
+    /// Write the commands of sessions for tmux, process-compose or systemd
+    ///
+    /// These are the commands, directories and variables of `start`, for a program that runs them in the background, shows
+    /// them and restarts them.
+    #[command(after_help = example::help("export"))]
+    Export(export::Arguments),
     /// Print the environment of a session
     ///
     /// The variables are those of the session's ports, paths and `env`, in a format that shells and tools read.
@@ -284,6 +292,9 @@ enum Command {
     /// Print completion candidates for the scripts of `completions`
     #[command(name = "__complete", hide = true)]
     Complete(completions::Request),
+    /// Record the end of a command in a window of `start --tmux`
+    #[command(name = "__ended", hide = true)]
+    Ended(start::tmux::Ended),
     /// Print a JSON schema
     ///
     /// There is a schema for the manifest, the discovery file, and every JSON output.
@@ -317,6 +328,7 @@ impl Command {
             | Self::Exec(_)
             | Self::Start(_)
             | Self::Logs(_)
+            | Self::Export(_)
             | Self::Env(_)
             | Self::Prompt(_)
             | Self::Whoami
@@ -324,6 +336,7 @@ impl Command {
             | Self::Completions { .. }
             | Self::Man(_)
             | Self::Complete(_)
+            | Self::Ended(_)
             | Self::Schema { .. } => false,
         }
     }
@@ -338,8 +351,10 @@ pub(crate) fn main() -> ExitCode {
     terminal::set_color(arguments.global.color);
     suggestion::keep_options(&arguments.global);
     arguments.global.runs_programs = arguments.command.runs_programs();
-    arguments.global.needs_state =
-        !matches!(arguments.command, Command::Init | Command::Validate(_) | Command::Rescue(_));
+    arguments.global.needs_state = !matches!(
+        arguments.command,
+        Command::Init | Command::Validate(_) | Command::Rescue(_) | Command::Ended(_)
+    );
     let json = arguments.global.json;
     // Rust has printed the location of the panic already.
     let code = match std::panic::catch_unwind(|| run(&arguments.command, &arguments.global)) {
@@ -408,6 +423,7 @@ fn run(command: &Command, global: &Global) -> Result<ExitCode, Failure> {
         Command::Exec(arguments) => Ok(exec::run(global, arguments)),
         Command::Start(arguments) => start::run(global, arguments),
         Command::Logs(arguments) => logs::run(global, arguments),
+        Command::Export(arguments) => export::run(global, arguments),
         Command::Env(arguments) => env::run(global, arguments),
         Command::Prompt(arguments) => env::prompt(global, arguments),
         Command::Whoami => env::whoami(global),
@@ -420,6 +436,7 @@ fn run(command: &Command, global: &Global) -> Result<ExitCode, Failure> {
         Command::Completions { shell } => Ok(completions::run(*shell)),
         Command::Man(arguments) => man::run(global, arguments),
         Command::Complete(asked) => completions::complete(global, asked),
+        Command::Ended(arguments) => start::tmux::ended(arguments),
         Command::Schema { what } => Ok(schema::run(*what)),
     }
 }

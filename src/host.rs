@@ -61,7 +61,7 @@ pub struct Host {
 /// Variables that tie Git to one repository (`git rev-parse --local-env-vars`).
 ///
 /// If a session inherited these variables from a hook, its Git would use another repository's index.
-const GIT_LOCAL: [&str; 15] = [
+pub const GIT_LOCAL: [&str; 15] = [
     "GIT_ALTERNATE_OBJECT_DIRECTORIES",
     "GIT_CONFIG",
     "GIT_CONFIG_PARAMETERS",

@@ -12,6 +12,7 @@
 //! STATE/logs/NAME-HASH/                   output of setup and teardown, until the release; after a failure, longer
 //! STATE/logs/NAME-HASH/*.run-*.log        output of the last ten commands of start and exec in each session
 //! STATE/logs/NAME-HASH/*.last-run.json    result of the last of them
+//! STATE/logs/NAME-HASH/*.window.sh        script of the last window of `start --tmux`
 //! STATE/.guard                            locked while a child of a session, or a release, is begun
 //! STATE/given-up/                         what may remain of runs that were given up
 //! STATE/ports/                            port leases of every swarm
@@ -52,7 +53,7 @@ pub use locked_swarm::LockedSwarm;
 pub use rebind::is_gone;
 pub use record::{ChildOf, NotSetUp, Record, Recovery, Release, SCHEMA_VERSION, Stage, Unsaved};
 pub use recorded::{RecordedSwarm, Unfinished, sessions, swarms, sweep_locks};
-pub use session_runs::{RunLog, SessionRun};
+pub use session_runs::{RunLog, SessionRun, record_end};
 
 use self::record::{COMMITTED, RECORD_MAX, Rescuing, read};
 use crate::host::Host;

@@ -76,6 +76,20 @@ const EXAMPLES: &[(&str, &[Example])] = &[
     ),
     ("logs", &[("Print the output of the last command", "seedbed logs lead")]),
     (
+        "export",
+        &[
+            (
+                "Write a script that opens a window of tmux for each session",
+                "seedbed export --format tmux -o agents.sh",
+            ),
+            (
+                "Write a file for process-compose",
+                "seedbed export --format process-compose -o process-compose.yaml",
+            ),
+            ("Print a script for systemd", "seedbed export --format systemd"),
+        ],
+    ),
+    (
         "collect",
         &[
             ("Show the commits, changes and conflicts of every session", "seedbed collect"),

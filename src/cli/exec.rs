@@ -33,7 +33,7 @@ mod printer;
 use self::parallel::{Job, Manner, Supervision};
 
 /// Exit code of `exec` if seedbed itself failed, as that of `env` and `docker exec`.
-const FAILED: u8 = 125;
+pub(super) const FAILED: u8 = 125;
 
 /// Interval of checks whether a command of `run` has ended, so that a signal is passed on in time.
 const POLL: Duration = Duration::from_millis(20);

@@ -1,5 +1,7 @@
 //! `start`: runs the command that the manifest names for each session, until all have ended.
 
+pub(super) mod tmux;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::process::ExitCode;
@@ -26,6 +28,9 @@ pub(super) struct Arguments {
     /// Sessions: paths, names, names of replicas without their number, or globs [default: all with a `command`]
     #[arg(add = completions::active_sessions())]
     sessions: Vec<String>,
+    /// Run each command in a window of tmux, with a terminal, and do not wait for the end
+    #[arg(long, conflicts_with_all = ["timeout", "stall", "fail_fast", "output"])]
+    tmux: bool,
     #[command(flatten)]
     supervision: Supervision,
 }
@@ -34,7 +39,9 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode, Fa
     let project = Project::find_applied(global)?;
     let family = Family::find(project.swarm()?, project.name())?;
     let jobs = jobs(&family, &arguments.sessions)?;
-    refuse_left(&jobs)?;
+    if arguments.tmux {
+        return tmux::open(global, &family, &project.registry, &jobs);
+    }
     global.catch_signals()?;
     let at_start = worktrees_at_start(&jobs);
     let manner =
@@ -46,20 +53,31 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode, Fa
     Ok(ExitCode::from(parallel::finish(global, &ended)?))
 }
 
-/// Returns the requested sessions with their commands.
+/// Returns the requested sessions with their commands; an error if a command runs in one of them already.
 fn jobs<'f>(family: &'f Family<'_>, names: &[String]) -> Result<Vec<Job<'f>>, Failure> {
+    let jobs = commands(family, names)?;
+    let is_running = |job: &&Job<'_>| {
+        let Active { swarm, session, .. } = job.active;
+        !swarm.running_logs(&session.scoped_name).is_empty()
+    };
+    if let Some(job) = jobs.iter().find(is_running) {
+        let path = &job.active.session.path;
+        let message = format!(
+            "a command runs in session {path} already\nhelp: `seedbed logs --follow {path}` shows it"
+        );
+        return Err(Failure::new(error::COMMAND_RUNNING, message));
+    }
+    refuse_left(&jobs)?;
+    Ok(jobs)
+}
+
+/// Returns the requested sessions with their commands.
+pub(super) fn commands<'f>(family: &'f Family<'_>, names: &[String]) -> Result<Vec<Job<'f>>, Failure> {
     let mut jobs = Vec::new();
     for active in family.requested(names)? {
         let Active { swarm, session, .. } = active;
         let command = session.command.as_ref().map(|command| discovery::command(command, swarm.workspace()));
         match command.filter(|words| !words.is_empty()) {
-            Some(_) if !swarm.running_logs(&session.scoped_name).is_empty() => {
-                let path = &session.path;
-                let message = format!(
-                    "a command runs in session {path} already\nhelp: `seedbed logs --follow {path}` shows it"
-                );
-                return Err(Failure::new(error::COMMAND_RUNNING, message));
-            }
             Some(words) => jobs.push(Job { active, words, mark: Some(mark(&active)) }),
             None if names.is_empty() => {}
             None => {
@@ -76,8 +94,8 @@ fn mark(active: &Active<'_>) -> String {
     format!("start:{}:{}", active.record.owner, active.session.id)
 }
 
-/// Returns an error if processes of an earlier `start`, which was killed, still run in the sessions: two agents in one
-/// worktree would overwrite each other's work.
+/// Returns an error if processes of a killed `start`, or of an exported command, still run in the sessions: two agents in
+/// one worktree would overwrite each other's work.
 fn refuse_left(jobs: &[Job<'_>]) -> Result<(), Failure> {
     let sessions: BTreeMap<String, &Session> =
         jobs.iter().filter_map(|job| Some((job.mark.clone()?, job.active.session))).collect();
@@ -85,7 +103,7 @@ fn refuse_left(jobs: &[Job<'_>]) -> Result<(), Failure> {
     if left.is_empty() {
         return Ok(());
     }
-    let mut message = "processes of a killed `start` still run".to_owned();
+    let mut message = "processes of an earlier `start` or of an export still run".to_owned();
     for process in &left {
         let (session, command) = (&sessions[&process.mark].path, printable(&process.command));
         let _ = write!(message, "\n  {session}: {} ({command})", process.pid);

@@ -17,6 +17,9 @@ use crate::host::files::{self, Root};
 /// Version of the format of [`SessionRun`].
 const RUN_VERSION: u32 = 1;
 
+/// Separator of a session's name and the time of a run in the name of a log.
+const RUN: &str = ".run-";
+
 /// Number of logs that are kept for each session.
 const LOGS_KEPT: usize = 10;
 
@@ -38,7 +41,7 @@ pub struct SessionRun {
     /// Time of the end; `null` while the command runs, and if seedbed was killed.
     pub ended: Option<String>,
     /// Exit code; 128 and the number of a signal that ended the command; 124 after a limit of time; 125, 126 or 127 if
-    /// the command was not run. `null` without an end.
+    /// the command was not run. `null` without an end, and if tmux does not report the signal.
     pub exit_code: Option<u8>,
     /// Reason why the command was not run, or was ended.
     pub error: Option<String>,
@@ -126,14 +129,51 @@ impl Swarm<'_> {
 
     /// Returns the last run of a command in a session; `None` if there was none, or its record cannot be read.
     pub fn last_run(&self, scoped_name: &str) -> Option<SessionRun> {
-        let bytes = Root::open(&self.log_directory()).ok()?.read(&result(scoped_name), RESULT_MAX).ok()??;
-        let run: SessionRun = serde_json::from_slice(&bytes).ok()?;
-        (run.schema_version == RUN_VERSION).then_some(run)
+        last_run(&Root::open(&self.log_directory()).ok()?, scoped_name)
+    }
+
+    /// Writes the script of a session's window in tmux, and returns its absolute path.
+    ///
+    /// # Errors
+    ///
+    /// The state directory cannot be written to.
+    pub fn write_window_script(&self, scoped_name: &str, text: &str) -> Result<PathBuf, Error> {
+        let directory = Root::create(&self.log_directory())?;
+        let name = format!("{scoped_name}.window.sh");
+        directory.replace(Path::new(&name), text.as_bytes())?;
+        Ok(directory.path().join(name))
     }
 }
 
+/// Records the end of a run by its log. If the session was released or a later run has begun, records nothing.
+///
+/// # Errors
+///
+/// The state directory cannot be written to.
+pub fn record_end(log: &Path, exit_code: Option<u8>) -> Result<(), Error> {
+    let (Some(directory), Some(name)) = (log.parent(), log.file_name()) else { return Ok(()) };
+    let (Ok(directory), Some((scoped_name, _))) =
+        (Root::open(directory), name.to_str().and_then(|name| name.split_once(RUN)))
+    else {
+        return Ok(());
+    };
+    let exists = directory.names()?.iter().any(|other| other == name);
+    let Some(run) = last_run(&directory, scoped_name).filter(|run| exists && run.log == log) else {
+        return Ok(());
+    };
+    let run = SessionRun { ended: Some(clock::now()), exit_code, ..run };
+    let Ok(bytes) = serde_json::to_vec(&run) else { return Ok(()) };
+    Ok(directory.replace(&result(scoped_name), &bytes)?)
+}
+
+fn last_run(directory: &Root, scoped_name: &str) -> Option<SessionRun> {
+    let bytes = directory.read(&result(scoped_name), RESULT_MAX).ok()??;
+    let run: SessionRun = serde_json::from_slice(&bytes).ok()?;
+    (run.schema_version == RUN_VERSION).then_some(run)
+}
+
 fn prefix(scoped_name: &str) -> String {
-    format!("{scoped_name}.run-")
+    format!("{scoped_name}{RUN}")
 }
 
 fn result(scoped_name: &str) -> PathBuf {

@@ -5,13 +5,14 @@ use std::path::Path;
 use crate::sandbox::{Outcome, Sandbox};
 
 /// Commands whose examples leave the swarm as it is, so that the next example need not apply it again.
-const READ: [&str; 14] = [
+const READ: [&str; 15] = [
     "collect",
     "completions",
     "doctor",
     "env",
     "exec",
     "explain",
+    "export",
     "list",
     "logs",
     "man",

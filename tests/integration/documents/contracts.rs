@@ -24,7 +24,7 @@ use crate::sandbox::{Outcome, Sandbox};
 
 /// Every command, and the schema of its output with `--json`; `None` if its output is the same with and without
 /// `--json`.
-const COMMANDS: [(&str, Option<&str>); 25] = [
+const COMMANDS: [(&str, Option<&str>); 26] = [
     ("apply", Some("events")),
     ("collect", Some("collected")),
     ("completions", None),
@@ -33,6 +33,7 @@ const COMMANDS: [(&str, Option<&str>); 25] = [
     ("env", Some("env")),
     ("exec", Some("events")),
     ("explain", Some("explain")),
+    ("export", None),
     ("init", Some("init")),
     ("list", Some("list")),
     ("logs", None),

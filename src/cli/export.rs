@@ -1,0 +1,129 @@
+//! `export`: writes the commands of sessions for tmux, process-compose or systemd.
+
+mod process_compose;
+pub(super) mod script;
+mod systemd;
+#[cfg(test)]
+mod tests;
+pub(super) mod tmux;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, ValueEnum};
+use seedbed::discovery;
+use seedbed::host::occupants::MARK;
+use seedbed::host::text::{printable, shell_quoted};
+use seedbed::provider::Registry;
+
+use super::exec::parallel::Job;
+use super::exit::{Failure, Status};
+use super::lookup::Family;
+use super::project::{self, Project};
+use super::{Global, completions, output, start};
+
+/// Arguments of `export`.
+#[derive(Debug, Args)]
+pub(super) struct Arguments {
+    /// Sessions: paths, names, names of replicas without their number, or globs [default: all with a `command`]
+    #[arg(add = completions::active_sessions())]
+    sessions: Vec<String>,
+    /// Program that is to run the commands
+    #[arg(long, value_name = "FORMAT")]
+    format: Format,
+    /// Write into this file [default: standard output]
+    #[arg(short, long, value_name = "FILE")]
+    output: Option<PathBuf>,
+}
+
+/// Formats of the commands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Format {
+    /// Script for `sh` that opens a tmux session with a window for each session
+    Tmux,
+    /// Configuration file of process-compose
+    ProcessCompose,
+    /// Script for `sh` that starts a transient systemd unit of the user for each session
+    Systemd,
+}
+
+/// Commands of the sessions of one swarm.
+#[derive(Debug)]
+pub(super) struct Export<'f> {
+    /// Name of the swarm.
+    pub(super) swarm: &'f str,
+    /// Name of the swarm that no other swarm of the host has: `NAME-HASH`.
+    pub(super) key: &'f str,
+    /// Digest of the applied plan.
+    pub(super) digest: &'f str,
+    pub(super) commands: Vec<SessionCommand>,
+}
+
+/// Command of one session, with all that it needs to run.
+#[derive(Debug)]
+pub(super) struct SessionCommand {
+    /// Path of the session in the tree.
+    pub(super) path: String,
+    /// Base name of the session's files.
+    pub(super) scoped_name: String,
+    /// Absolute path of the working directory.
+    pub(super) directory: String,
+    /// Variables beside those of the caller, by name.
+    pub(super) environment: Vec<(String, String)>,
+    /// Program and its arguments.
+    pub(super) words: Vec<String>,
+}
+
+pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode, Failure> {
+    let project = Project::find_applied(global)?;
+    let family = Family::find(project.swarm()?, project.name())?;
+    let jobs = start::commands(&family, &arguments.sessions)?;
+    let commands = jobs.iter().map(|job| SessionCommand::new(job, &project.registry));
+    let export = Export {
+        swarm: family.record.plan.swarm(),
+        key: family.swarm.key(),
+        digest: family.record.plan.digest(),
+        commands: commands.collect::<Result<_, _>>()?,
+    };
+    let text = match arguments.format {
+        Format::Tmux => tmux::script(&export),
+        Format::ProcessCompose => process_compose::configuration(&export),
+        Format::Systemd => systemd::script(&export),
+    };
+    let Some(path) = &arguments.output else {
+        output::print(&text);
+        return Ok(Status::Done.into());
+    };
+    #[expect(clippy::disallowed_methods, reason = "writes the file that the user names")]
+    std::fs::write(project::directory(global)?.join(path), text).map_err(|error| {
+        let path = printable(&path.to_string_lossy());
+        Failure::from_file_error(format!("cannot write {path}: {error}"))
+    })?;
+    if !global.quiet {
+        let path = shell_quoted(&printable(&path.to_string_lossy()));
+        say!(
+            "{}",
+            match arguments.format {
+                Format::Tmux | Format::Systemd => format!("run `sh {path}` to start the commands"),
+                Format::ProcessCompose => format!("run `process-compose -f {path}` to start the commands"),
+            }
+        );
+    }
+    Ok(Status::Done.into())
+}
+
+impl SessionCommand {
+    /// Returns the command of a session as it runs with `start`; an error if the session has no directory.
+    pub(super) fn new(job: &Job<'_>, registry: &Registry) -> Result<Self, Failure> {
+        let session = job.active.session;
+        let directory = job.active.directory(registry)?;
+        let mark = job.mark.iter().map(|mark| (MARK.to_owned(), mark.clone()));
+        Ok(Self {
+            path: session.path.to_string(),
+            scoped_name: session.scoped_name.clone(),
+            directory: directory.to_string_lossy().into_owned(),
+            environment: discovery::environment(job.active.swarm, session).into_iter().chain(mark).collect(),
+            words: job.words.clone(),
+        })
+    }
+}

@@ -13,6 +13,7 @@ mod gc_roots;
 mod untracked;
 mod index;
 mod inspect;
+mod landed;
 mod reserved_names;
 mod unsaved;
 mod base_age;
@@ -132,7 +133,8 @@ pub enum Checkout {
 #[non_exhaustive]
 pub enum BranchExists {
     /// The worktree continues at the branch's tip, if the branch contains the commit of `base-ref` and no worktree has
-    /// it checked out. Anything else is a diagnostic. The branch is never reset.
+    /// it checked out. A branch that an earlier run created, and whose commits are all in `base-ref`, is moved forward to
+    /// it. Anything else is a diagnostic. A branch never loses a commit.
     #[default]
     Reuse,
     /// An existing branch is a diagnostic.
@@ -217,10 +219,14 @@ pub struct Worktree {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[non_exhaustive]
 pub struct Existing {
-    /// Commit that `base_ref` named at plan time, and that the branch contains.
+    /// Commit that `base_ref` named at plan time, and that the branch contains, or is moved to.
     pub base: String,
     /// Number of commits that the branch has beyond `base`.
     pub ahead: usize,
+    /// Commit that the branch named at plan time, if `base` contains it and the branch is moved forward to `base`; `None`
+    /// if the branch contains `base`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub moved_from: Option<String>,
 }
 
 /// Method of registering a worktree.
@@ -255,6 +261,11 @@ impl Worktree {
     /// Returns the name of the repository in observations; that of the workspace's own is empty.
     pub fn repository_name(&self) -> &str {
         self.repository.as_deref().unwrap_or(WORKSPACE_REPOSITORY)
+    }
+
+    /// Returns the commit from which an existing branch is moved forward; `None` if no branch is moved.
+    pub(crate) fn moved_from(&self) -> Option<&str> {
+        self.existing.as_ref()?.moved_from.as_deref()
     }
 
     /// Reads an allocation of this kind; `None` if planning did not make the allocation.

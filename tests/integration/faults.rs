@@ -97,6 +97,15 @@ pub(crate) fn sandbox(manifest: &str) -> Sandbox {
     sandbox
 }
 
+/// Creates a commit on `main`, and puts the branch of a session at the commit before it, as a landed branch of an earlier
+/// run.
+pub(crate) fn land(sandbox: &Sandbox, session: &str) {
+    sandbox.commit("next");
+    let message = format!("seedbed shop/{session} 0123456789abcdef0123456789abcdef");
+    let name = format!("refs/heads/agents/{session}");
+    sandbox.git(&["update-ref", "--create-reflog", "-m", &message, &name, "HEAD~1"]);
+}
+
 /// Result of a run with an action at a failpoint.
 pub(crate) struct Traced {
     pub(crate) outcome: Outcome,

@@ -69,6 +69,14 @@ pub(super) fn delete(task: &Task<'_>, paths: &WorktreePaths, name: &str, tip: &s
     Ok(())
 }
 
+/// Returns the commit of the branch of this full name; `None` if it does not exist.
+pub(super) fn tip(task: &Task<'_>, paths: &WorktreePaths, name: &str) -> Result<Option<String>, Error> {
+    let git = Git::open(task.host, paths.common.path(), None).holding(task.lock);
+    let tip = git.output(["rev-parse", "--verify", "--quiet", "--end-of-options", name])?.stdout;
+    let tip = String::from_utf8_lossy(tip.trim_ascii_end()).into_owned();
+    Ok(Some(tip).filter(|tip| !tip.is_empty()))
+}
+
 /// Returns whether the swarm made the branch of this full name, and it has had no new commit since.
 pub(super) fn is_pristine(
     task: &Task<'_>,
@@ -87,13 +95,12 @@ pub(super) fn tip_as_made(
     paths: &WorktreePaths,
     name: &str,
 ) -> Result<Option<String>, Error> {
-    let git = Git::open(task.host, paths.common.path(), None).holding(task.lock);
-    let at = git.output(["rev-parse", "--verify", "--quiet", "--end-of-options", name])?;
-    let at = String::from_utf8_lossy(at.stdout.trim_ascii_end()).into_owned();
+    let Some(at) = tip(task, paths, name)? else { return Ok(None) };
     // A branch that existed before the worktree is not removed.
-    if at.is_empty() || worktree.existing.is_some() == (at == worktree.commit) {
+    if worktree.existing.is_some() == (at == worktree.commit) {
         return Ok(None);
     }
+    let git = Git::open(task.host, paths.common.path(), None).holding(task.lock);
     let log = git.run(["reflog", "show", "--format=%H %gs", name, "--"])?;
     let made = format!("{at} {}", reserved_names::branch_message(task));
     Ok((String::from_utf8_lossy(&log).lines().last() == Some(&made)).then_some(at))

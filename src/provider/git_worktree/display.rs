@@ -76,24 +76,35 @@ pub(super) fn origin(first: &Worktree, sources: &[Option<&SessionPath>]) -> Stri
 
 /// Returns the state of the branches of folded worktrees: new, or the number of commits that they are ahead.
 fn state(worktrees: &[Worktree], base_ref: &str, are_new: bool) -> String {
-    let ahead =
-        worktrees.iter().filter_map(|worktree| worktree.existing.as_ref()).map(|existing| existing.ahead);
-    match (ahead.clone().min(), ahead.max()) {
-        (Some(least), Some(most)) if least < most => {
-            format!("(exist, {least} to {most} ahead, 0 behind {base_ref})")
-        }
-        (Some(ahead), _) => format!("(exist, {ahead} ahead, 0 behind {base_ref})"),
-        _ if are_new => format!("(new) from {base_ref}"),
-        _ => format!("from {base_ref}"),
+    let existing = || worktrees.iter().filter_map(|worktree| worktree.existing.as_ref());
+    let landed = existing().filter(|existing| existing.moved_from.is_some()).count();
+    let ahead = existing().map(|existing| existing.ahead);
+    let (least, most) = match (ahead.clone().min(), ahead.max()) {
+        (Some(least), Some(most)) => (least, most),
+        _ if are_new => return format!("(new) from {base_ref}"),
+        _ => return format!("from {base_ref}"),
+    };
+    if landed == existing().count() && are_new {
+        return format!("(landed, moved forward to {base_ref})");
     }
+    let ahead = if least < most { format!("{least} to {most}") } else { least.to_string() };
+    let moved = match landed {
+        0 => String::new(),
+        _ if !are_new => String::new(),
+        landed => format!("; {} landed and moved forward", thousands(landed)),
+    };
+    format!("(exist, {ahead} ahead, 0 behind {base_ref}{moved})")
 }
 
-/// Returns the branch of a worktree, and whether the branch is created or already exists.
+/// Returns the branch of a worktree, and whether the branch is created, moved forward, or already exists.
 fn branch_of(branch: &str, worktree: &Worktree, is_new: bool) -> String {
     let base_ref = &worktree.base_ref;
     match &worktree.existing {
         None if is_new => format!("{branch} (new) from {base_ref}"),
         None => format!("{branch} from {base_ref}"),
+        Some(Existing { moved_from: Some(from), .. }) if is_new => {
+            format!("{branch} (landed at {from:.10}, moved forward to {base_ref})")
+        }
         // A branch that did not contain the commit would be refused, so it is never behind.
         Some(Existing { ahead, .. }) => format!("{branch} (exists, {ahead} ahead, 0 behind {base_ref})"),
     }

@@ -1,6 +1,6 @@
 //! Explains the location and the commit of a worktree.
 
-use super::Worktree;
+use super::{Existing, Worktree};
 use crate::name::{HashDigits, scoped_name};
 use crate::provider::{OwnedPath, PlannedAllocation};
 
@@ -35,6 +35,12 @@ pub(super) fn rules(planned: &PlannedAllocation<'_>, worktree: &Worktree) -> Vec
     if let Some(branch) = &worktree.branch {
         rules.push(match &worktree.existing {
             None => format!("branch {branch} begins there"),
+            Some(Existing { moved_from: Some(from), .. }) => {
+                format!(
+                    "branch {branch} had landed: it is moved forward from commit {from} to {}",
+                    worktree.commit
+                )
+            }
             Some(existing) => format!(
                 "branch {branch} existed, {} ahead of it, and continues from commit {}",
                 existing.ahead, worktree.commit

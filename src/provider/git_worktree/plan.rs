@@ -11,12 +11,12 @@ use std::rc::Rc;
 use serde::Deserialize as _;
 use serde_json::{Map, Value};
 
-use self::branches::{RepositoryNames, Tip};
+use self::branches::RepositoryNames;
 pub(super) use self::branches::{recreation_queries, surviving_branch};
 use self::check::{check_copied, check_discovery, check_glob, check_target, check_untracked, unknown_ref};
 pub(super) use self::planned::{context, group_key, names, notices, stale, stale_update, working_directory};
 use super::reserved_names::nested_root;
-use super::{Checkout, Existing, KIND, Layout, Options, Registration, Worktree, overlay};
+use super::{Checkout, KIND, Layout, Options, Registration, Worktree, overlay};
 use crate::manifest::rule::{self, Rule};
 use crate::manifest::{self, Diagnostic, Diagnostics, Location};
 use crate::observe::{
@@ -190,7 +190,10 @@ impl<'o> Worktrees<'o> {
         }
         let Some(roots) = roots.filter(|_| diagnostics.is_empty()) else { return Err(diagnostics.into()) };
         let (commit, existing) = match begins.flatten() {
-            Some(Tip { commit, ahead }) => (commit, Some(Existing { base: roots.commit.clone(), ahead })),
+            Some(tip) => {
+                let (commit, existing) = tip.begin(&roots.commit);
+                (commit, Some(existing))
+            }
             None => (roots.commit.clone(), None),
         };
 
@@ -547,6 +550,7 @@ pub(super) fn is_of(worktree: &Worktree, options: &Options, within_parent: bool)
         && target.is_ok_and(|target| target == worktree.target_path)
         && worktree.branch.is_some() == options.branch.is_some()
         && (worktree.branch.is_some() || worktree.existing.is_none())
+        && worktree.moved_from().is_none_or(|from| is_object_id(from) && worktree.commit == worktree.base())
         && worktree.branch.as_deref().is_none_or(super::branch::is_name)
         && is_checkout_of(worktree.checkout, options.checkout)
         && worktree.git_hooks == options.git_hooks

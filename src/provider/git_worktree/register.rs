@@ -13,7 +13,7 @@ use std::path::Path;
 use super::ownership::{self, Owner};
 use super::paths::{Content, WorktreePaths, io, move_directory, read};
 use super::repository::Lock;
-use super::{Registration, Worktree, branch, inspect, reserved_names, sparse};
+use super::{Registration, Worktree, branch, inspect, landed, reserved_names, sparse};
 use crate::host::clock;
 use crate::host::failpoint::{crashpoint, failpoint};
 use crate::host::files::Root;
@@ -149,7 +149,8 @@ fn build(task: &Task<'_>, worktree: &Worktree, paths: &WorktreePaths, at: &Path)
     Ok(())
 }
 
-/// Checks that the branch is at the worktree's commit, or creates the branch there. An existing branch is not written.
+/// Checks that the branch is at the worktree's commit, or creates the branch there. An existing branch is only written if
+/// it has landed and is moved forward.
 fn take_branch(
     task: &Task<'_>,
     worktree: &Worktree,
@@ -160,17 +161,18 @@ fn take_branch(
         return branch::create(task, paths, branch, &worktree.commit);
     }
     let name = format!("refs/heads/{branch}");
-    let git = Git::open(task.host, paths.common.path(), None).holding(task.lock);
-    let tip = git.output(["rev-parse", "--verify", "--quiet", "--end-of-options", &name])?.stdout;
-    let tip = String::from_utf8_lossy(tip.trim_ascii_end()).into_owned();
-    if tip == worktree.commit {
-        return Ok(());
+    let tip = branch::tip(task, paths, &name)?;
+    let planned = worktree.moved_from().unwrap_or(&worktree.commit);
+    if tip.as_deref() != Some(planned) {
+        return Err(Error::Refused(format!(
+            "branch `{branch}` has moved from {planned:.10} to {:.10} since this was planned",
+            tip.as_deref().unwrap_or("nothing")
+        )));
     }
-    Err(Error::Refused(format!(
-        "branch `{branch}` has moved from {:.10} to {} since this was planned",
-        worktree.commit,
-        if tip.is_empty() { "nothing" } else { &tip[..tip.len().min(10)] }
-    )))
+    match worktree.moved_from() {
+        Some(from) => landed::move_forward(task, worktree, paths, &name, from),
+        None => Ok(()),
+    }
 }
 
 fn create_directory(paths: &WorktreePaths) -> Result<(), Error> {

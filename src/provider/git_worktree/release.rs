@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use super::ownership;
 use super::paths::{Content, WorktreePaths, read, remove_out_of_sight};
 use super::repository::Lock;
-use super::{Worktree, aside, branch, gc_roots, overlay, repository, reserved_names, sparse};
+use super::{Worktree, aside, branch, gc_roots, landed, overlay, repository, reserved_names, sparse};
 use crate::host::failpoint::crashpoint;
 use crate::host::git::Git;
 use crate::provider::{Error, Location, Task};
@@ -31,7 +31,8 @@ pub(super) fn release(task: &Task<'_>, worktree: &Worktree) -> Result<(), Error>
     remove_entry(task, worktree, &paths)?;
     overlay::remove(task, worktree)?;
     crashpoint!("release.entry-gone");
-    // The branch of a worktree that is aside has given way. A branch of that name belongs to the new worktree.
+    // The branch of a worktree that is aside has given way. A branch of that name belongs to the new worktree. Only a
+    // rollback releases a worktree at home.
     if let Some(branch) = worktree.branch.as_ref().filter(|_| task.location == Location::Home) {
         remove_branch(task, worktree, &paths, branch)?;
     }
@@ -107,8 +108,8 @@ fn remove_entry(task: &Task<'_>, worktree: &Worktree, paths: &WorktreePaths) -> 
     remove_out_of_sight(&paths.common, &paths.entry, &reserved_names::building(task, worktree))
 }
 
-/// Removes the branch if we made it, it is still at the same commit, and no worktree has it checked out. It is kept
-/// otherwise.
+/// Removes the branch if we made it, it is still at the same commit, and no worktree has it checked out. A branch that
+/// had landed before is moved back. Any other is kept.
 fn remove_branch(
     task: &Task<'_>,
     worktree: &Worktree,
@@ -116,6 +117,9 @@ fn remove_branch(
     name: &str,
 ) -> Result<(), Error> {
     let name = format!("refs/heads/{name}");
+    if let Some(from) = worktree.moved_from() {
+        landed::move_back(task, worktree, paths, &name, from)?;
+    }
     let Some(tip) = branch::tip_as_made(task, worktree, paths, &name)? else { return Ok(()) };
     if branch::is_checked_out(paths, &name)? {
         return Ok(());

@@ -33,6 +33,12 @@ pub(super) fn branch_message(task: &Task<'_>) -> String {
     mark(task)
 }
 
+/// Returns the message of the entry in the reflog of a branch that has landed and is moved forward. It is no ownership
+/// marker: another run may have made the branch.
+pub(super) fn moved_branch_message(task: &Task<'_>) -> String {
+    format!("{} moved forward", mark(task))
+}
+
 /// Returns the path of files that Git must not see yet, relative to the common git directory. They are on the same file
 /// system, so that a rename is enough.
 pub(super) fn building(task: &Task<'_>, worktree: &Worktree) -> PathBuf {

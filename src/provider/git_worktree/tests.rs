@@ -4,6 +4,7 @@
 
 mod copy;
 mod donor;
+mod landed;
 mod untracked;
 mod unsaved;
 mod register;

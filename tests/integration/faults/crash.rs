@@ -5,7 +5,7 @@ use std::fs;
 use std::process::Command;
 
 use super::{
-    OVERLAYS, PAIR, TREE, assert_put_back, check_all, crash, is_of_overlays, listed, sandbox, some_of,
+    OVERLAYS, PAIR, TREE, assert_put_back, check_all, crash, is_of_overlays, land, listed, sandbox, some_of,
     traced, twice, with_overlays,
 };
 use crate::sandbox::{Sandbox, assert_same};
@@ -14,15 +14,19 @@ use crate::sandbox::{Sandbox, assert_same};
 fn an_apply_killed_anywhere_is_undone() {
     let tree = with_overlays(TREE);
     let before = sandbox(&tree);
+    land(&before, "sparse");
     let run = traced(&before, &["apply", "--jobs", "2"], None);
     assert_eq!(run.outcome.code, 0, "{:?}", run.outcome);
     check_all(&tree, &some_of(twice(&run.counts())), |sandbox, point| {
+        land(sandbox, "sparse");
         let before = sandbox.inventory();
         let _ = fs::remove_dir_all(sandbox.state());
         crash(sandbox, &["apply", "--jobs", "2"], point);
         sandbox.ok(&["recover"]);
         if point == "run.committed#1" || point.starts_with("state.unlocking") {
             sandbox.ok(&["destroy"]);
+            // The branch had landed, and stays moved.
+            return assert!(sandbox.mounts().is_empty());
         }
         assert_put_back(&before, sandbox);
     });
@@ -129,8 +133,10 @@ fn every_point_is_reached() {
     };
     let manifest = with_overlays(TREE);
     let tree = sandbox(&manifest);
+    land(&tree, "sparse");
     reach(&tree, &["apply"]);
     reach(&tree, &["destroy"]);
+    land(&tree, "sparse");
     crash(&tree, &["apply"], "apply.told#1");
     reach(&tree, &["recover"]);
     tree.ok(&["apply"]);

@@ -361,3 +361,84 @@ echo "{$answer}"
     assert_eq!(tip(&sandbox, "agents/coder-0"), sandbox.git(&["rev-parse", "old"]));
     assert_eq!(sandbox.git(&["worktree", "list"]).lines().count(), 1);
 }
+
+/// Lets both sessions commit, merges the work of the first into `main`, and destroys the swarm. Returns the commit of the
+/// first.
+fn landed(sandbox: &Sandbox) -> String {
+    sandbox.ok(&["apply"]);
+    work(sandbox, "coder-0", "one");
+    let commit = work(sandbox, "coder-0", "two");
+    work(sandbox, "coder-1", "one");
+    sandbox.git(&["merge", "--quiet", "--no-ff", "--message=merged", "agents/coder-0"]);
+    sandbox.ok(&["destroy"]);
+    sandbox.git(&["branch", "-D", "agents/coder-1"]);
+    sandbox.commit("next day");
+    commit
+}
+
+#[test]
+fn landed_branch_is_moved_forward_when_applied_again() {
+    let sandbox = mini();
+    let commit = landed(&sandbox);
+    let main = sandbox.git(&["rev-parse", "main"]);
+    let moved = format!("agents/coder-0 (landed at {commit:.10}, moved forward to main)");
+    assert!(sandbox.ok(&["plan"]).stdout.contains(&moved));
+    let plan = sandbox.plan();
+    let first = sessions(&plan).find(|session| session["path"] == "coder-0").unwrap();
+    let existing = &first["allocations"][0]["allocation"]["existing"];
+    assert_eq!(*existing, serde_json::json!({ "base": main, "ahead": 0, "movedFrom": commit }));
+
+    // A failed run moves the branch back, with its reflog.
+    let manifest = PAIR.replace("BASE", "main");
+    sandbox.manifest(&format!("{manifest}setup = [[\"false\"]]\n"));
+    sandbox.unchanged(|| sandbox.seedbed(&["apply"]).expect(1));
+    // Commits that it gets meanwhile stay.
+    let commits = "git commit --quiet --allow-empty -m x && false";
+    sandbox.manifest(&format!("{manifest}setup = [\"{commits}\"]\n"));
+    sandbox.seedbed(&["apply", "--jobs", "1"]).expect(1);
+    assert_eq!(sandbox.git(&["rev-parse", "agents/coder-0~1"]), main);
+    sandbox.git(&["update-ref", "refs/heads/agents/coder-0", &commit]);
+
+    sandbox.manifest(&manifest);
+    sandbox.ok(&["apply"]);
+    assert_eq!(head(&sandbox, "coder-0"), ("agents/coder-0".to_owned(), main.clone()));
+    sandbox.assert_clean(&sandbox.directory("coder-0"));
+    sandbox.ok(&["plan", "--detailed-exitcode"]);
+    // A session that is replaced on the third day goes on in the same way.
+    work(&sandbox, "coder-0", "three");
+    sandbox.git(&["merge", "--quiet", "--no-ff", "--message=merged", "agents/coder-0"]);
+    sandbox.manifest(&manifest.replace("branch =", "target-path = \"app\", branch ="));
+    sandbox.ok(&["apply", "--yes"]);
+    assert_eq!(head(&sandbox, "coder-0").1, sandbox.git(&["rev-parse", "main"]));
+    sandbox.ok(&["destroy"]);
+    assert_eq!(tip(&sandbox, "agents/coder-0"), sandbox.git(&["rev-parse", "main"]));
+}
+
+#[test]
+fn landed_branch_is_not_moved_if_another_process_has_a_claim_to_it() {
+    let sandbox = mini();
+    let commit = landed(&sandbox);
+    sandbox.ok(&["plan", "-o", "../plan.json"]);
+    sandbox.git(&["update-ref", "refs/heads/agents/coder-0", "old"]);
+    let outcome = sandbox.unchanged(|| sandbox.seedbed(&["apply", "../plan.json"]).expect(69));
+    says(&outcome, &["branch `agents/coder-0` has moved from"]);
+    sandbox.git(&["update-ref", "refs/heads/agents/coder-0", &commit]);
+    sandbox.git(&["worktree", "add", "--quiet", "../elsewhere", "agents/coder-0"]);
+    let outcome = sandbox.unchanged(|| sandbox.seedbed(&["apply"]).expect(65));
+    says(&outcome, &["branch `agents/coder-0` of `shop/coder-0` is checked out at"]);
+    sandbox.git(&["worktree", "remove", "../elsewhere"]);
+    // A user's branch is never moved.
+    sandbox.git(&["branch", "--quiet", "-D", "agents/coder-0"]);
+    sandbox.git(&["branch", "agents/coder-0", &commit]);
+    let outcome = sandbox.unchanged(|| sandbox.seedbed(&["apply"]).expect(65));
+    says(&outcome, &["exists with no commit of its own and does not contain `main`"]);
+    // Work that was squashed cannot be told from work that would be lost.
+    sandbox.git(&["branch", "--quiet", "-D", "agents/coder-0"]);
+    sandbox.ok(&["apply"]);
+    work(&sandbox, "coder-0", "squashed");
+    sandbox.git(&["merge", "--quiet", "--squash", "agents/coder-0"]);
+    sandbox.git(&["commit", "--quiet", "--message=squash of one commit"]);
+    sandbox.ok(&["destroy"]);
+    let outcome = sandbox.unchanged(|| sandbox.seedbed(&["apply"]).expect(65));
+    says(&outcome, &["exists with 1 commit of its own", "as after a squash", "git branch -D agents/coder-0"]);
+}

@@ -33,6 +33,21 @@ impl RepositoryNames {
 pub(in super::super) struct Tip {
     pub(super) commit: Commit,
     pub(super) ahead: usize,
+    /// `true` if the requested commit contains the branch, which is moved forward to it.
+    pub(super) has_landed: bool,
+}
+
+impl Tip {
+    /// Returns the commit of a worktree on the branch, and the state of the branch relative to `base`.
+    pub(super) fn begin(self, base: &Commit) -> (Commit, Existing) {
+        let Self { commit, ahead, has_landed } = self;
+        let base = base.clone();
+        if has_landed {
+            (base.clone(), Existing { base, ahead, moved_from: Some(commit) })
+        } else {
+            (commit, Existing { base, ahead, moved_from: None })
+        }
+    }
 }
 
 /// Returns the queries for the branch of a worktree that is created again. The branch has to contain the commit that it
@@ -58,6 +73,14 @@ pub(in super::super) fn is_released_with(worktree: &Worktree, branch: &Branch, o
     // A branch that existed before the worktree is not removed.
     let has_changed = worktree.existing.is_some() == (branch.tip == worktree.commit);
     has_own_log && !has_changed && branch.checkouts.iter().all(is_own)
+}
+
+/// Returns whether the requested commit contains a branch that a run of seedbed has created, and does not name it. Such a
+/// branch is moved forward: no commit is lost. A branch of the user is never moved.
+fn is_landed(branch: &Branch, distance: Option<&Distance>) -> bool {
+    let is_made =
+        branch.first_log_entry.as_ref().is_some_and(|entry| Mark::parse(entry.message.as_bytes()).is_some());
+    is_made && matches!(distance, Some(Distance { ahead: 0, contains: false }))
 }
 
 /// Returns the branch of a worktree that still exists after the worktree's release.
@@ -148,6 +171,9 @@ impl Worktrees<'_> {
         names.refuse(request, options.branch_exists, name, branch, None)?;
         let observed = self.observed(options);
         let distance = observed.distances.get(&(options.base_ref.clone(), name.to_owned()));
+        if is_landed(branch, distance) {
+            return Ok(Some(Tip { commit: branch.tip.clone(), ahead: 0, has_landed: true }));
+        }
         let Some(tip) = names.reused(request, &options.base_ref, name, branch, distance)? else {
             return Ok(None);
         };
@@ -188,7 +214,7 @@ impl Worktrees<'_> {
                 let tip = names
                     .reused(request, &base, &name, branch, distance)
                     .map_err(|diagnostic| vec![diagnostic])?;
-                tip.map(|Tip { commit, ahead }| (commit, Existing { base, ahead }))
+                tip.map(|tip| tip.begin(&base))
             }
         };
         let (commit, existing) = match existing {
@@ -266,7 +292,7 @@ impl RepositoryNames {
         let (base, quoted) = (shell_quoted(base_ref), shell_quoted(name));
         match apart {
             Some(Distance { ahead, contains: true }) => {
-                Ok(Some(Tip { commit: branch.tip.clone(), ahead: *ahead }))
+                Ok(Some(Tip { commit: branch.tip.clone(), ahead: *ahead, has_landed: false }))
             }
             Some(Distance { ahead, contains: false }) => Err(refused(
                 request,
@@ -285,8 +311,9 @@ impl RepositoryNames {
                     )
                 } else {
                     format!(
-                        "rebase it (`git rebase {base} {quoted}`), rename it (`git branch -m {quoted} NEW`), delete it if it \
-                         is no longer needed (`git branch -D {quoted}`), or choose another `branch` or `base-ref`"
+                        "rebase it (`git rebase {base} {quoted}`), rename it (`git branch -m {quoted} NEW`), delete it if its \
+                         work has landed (as after a squash) or is no longer needed (`git branch -D {quoted}`), or choose \
+                         another `branch` or `base-ref`"
                     )
                 },
             )),

@@ -161,7 +161,7 @@ fn branch_stale(
     owner: Option<&str>,
 ) -> Option<String> {
     let name = worktree.branch.as_ref()?;
-    let Some(_) = &worktree.existing else {
+    let Some(existing) = &worktree.existing else {
         let goes = |other: &str| {
             let old = replaced.filter(|old| old.branch.as_deref() == Some(other));
             old.is_some_and(|old| is_released_with(old, &repository.branches[other], owner))
@@ -174,9 +174,10 @@ fn branch_stale(
     };
     let is_own =
         |checkout: &Checkout| replaced.is_some_and(|old| checkout.entry.as_deref() == Some(&old.entry));
+    let tip = existing.moved_from.as_ref().unwrap_or(&worktree.commit);
     match branch.checkouts.iter().find(|checkout| !is_own(checkout)) {
-        _ if branch.tip != worktree.commit => {
-            Some(format!("branch `{name}` has moved from {:.10} to {:.10}", worktree.commit, branch.tip))
+        _ if branch.tip != *tip => {
+            Some(format!("branch `{name}` has moved from {tip:.10} to {:.10}", branch.tip))
         }
         Some(checkout) => Some(format!("branch `{name}` is checked out at {}", checkout.path.display())),
         // The release of the replaced worktree would remove the branch.

@@ -36,6 +36,7 @@ mod lock;
 mod man;
 mod plan;
 mod plan_file;
+mod overrides;
 mod output;
 mod progress;
 mod rescue;

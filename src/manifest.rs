@@ -10,6 +10,7 @@ pub mod rule;
 mod text;
 mod key_path;
 mod syntax;
+mod overrides;
 mod positions;
 mod report;
 mod excerpt;
@@ -35,6 +36,7 @@ use toml::de::{DeTable, DeValue};
 
 pub use diagnostic::{Diagnostic, Diagnostics, Location};
 pub use excerpt::Excerpt;
+pub use overrides::Override;
 pub use report::{Entry, Report, Validation};
 pub use rule::Rule;
 pub use schema::{Kinds, schema};
@@ -91,9 +93,25 @@ pub struct Reading {
 ///
 /// Later stages can check the remaining parts, so that the user gets every diagnostic at once.
 pub fn read(text: &str, kinds: &Kinds) -> Reading {
+    read_with(text, &[], kinds)
+}
+
+/// Reads as much of a manifest as possible, with values that the caller changes for one run. Pure.
+///
+/// A [`Report`] shows their diagnostics if it has the same `overrides`.
+pub fn read_with(text: &str, overrides: &[Override], kinds: &Kinds) -> Reading {
+    let mut reading = read_overridden(text, overrides, kinds);
+    if let Some(manifest) = &mut reading.manifest {
+        manifest.overrides = overrides.iter().map(|given| given.argument().to_owned()).collect();
+    }
+    reading
+}
+
+fn read_overridden(text: &str, overrides: &[Override], kinds: &Kinds) -> Reading {
     let mut diagnostics = Vec::new();
     let manifest = match syntax::parse(text) {
-        Ok(table) => {
+        Ok(mut table) => {
+            overrides::set(table.get_mut(), overrides, &mut diagnostics);
             if let Some(document) = fast_path::document(table.get_ref(), kinds) {
                 // The rest of the reading reuses the memory of the table.
                 drop(table);
@@ -108,7 +126,9 @@ pub fn read(text: &str, kinds: &Kinds) -> Reading {
             if !rest.is_readable {
                 return Reading { manifest: None, diagnostics };
             }
-            to_json::from_toml(rest.table().get_ref(), &mut diagnostics)
+            let mut table = rest.table();
+            overrides::set(table.get_mut(), overrides, &mut diagnostics);
+            to_json::from_toml(table.get_ref(), &mut diagnostics)
         }
     };
     let lost_keys = diagnostics.iter().any(|diagnostic| diagnostic.rule == rule::SYNTAX);
@@ -235,6 +255,8 @@ pub struct Manifest {
     /// Directory of the manifest, absolute or relative to the workspace root. The caller sets it; empty, as it is read,
     /// for the workspace root.
     pub directory: PathBuf,
+    /// Values that the caller has changed for this run, each as `PATH=VALUE`; empty without any.
+    pub overrides: Vec<String>,
     /// Default options of each kind, `[defaults.KIND]`.
     pub defaults: BTreeMap<String, Options>,
     /// Program of each external kind, `[provider.KIND]`.
@@ -433,6 +455,7 @@ fn read_document(
             .map(|(name, repository)| (name, repository.root.into()))
             .collect(),
         directory: PathBuf::new(),
+        overrides: Vec::new(),
         defaults: document.defaults,
         providers: document.provider.into_iter().map(|(name, provider)| (name, provider.program())).collect(),
         sessions: expand::sessions(document.session, &expand::TaintedTables::by(diagnostics)),

@@ -61,7 +61,7 @@ pub struct Plan {
     pub(crate) schema_version: u32,
     /// Name of the swarm; empty in the plan of a standalone session, whose path is its id.
     pub(crate) swarm: String,
-    /// `sha256:` and the hash of the planned sessions and their repositories: of everything here except `digest`, `applied`, `changes`,
+    /// `sha256:` and the hash of the planned sessions, their repositories and overrides: of everything here except `digest`, `applied`, `changes`,
     /// `again`, `losses`, `occupants` and `behind`.
     pub(crate) digest: String,
     /// Digest of the applied plan that `changes` start from; `null` if no swarm is applied.
@@ -69,6 +69,9 @@ pub struct Plan {
     /// Repositories that sessions have worktrees of, by name, except the workspace's own.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) repositories: Vec<PlannedRepository>,
+    /// Values of the manifest that were changed for this plan, each as `PATH=VALUE`; absent without any.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) overrides: Vec<String>,
     /// Sessions, parents before children.
     pub(crate) sessions: Vec<Session>,
     /// Changes, one for each session of the plan, and one for each active session that the plan removes.
@@ -374,6 +377,7 @@ pub fn plan(
         digest: String::new(),
         applied: applied.map(|applied| applied.plan.digest.clone()),
         repositories: repositories::planned(&sessions, registry, observation),
+        overrides: manifest.overrides.clone(),
         sessions,
         changes: Vec::new(),
         again: Again::default(),
@@ -456,6 +460,11 @@ impl Plan {
     /// Returns the changes, in the order of the sessions, and then those of active sessions that the plan removes.
     pub fn changes(&self) -> &[Change] {
         &self.changes
+    }
+
+    /// Returns the values of the manifest that were changed for this plan, each as `PATH=VALUE`.
+    pub fn overrides(&self) -> &[String] {
+        &self.overrides
     }
 
     /// Returns the steps that are repeated in active sessions.

@@ -124,12 +124,14 @@ pub fn ports(registry: &Registry, session: &Session) -> String {
     if blocks.is_empty() { "-".to_owned() } else { blocks.join(" ") }
 }
 
-/// Returns a line for each repository beside the workspace's own that sessions have worktrees of.
-fn repositories(plan: &Plan) -> Vec<String> {
+/// Returns a line for each repository beside the workspace's own that sessions have worktrees of, and for each changed
+/// value of the manifest.
+fn conditions(plan: &Plan) -> Vec<String> {
     let line = |repository: &PlannedRepository| {
         format!("repository {}: {}", repository.name, repository.root.display())
     };
-    plan.repositories.iter().map(line).collect()
+    let overrides = plan.overrides.iter().map(|given| format!("set for this plan: {given}"));
+    plan.repositories.iter().map(line).chain(overrides).collect()
 }
 
 /// Returns the sign of an action, so that output without colours loses nothing.

@@ -18,6 +18,9 @@ use crate::state::{self, Milestone, NotSetUp, Record};
 /// Name of the step in failures of any step of provisioning.
 pub(super) const PROVISION: &str = "provision";
 
+/// Name of the step in failures of `setup`.
+pub(super) const SET_UP: &str = "setup";
+
 /// Name of the step in failures of an update in place.
 const UPDATE: &str = "update";
 
@@ -201,8 +204,8 @@ impl Run<'_> {
         crashpoint!("apply.set-up");
         let swarm = self.context.swarm;
         swarm.note(Milestone::SettingUp, clock::file_time(), Some(&session.path));
-        commands::run(swarm, self.host, session, "setup", &session.setup)
-            .map_err(|cause| Failure::new(session, "setup", cause))?;
+        commands::run(swarm, self.host, session, SET_UP, &session.setup)
+            .map_err(|cause| Failure::new(session, SET_UP, cause))?;
         swarm.note(Milestone::SetUp, clock::file_time_after(), Some(&session.path));
         (self.context.events)(&Event::SetUp { session: session.path.clone() });
         Ok(())

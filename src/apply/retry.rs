@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 
+use super::provision::SET_UP;
 use super::{Error, Failure, stale_reasons};
 use crate::host::text::printable_lines;
 use crate::name::SessionPath;
@@ -52,6 +53,10 @@ impl Retries {
             return None;
         }
         let Error::Failed { failures, .. } = error else { return None };
+        // Everything was provisioned, so nothing was taken. What a `setup` leaves, such as a commit, makes the plan stale.
+        if failures.iter().any(|failure| failure.step == SET_UP) {
+            return None;
+        }
         let seen = stale_reasons(plan, registry, observation, applied).into_iter().next();
         let found = failures.iter().find(|failure| failure.taken).map(|failure| failure.cause.clone());
         let taken = external(failures, plan);

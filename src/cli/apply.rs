@@ -22,6 +22,7 @@ use seedbed::state::{LockedSwarm, Record};
 
 use super::exit::{Failure, Status};
 use super::lock::{recover, with_lock};
+use super::overrides::Overrides;
 use super::project::{Project, directory};
 use super::release_options::{StopProcesses, UnsavedWork, options};
 use super::repeated_steps::RepeatedSteps;
@@ -38,6 +39,8 @@ pub(super) struct Arguments {
     /// Apply only a plan with this digest: `sha256:` and 64 digits, as `seedbed plan` prints it
     #[arg(long, value_name = "DIGEST", value_parser = digest)]
     expect: Option<String>,
+    #[command(flatten)]
+    overrides: Overrides,
     #[command(flatten)]
     unsaved: UnsavedWork,
     #[command(flatten)]
@@ -57,9 +60,12 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode, Fa
         let message = "`--setup` and `--refresh` are part of a saved plan\nhelp: make it with `seedbed plan -o FILE --setup`";
         return Err(Failure::new(error::USAGE, message));
     }
+    if arguments.plan.is_some() {
+        arguments.overrides.refuse_with_saved_plan()?;
+    }
     let read = |path: &PathBuf| plan_file::read(&directory.join(path));
     let saved = arguments.plan.as_ref().map(read).transpose()?;
-    let project = Project::find(global)?;
+    let project = Project::find_with(global, &arguments.overrides.set)?;
     // A diagnostic of the manifest is reported before the command waits for anything.
     let manifest = project.manifest()?;
     applied_here::note_others(global, &project.swarm()?)?;

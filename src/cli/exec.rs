@@ -22,6 +22,7 @@ use super::apply::apply_manifest;
 use super::exit::{Failure, Status};
 use super::lock::{recover, with_lock};
 use super::lookup::{Active, Family};
+use super::overrides::Overrides;
 use super::project::Project;
 use super::release_options::StopProcesses;
 use super::repeated_steps::RepeatedSteps;
@@ -65,6 +66,8 @@ pub(super) struct RunArguments {
     #[arg(long)]
     keep: bool,
     #[command(flatten)]
+    overrides: Overrides,
+    #[command(flatten)]
     stop: StopProcesses,
     /// Command and its arguments
     #[arg(last = true, required = true, value_name = "CMD")]
@@ -102,7 +105,7 @@ fn exec(global: &Global, arguments: &Arguments) -> Result<ExitCode, Failure> {
 }
 
 pub(super) fn run_and_destroy(global: &Global, arguments: &RunArguments) -> Result<ExitCode, Failure> {
-    let project = Project::find(global)?;
+    let project = Project::find_with(global, &arguments.overrides.set)?;
     let manifest = project.manifest()?;
     let swarm = project.swarm()?;
     let (code, plan) = with_lock(global, &project, "run", |context| {

@@ -19,6 +19,7 @@ use seedbed::review::Review;
 use seedbed::state::{Record, Swarm, Unsaved};
 
 use super::exit::{Failure, Status, at_work};
+use super::overrides::{self, Overrides};
 use super::plan_format::{Format, choose};
 use super::project::Project;
 use super::repeated_steps::RepeatedSteps;
@@ -42,12 +43,14 @@ pub(super) struct Arguments {
     #[arg(long)]
     detailed_exitcode: bool,
     #[command(flatten)]
+    overrides: Overrides,
+    #[command(flatten)]
     again: RepeatedSteps,
 }
 
 pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode, Failure> {
     let format = choose(global, arguments.format, Format::Json)?;
-    let project = Project::find(global)?;
+    let project = Project::find_with(global, &arguments.overrides.set)?;
     let manifest = project.manifest()?;
     let swarm = project.swarm()?;
     settled(&swarm)?;
@@ -66,6 +69,7 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode, Fa
     notices.extend(plan.repository_notices(&input.observation));
     notices.splice(0..0, refusals(&plan));
     notices.extend(setup_not_run(&plan));
+    notices.extend(overrides::note(&plan, input.record.as_ref()));
     notices.extend(kept.iter().map(not_refreshed));
     notices.extend(left_by_updates(&project, &swarm, &plan, input.record.as_ref()));
     notices.extend(outdated(&project, &swarm, &plan, input.record.as_ref()));

@@ -12,7 +12,9 @@ use seedbed::host::git::Git;
 use seedbed::host::state_directory::{self, Places, state_directory};
 use seedbed::host::text::printable;
 use seedbed::host::{Host, git, leases};
-use seedbed::manifest::{self, Diagnostic, Diagnostics, Located, Location, Manifest, Reading, Report, rule};
+use seedbed::manifest::{
+    self, Diagnostic, Diagnostics, Located, Location, Manifest, Override, Reading, Report, rule,
+};
 use seedbed::name::nearest;
 use seedbed::plan::{self, DISCOVERY_FILE, Plan};
 use seedbed::provider::{DISCOVERY_DIRECTORY, Registry};
@@ -37,6 +39,8 @@ pub(super) struct Project {
     path: PathBuf,
     /// `None` if the manifest does not exist, and the swarm is that of a record.
     text: Option<String>,
+    /// Values of the manifest that are changed for this run.
+    overrides: Vec<Override>,
     /// Swarm name and workspace, set when the manifest has been read.
     located: OnceCell<Located>,
 }
@@ -52,6 +56,11 @@ impl Project {
             Some(project) => Ok(project),
             None => Err(missing(global)?),
         }
+    }
+
+    /// Reads the manifest as [`Self::find`] does, with values that are changed for this run.
+    pub(super) fn find_with(global: &Global, overrides: &[Override]) -> Result<Self, Failure> {
+        Ok(Self { overrides: overrides.to_vec(), ..Self::find(global)? })
     }
 
     /// Finds the swarm that a command inspects or releases: the one that `--swarm` names, the one of the manifest, or,
@@ -83,6 +92,7 @@ impl Project {
             name: MANIFEST.to_owned(),
             path: workspace.join(MANIFEST),
             text: None,
+            overrides: Vec::new(),
             located: OnceCell::from(Located::new(found.name())),
         }))
     }
@@ -115,6 +125,7 @@ impl Project {
                 name,
                 path,
                 text: Some(text),
+                overrides: Vec::new(),
                 located: OnceCell::new(),
             })),
             (text, Some(diagnostic)) => Err(Failure::Manifest(Report::new(name, &text, diagnostic))),
@@ -131,7 +142,7 @@ impl Project {
                 format!("{} does not exist", self.path.display()),
             ));
         };
-        let read = || manifest::read(text, &self.registry.kinds());
+        let read = || manifest::read_with(text, &self.overrides, &self.registry.kinds());
         let Reading { mut manifest, mut diagnostics, .. } = signals::while_computing(&self.host.cancel, read);
         if let Some(manifest) = &mut manifest {
             self.directory().clone_into(&mut manifest.directory);
@@ -184,7 +195,7 @@ impl Project {
 
     /// Returns an error with diagnostics of this manifest, of any stage.
     pub(super) fn diagnostics(&self, diagnostics: impl Into<Diagnostics>) -> Failure {
-        let report = || Report::new(self.name.clone(), self.text(), diagnostics);
+        let report = || Report::with_overrides(self.name.clone(), self.text(), &self.overrides, diagnostics);
         Failure::Manifest(signals::while_computing(&self.host.cancel, report))
     }
 

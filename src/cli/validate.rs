@@ -8,6 +8,7 @@ use seedbed::host::text::printable;
 use seedbed::manifest::{Report, Validation};
 
 use super::exit::{Failure, Status};
+use super::overrides::Overrides;
 use super::plan::settled;
 use super::plan_format::choose;
 use super::project::Project;
@@ -19,6 +20,8 @@ pub(super) struct Arguments {
     /// Output format
     #[arg(long, value_enum, value_name = "FORMAT")]
     format: Option<Format>,
+    #[command(flatten)]
+    overrides: Overrides,
 }
 
 /// Formats of diagnostics.
@@ -37,7 +40,7 @@ enum Format {
 
 pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode, Failure> {
     let format = choose(global, arguments.format, Format::Json)?;
-    let project = Project::find(global)?;
+    let project = Project::find_with(global, &arguments.overrides.set)?;
     let sessions = match check(&project) {
         Ok(sessions) => sessions,
         Err(Failure::Manifest(report)) if format != Format::Text && !global.cancel.is_requested() => {

@@ -9,6 +9,7 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::diagnostic::{Location, LocationPart, Step};
+use super::overrides::{self, Override};
 use super::syntax;
 use super::text::visible;
 
@@ -16,7 +17,22 @@ use super::text::visible;
 ///
 /// Parses the text again: a manifest without diagnostics needs no spans.
 pub(super) fn spans<'p>(text: &str, locations: impl IntoIterator<Item = &'p Location>) -> Vec<Range<usize>> {
-    let find = |spans: &Spans<'_>| locations.into_iter().map(|location| spans.range(location)).collect();
+    spans_with(text, &[], locations).into_iter().map(|(_, span)| span).collect()
+}
+
+/// Returns the bytes to underline, as [`spans`] does. A location that one of `overrides` has set is in its argument.
+pub(super) fn spans_with<'o, 'p>(
+    text: &str,
+    overrides: &'o [Override],
+    locations: impl IntoIterator<Item = &'p Location>,
+) -> Vec<(Option<&'o Override>, Range<usize>)> {
+    let find = |spans: &Spans<'_>| {
+        let find = |location| match overrides::find(spans.root.get_ref(), overrides, location) {
+            Some((given, bytes)) => (Some(given), bytes),
+            None => (None, spans.range(location)),
+        };
+        locations.into_iter().map(find).collect()
+    };
     match syntax::parse(text) {
         Ok(root) => find(&Spans { text, root }),
         Err(rest) => find(&Spans { text: &rest.text, root: rest.table() }),

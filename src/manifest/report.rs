@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::diagnostic::{Diagnostic, Diagnostics};
+use super::overrides::Override;
 use super::positions::{self, Source};
 use super::text::escaped;
 
@@ -51,6 +52,10 @@ pub struct Entry {
     pub label: String,
     /// Suggested correction; `null` if there is no suggestion.
     pub help: Option<String>,
+    /// Argument of `--set` that the diagnostic is about; the line and the columns are in the argument. Absent if the
+    /// diagnostic is about the manifest's text.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub argument: Option<String>,
 }
 
 /// Document that `seedbed validate --format json` prints.
@@ -86,17 +91,38 @@ impl Report {
     ///
     /// `file_name` is the user's name for the file. Diagnostics may come from any stage, if they belong to this text.
     pub fn new(file_name: impl Into<String>, text: &str, diagnostics: impl Into<Diagnostics>) -> Self {
+        Self::with_overrides(file_name, text, &[], diagnostics)
+    }
+
+    /// Creates a report of a manifest that was read with `overrides`. A diagnostic of one of them shows its argument, in
+    /// front of those of the text.
+    pub fn with_overrides(
+        file_name: impl Into<String>,
+        text: &str,
+        overrides: &[Override],
+        diagnostics: impl Into<Diagnostics>,
+    ) -> Self {
         let diagnostics = diagnostics.into();
         let source = Arc::new(Source::new(file_name.into(), text));
-        let spans = positions::spans(text, diagnostics.iter().map(|diagnostic| &diagnostic.location));
-        let shown = |(diagnostic, span)| Shown { span, diagnostic, source: Arc::clone(&source) };
+        let locations = diagnostics.iter().map(|diagnostic| &diagnostic.location);
+        let spans = positions::spans_with(text, overrides, locations);
+        let shown = |(diagnostic, (given, span)): (_, (Option<&Override>, _))| {
+            let argument = given.map(|given| given.argument().to_owned());
+            let source = match &argument {
+                Some(argument) => Arc::new(Source::new("--set".to_owned(), argument)),
+                None => Arc::clone(&source),
+            };
+            Shown { span, diagnostic, source, argument }
+        };
         let mut diagnostics: Vec<Shown> = diagnostics.into_iter().zip(spans).map(shown).collect();
         diagnostics.sort_by(|a, b| {
-            let key = |shown: &Shown| (shown.span.start, shown.span.end);
+            let key = |shown: &Shown| (shown.argument.is_none(), shown.span.start, shown.span.end);
             key(a).cmp(&key(b)).then_with(|| a.diagnostic.message.cmp(&b.diagnostic.message))
         });
         let mut seen = HashSet::new();
-        diagnostics.retain(|shown| seen.insert((shown.span.clone(), shown.diagnostic.message.clone())));
+        diagnostics.retain(|shown| {
+            seen.insert((shown.argument.clone(), shown.span.clone(), shown.diagnostic.message.clone()))
+        });
         let printed = diagnostics.len();
         Self { source, diagnostics, printed }
     }
@@ -138,7 +164,7 @@ impl Report {
 
     /// Returns the diagnostics as data, in the order of the text.
     pub fn diagnostics(&self) -> impl Iterator<Item = Entry> {
-        self.diagnostics.iter().map(|Shown { source, span, diagnostic }| {
+        self.diagnostics.iter().map(|Shown { source, span, diagnostic, argument }| {
             let (line, column) = source.position(span.start);
             let length = source.characters(span.clone());
             Entry {
@@ -152,6 +178,7 @@ impl Report {
                 message: diagnostic.message.clone(),
                 label: diagnostic.label.clone(),
                 help: diagnostic.help.as_deref().map(str::to_owned),
+                argument: argument.clone(),
             }
         })
     }
@@ -189,6 +216,8 @@ struct Shown {
     span: Range<usize>,
     diagnostic: Diagnostic,
     source: Arc<Source>,
+    /// Argument of `--set` that is the source; `None` for the manifest's text.
+    argument: Option<String>,
 }
 
 impl fmt::Display for Shown {

@@ -47,6 +47,7 @@ rules! {
     SYNTAX = "syntax", "A manifest is TOML";
     DUPLICATE_KEY = "duplicate-key", "A key or a table is declared only once";
     NO_SUCH_VALUE = "no-such-value", "No value is a date, a time, infinite, or larger than 64 bits";
+    OVERRIDE = "override", "A value that is set for one run exists in the manifest, or can be added there";
     VERSION = "version", "The version is one that this release reads";
     UNKNOWN_KEY = "unknown-key", "Tables have only known keys";
     MISSING_KEY = "missing-key", "Tables have all required keys";

@@ -269,6 +269,7 @@ fn plan_of(sessions: Vec<Session>) -> Plan {
         digest: String::new(),
         applied: None,
         repositories: Vec::new(),
+        overrides: Vec::new(),
         sessions,
         changes: Vec::new(),
         behind: Vec::new(),

@@ -34,6 +34,10 @@ pub(super) fn digest(plan: &Plan) -> io::Result<String> {
         hash.update(b",");
         hash.update(&serde_json::to_vec(&plan.repositories)?);
     }
+    if !plan.overrides.is_empty() {
+        hash.update(b",");
+        hash.update(&serde_json::to_vec(&plan.overrides)?);
+    }
     hash.update(b"]");
     Ok(format!("sha256:{}", hash.finish()))
 }
@@ -46,6 +50,7 @@ pub(super) fn write(plan: &Plan, to: &mut (impl Write + Send)) -> io::Result<()>
         digest,
         applied,
         repositories,
+        overrides,
         sessions,
         changes,
         again,
@@ -64,6 +69,10 @@ pub(super) fn write(plan: &Plan, to: &mut (impl Write + Send)) -> io::Result<()>
     }
     if !repositories.is_empty() {
         list("repositories", repositories, to)?;
+        to.write_all(b",")?;
+    }
+    if !overrides.is_empty() {
+        list("overrides", overrides, to)?;
         to.write_all(b",")?;
     }
     list("sessions", sessions, to)?;

@@ -54,6 +54,8 @@ struct Unchecked {
     applied: Option<String>,
     #[serde(default)]
     repositories: Vec<PlannedRepository>,
+    #[serde(default)]
+    overrides: Vec<String>,
     sessions: Vec<Session>,
     changes: Vec<Change>,
     #[serde(default)]
@@ -74,6 +76,7 @@ impl From<Unchecked> for Plan {
             digest: plan.digest,
             applied: plan.applied,
             repositories: plan.repositories,
+            overrides: plan.overrides,
             sessions: plan.sessions,
             changes: plan.changes,
             again: plan.again,

@@ -49,7 +49,7 @@ fn render(review: &Review<'_>) -> Result<String, Error> {
             sessions => thousands(plan.sessions.len()),
             digest => plan.digest.as_str(),
             applied => plan.applied.as_deref(),
-            notices => [super::repositories(plan), review.notices.to_vec()].concat(),
+            notices => [super::conditions(plan), review.notices.to_vec()].concat(),
             difference,
             kept => (kept > 0).then(|| thousands(kept)),
             entries => tree.entries,

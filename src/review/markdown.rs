@@ -32,8 +32,8 @@ pub(super) fn markdown(review: &Review<'_>) -> String {
     rows.sort_by_key(|row| std::cmp::Reverse(row.entry.first().change.action));
     let (kept, changed): (Vec<_>, Vec<_>) =
         rows.iter().partition(|row| row.entry.first().change.action == Action::Keep);
-    for repository in super::repositories(plan).iter().take(NOTICES) {
-        let _ = writeln!(page, "{}\n", code(&cut(repository)));
+    for condition in super::conditions(plan).iter().take(NOTICES) {
+        let _ = writeln!(page, "{}\n", code(&cut(condition)));
     }
     page.push_str(&table(&changed, TABLE));
     for notice in review.notices.iter().take(NOTICES) {

@@ -59,8 +59,8 @@ pub(super) fn text(review: &Review<'_>, style: Style) -> String {
     let mut page = Page { text: String::new(), style, folded: false };
     page.line("", "", 0, BOLD, &format!("swarm {}: {}", printable(&plan.swarm), super::summary(plan)));
     page.line("", "", 0, DIM, &format!("plan {}", printable(&plan.digest)));
-    for repository in super::repositories(plan) {
-        page.line("", "", 6, "", &printable(&repository));
+    for condition in super::conditions(plan) {
+        page.line("", "", 6, "", &printable(&condition));
     }
     page.text.push('\n');
     for entry in &outline(review, style.full) {

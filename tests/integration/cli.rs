@@ -11,6 +11,7 @@ mod explain;
 mod help_examples;
 mod inside_sessions;
 mod list;
+mod overrides;
 mod progress;
 pub(crate) mod shells;
 mod status;

@@ -12,6 +12,12 @@ pub(super) fn annotations(report: &Report) -> String {
         if let Some(help) = &diagnostic.help {
             let _ = write!(message, "\n{help}");
         }
+        if let Some(argument) = &diagnostic.argument {
+            message = format!("--set {argument}: {message}");
+            let title = property(&format!("seedbed: {}", diagnostic.rule));
+            let _ = writeln!(out, "::error title={title}::{}", data(&message));
+            return out;
+        }
         let _ = writeln!(
             out,
             "::error file={file},line={},endLine={},col={},endColumn={},title={}::{}",

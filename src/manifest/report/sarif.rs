@@ -46,6 +46,15 @@ fn result(diagnostic: &Entry, rule_index: Option<usize>, uri: &str) -> Value {
     if let Some(help) = &diagnostic.help {
         message = format!("{message}\n{help}");
     }
+    if let Some(argument) = &diagnostic.argument {
+        let message = format!("--set {argument}: {message}");
+        return json!({
+            "ruleId": diagnostic.rule,
+            "ruleIndex": rule_index,
+            "level": "error",
+            "message": { "text": message },
+        });
+    }
     json!({
         "ruleId": diagnostic.rule,
         "ruleIndex": rule_index,

@@ -393,7 +393,7 @@ fn landed_branch_is_moved_forward_when_applied_again() {
     sandbox.manifest(&format!("{manifest}setup = [[\"false\"]]\n"));
     sandbox.unchanged(|| sandbox.seedbed(&["apply"]).expect(1));
     // Commits that it gets meanwhile stay.
-    let commits = "git commit --quiet --allow-empty -m x && false";
+    let commits = "git -c user.name=a -c user.email=a@b commit --quiet --allow-empty -m x && false";
     sandbox.manifest(&format!("{manifest}setup = [\"{commits}\"]\n"));
     sandbox.seedbed(&["apply", "--jobs", "1"]).expect(1);
     assert_eq!(sandbox.git(&["rev-parse", "agents/coder-0~1"]), main);

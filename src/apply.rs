@@ -57,7 +57,9 @@ pub use planning_input::{
 pub use preconditions::{queries, stale_reasons};
 pub use recover::Recovered;
 pub use refresh::{outdated, refreshable};
-pub use release_impact::{Broken, Loss, ReleaseImpact, examine, impact_of_plan, impact_of_recovery};
+pub use release_impact::{
+    Broken, FindingKind, ReleaseImpact, SessionFinding, examine, impact_of_plan, impact_of_recovery,
+};
 pub use release_set::{Destroy, Occupants, STOP_PATIENCE};
 pub use relocation::{Relation, Stray, adopt, forget, rebind, replaced_repository, strays};
 pub use repair::{Repair, repair};
@@ -167,7 +169,7 @@ pub fn apply(
         stop_processes::refuse_or_stop(context, before, &kinds, options, &left)?;
         unsaved_work::secure(context, before, &kinds, options.unsaved)?;
         let (before, unsaved) = (before.clone(), options.unsaved);
-        record.release = Some(Box::new(Release { before, kinds, unsaved, recovery: Recovery::Undo }));
+        record.release = Some(Box::new(Release { before, kinds, unsaved, recovery: Recovery::RollBack }));
     }
     let done = transaction::run(context, &record, applied, options);
     kept_branches::report(context, &record, &done);
@@ -182,25 +184,28 @@ pub fn check_releases(
     applied: Option<&Record>,
     options: Options,
 ) -> Result<(), Error> {
-    let unknown = plan.losses.iter().filter(|loss| loss.unknown && options.unsaved != Unsaved::Discard);
-    let mut losses: Vec<_> = unknown.cloned().collect();
+    let unknown = plan
+        .unsaved_work
+        .iter()
+        .filter(|finding| finding.is_unknown() && options.unsaved != Unsaved::Discard);
+    let mut findings: Vec<_> = unknown.cloned().collect();
     let kinds = release_set::planned(plan);
     let Some(before) = applied.filter(|_| !kinds.is_empty()) else {
-        return occupants::refuse(Vec::new(), 0, losses);
+        return occupants::refuse(Vec::new(), 0, findings);
     };
-    for loss in stop_processes::losses_of(unsaved_work::check(context, before, &kinds, options.unsaved))? {
-        if !losses.contains(&loss) {
-            losses.push(loss);
+    for finding in stop_processes::refusals(unsaved_work::check(context, before, &kinds, options.unsaved))? {
+        if !findings.contains(&finding) {
+            findings.push(finding);
         }
     }
     let occupancy = occupants::occupancy_in(context.swarm, context.registry, before, plan);
-    occupants::refuse(occupancy.refusals(options.occupants), occupancy.uninspected, losses)
+    occupants::refuse(occupancy.refusals(options.occupants), occupancy.uninspected, findings)
 }
 
 impl Context<'_> {
     /// Returns whether the lease of this resource is moved aside before it is released.
     fn moves_aside(&self, session: &Session, name: &str) -> bool {
-        let kind = session.allocation(name).and_then(|held| self.registry.get(&held.kind));
+        let kind = session.allocation(name).and_then(|allocation| self.registry.get(&allocation.kind));
         kind.is_some_and(Provider::moves_aside)
     }
 }
@@ -223,8 +228,8 @@ impl Run<'_> {
     /// Returns whether a resource of the session is claimed first, one session after another.
     fn is_claim(&self, session: &Session, name: &str) -> bool {
         let allocation = session.allocation(name);
-        allocation.is_some_and(|held| {
-            self.context.registry.get(&held.kind).is_some_and(|provider| provider.is_claim(held))
+        allocation.is_some_and(|allocation| {
+            self.context.registry.get(&allocation.kind).is_some_and(|provider| provider.is_claim(allocation))
         })
     }
 
@@ -240,9 +245,9 @@ impl Run<'_> {
         act: impl FnOnce(&dyn Provider, &Task<'_>) -> Result<(), provider::Error>,
     ) -> Result<(), Failure> {
         let allocation = session.allocation(name);
-        let provider = allocation.and_then(|held| self.context.registry.get(&held.kind));
+        let provider = allocation.and_then(|allocation| self.context.registry.get(&allocation.kind));
         let (Some(allocation), Some(provider)) = (allocation, provider) else {
-            let kind = allocation.map_or(name, |held| &held.kind);
+            let kind = allocation.map_or(name, |allocation| &allocation.kind);
             let cause = format!("no provider of kind `{kind}` plans for it");
             return Err(Failure::new(session, &format!("{step} {name}"), cause));
         };

@@ -303,7 +303,7 @@ enum Command {
     Schema {
         /// Document that the schema describes
         #[arg(default_value = "manifest")]
-        what: schema::Schema,
+        document: schema::Schema,
     },
 }
 
@@ -436,9 +436,9 @@ fn run(command: &Command, global: &Global) -> Result<ExitCode, Failure> {
         Command::List(arguments) => list::run(global, arguments),
         Command::Completions { shell } => Ok(completions::run(*shell)),
         Command::Man(arguments) => man::run(global, arguments),
-        Command::Complete(asked) => completions::complete(global, asked),
+        Command::Complete(arguments) => completions::complete(global, arguments),
         Command::Ended(arguments) => start::tmux::ended(arguments),
-        Command::Schema { what } => Ok(schema::run(*what)),
+        Command::Schema { document } => Ok(schema::run(*document)),
     }
 }
 

@@ -160,7 +160,10 @@ impl Snapshot {
 
     /// Returns the first allocation of this kind.
     pub fn allocation(&self, kind: &str) -> Option<&Map<String, Value>> {
-        self.hard_constraints.iter().find(|held| held.kind == kind).map(|held| &held.allocation)
+        self.hard_constraints
+            .iter()
+            .find(|constraint| constraint.kind == kind)
+            .map(|constraint| &constraint.allocation)
     }
 }
 

@@ -48,7 +48,10 @@ impl<'a> Case<'a> {
         let plan = self.plan.and_then(Result::ok);
         let sessions = plan.iter().flat_map(|plan| plan.sessions.iter().zip(&plan.changes));
         let new = sessions.clone().flat_map(|(session, change)| {
-            session.allocations.iter().filter(|held| change.provision.iter().any(|name| name == held.name()))
+            session
+                .allocations
+                .iter()
+                .filter(|allocation| change.provision.iter().any(|name| name == allocation.name()))
         });
         Examination {
             host: self.host,
@@ -82,7 +85,7 @@ pub struct Finding {
     /// Type of the problem; stays the same in all versions.
     pub id: Id,
     /// Description, one line.
-    pub what: String,
+    pub description: String,
     /// Remedy, one line.
     pub remedy: String,
 }
@@ -151,7 +154,7 @@ pub enum Id {
     /// The commit has files at paths that seedbed uses.
     CommittedDiscovery,
     /// An admin directory under `worktrees` is torn.
-    TornEntry,
+    TornAdminDirectory,
     /// A run was interrupted.
     InterruptedRun,
     /// A resource may remain of a run that was given up.
@@ -194,7 +197,7 @@ pub fn inspect(case: &Case<'_>) -> Vec<Finding> {
 struct Findings(Vec<Finding>);
 
 impl Findings {
-    fn add(&mut self, severity: Severity, id: Id, what: impl Into<String>, remedy: impl Into<String>) {
-        self.0.push(Finding { severity, id, what: what.into(), remedy: remedy.into() });
+    fn add(&mut self, severity: Severity, id: Id, description: impl Into<String>, remedy: impl Into<String>) {
+        self.0.push(Finding { severity, id, description: description.into(), remedy: remedy.into() });
     }
 }

@@ -394,7 +394,8 @@ fn read_value(mut manifest: Value, kinds: &Kinds, diagnostics: &mut Vec<Diagnost
     }
     let declared: Vec<String> =
         manifest["provider"].as_object().into_iter().flatten().map(|(n, _)| n.clone()).collect();
-    diagnostics.extend(declared.iter().filter(|name| kinds.contains_key(*name)).map(|name| taken_kind(name)));
+    diagnostics
+        .extend(declared.iter().filter(|name| kinds.contains_key(*name)).map(|name| kind_conflict(name)));
     if let Err(error) = schema_errors::check(&mut manifest, &schema(kinds), diagnostics) {
         let message = format!("the schema of a kind's options is broken: {}", text::escaped(&error));
         diagnostics.push(Diagnostic::new(
@@ -471,9 +472,9 @@ fn wrong_version(version: i64) -> Diagnostic {
         .with_help(help)
 }
 
-fn taken_kind(name: &str) -> Diagnostic {
+fn kind_conflict(name: &str) -> Diagnostic {
     let message = format!("{} is a kind that seedbed has itself", text::quoted(name));
     let location = Location::default().key("provider").key(name).the_key();
-    Diagnostic::new(rule::TAKEN_KIND, location, message, "taken")
+    Diagnostic::new(rule::KIND_CONFLICT, location, message, "taken")
         .with_help("choose another name for the external kind")
 }

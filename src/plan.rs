@@ -62,7 +62,7 @@ pub struct Plan {
     /// Name of the swarm; empty in the plan of a standalone session, whose path is its id.
     pub(crate) swarm: String,
     /// `sha256:` and the hash of the planned sessions, their repositories and overrides: of everything here except `digest`, `applied`, `changes`,
-    /// `again`, `losses`, `occupants` and `behind`.
+    /// `again`, `unsavedWork`, `occupants` and `behind`.
     pub(crate) digest: String,
     /// Digest of the applied plan that `changes` start from; `null` if no swarm is applied.
     pub(crate) applied: Option<String>,
@@ -82,7 +82,7 @@ pub struct Plan {
     /// Unsaved work that applying this plan would lose, as found when the plan was made. Applying checks again, and
     /// refuses to lose work.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub(crate) losses: Vec<Loss>,
+    pub(crate) unsaved_work: Vec<SessionFinding>,
     /// Processes that use allocations that applying this plan would release, as found when the plan was made. Applying
     /// checks again.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -190,31 +190,54 @@ impl Occupant {
     }
 }
 
-/// Unsaved work that a release would lose.
+/// One fact about a session, such as unsaved work that a release would lose.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[non_exhaustive]
-pub struct Loss {
+pub struct SessionFinding {
     /// Path of the session in the tree.
     pub session: SessionPath,
-    /// Name of the resource that has the work; absent if no single resource has it.
+    /// Name of the resource that the fact is about; absent if it is about no single resource.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resource: Option<String>,
-    /// Description of the work, one line.
-    pub what: String,
-    /// `true` if the unsaved work is unknown, because a dependency of the inspection does not respond; there may be
-    /// none.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub unknown: bool,
-    /// `true` if this keeps the resource from being released, even if work is discarded.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub obstacle: bool,
+    /// Description of the fact, one line.
+    pub description: String,
+    /// Kind of the finding; absent for a known fact.
+    #[serde(default, skip_serializing_if = "FindingKind::is_known")]
+    pub kind: FindingKind,
 }
 
-impl Loss {
-    /// Creates the unsaved work of a session that is known to be lost, described in one line.
-    pub fn new(session: SessionPath, what: String) -> Self {
-        Self { session, resource: None, what, unknown: false, obstacle: false }
+/// Kind of a [`SessionFinding`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[non_exhaustive]
+pub enum FindingKind {
+    /// The fact is known.
+    #[default]
+    Known,
+    /// It is unknown whether there is unsaved work, because a dependency of the inspection does not respond.
+    Unknown,
+    /// The resource cannot be released for this reason, even if work is discarded.
+    Obstacle,
+}
+
+impl FindingKind {
+    /// Returns whether the fact is known.
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+    fn is_known(&self) -> bool {
+        *self == Self::Known
+    }
+}
+
+impl SessionFinding {
+    /// Creates the finding of a known fact, described in one line.
+    pub fn new(session: SessionPath, description: String) -> Self {
+        Self { session, resource: None, description, kind: FindingKind::Known }
+    }
+
+    /// Returns whether the session's unsaved work is unknown.
+    pub fn is_unknown(&self) -> bool {
+        self.kind == FindingKind::Unknown
     }
 }
 
@@ -381,7 +404,7 @@ pub fn plan(
         sessions,
         changes: Vec::new(),
         again: Again::default(),
-        losses: Vec::new(),
+        unsaved_work: Vec::new(),
         occupants: Vec::new(),
         behind: Vec::new(),
     };
@@ -473,8 +496,8 @@ impl Plan {
     }
 
     /// Returns the unsaved work that applying this plan would lose, as found when the plan was made.
-    pub fn losses(&self) -> &[Loss] {
-        &self.losses
+    pub fn unsaved_work(&self) -> &[SessionFinding] {
+        &self.unsaved_work
     }
 
     /// Returns the processes that use what applying this plan would release, as found when the plan was made.
@@ -489,8 +512,8 @@ impl Plan {
 
     /// Adds findings for a reviewer, which the digest leaves out: unsaved work, and processes that use releases.
     #[must_use]
-    pub fn with_refusals(self, losses: Vec<Loss>, occupants: Vec<Occupant>) -> Self {
-        Self { losses, occupants, ..self }
+    pub fn with_refusals(self, unsaved_work: Vec<SessionFinding>, occupants: Vec<Occupant>) -> Self {
+        Self { unsaved_work, occupants, ..self }
     }
 
     /// Adds the kept sessions whose base has new commits, which the digest leaves out.
@@ -538,16 +561,17 @@ impl Plan {
     /// Plan files are untrusted, and must not decide the paths that seedbed writes to.
     fn misplaced(&self, registry: &Registry) -> Option<&Session> {
         self.sessions.iter().find(|session| {
-            let held =
-                || session.allocations.iter().filter_map(|held| Some((registry.get(&held.kind)?, held)));
             let directory = contributions::working_directory(session, registry);
             let named = [HashDigits::Eight, HashDigits::Sixteen]
                 .map(|digits| scoped_name(&session.id, digits))
                 .contains(&session.scoped_name);
             let placed = session.discovery_file == directory.as_deref().map(discovery_file)
                 && session.working_directory == directory.unwrap_or_else(|| PathBuf::from("."));
-            let held_well = held().all(|(provider, held)| provider.is_in_place(held, &session.scoped_name));
-            session.id != session.path.id(&self.swarm) || !named || !placed || !held_well
+            let are_allocations_placed = session.allocations.iter().all(|allocation| {
+                let kind = registry.get(&allocation.kind);
+                kind.is_none_or(|kind| kind.is_in_place(allocation, &session.scoped_name))
+            });
+            session.id != session.path.id(&self.swarm) || !named || !placed || !are_allocations_placed
         })
     }
 

@@ -102,9 +102,10 @@ fn destroy_locked(
             )?;
         }
     }
-    let losses = release_impact(context.swarm, context.registry, applied, destroy)?.refused(destroy.unsaved);
+    let findings =
+        release_impact(context.swarm, context.registry, applied, destroy)?.refused(destroy.unsaved);
     let occupancy = occupants::occupancy(context.swarm, context.registry, applied, destroy)?;
-    occupants::refuse(occupancy.refusals(destroy.occupants), occupancy.uninspected, losses)?;
+    occupants::refuse(occupancy.refusals(destroy.occupants), occupancy.uninspected, findings)?;
     while let Some(child) = locked.last() {
         if let Some(record) = child.applied()? {
             let Destroy { unsaved, occupants, .. } = *destroy;

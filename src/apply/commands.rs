@@ -13,7 +13,7 @@ use crate::plan::Session;
 use crate::state::{self, LockedSwarm};
 
 /// Log name of the teardown in a rollback. Its log differs from that of the teardown of an earlier session.
-pub(super) const UNDO: &str = "undo";
+pub(super) const ROLLBACK: &str = "rollback";
 
 /// Returns the value that identifies processes of this step of the session: `STEP:SESSION_ID`.
 pub(super) fn mark(step: &str, session: &Session) -> String {

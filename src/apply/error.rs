@@ -7,10 +7,10 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::name::SessionPath;
-use crate::plan::{Loss, Occupant, Session};
+use crate::plan::{Occupant, Session, SessionFinding};
 use crate::{provider, state};
 
-/// Number of failures, losses or processes that the text of an error names; the error itself has all of them.
+/// Number of failures, findings or processes that the text of an error names; the error itself has all of them.
 const NAMED: usize = 5;
 
 /// Step that failed. Its text names the session, the step and the cause.
@@ -27,9 +27,9 @@ pub struct Failure {
     pub kind: Option<String>,
     /// Cause of the failure.
     pub cause: String,
-    /// `true` if another process has taken a resource that planning found free.
+    /// `true` if another process uses a resource that planning found free.
     #[serde(skip)]
-    pub taken: bool,
+    pub is_conflict: bool,
     /// `true` if the failure is a bug: the provider panicked.
     #[serde(skip)]
     pub panicked: bool,
@@ -48,7 +48,7 @@ impl Failure {
     pub(super) fn from_provider(session: &Session, step: &str, kind: &str, error: provider::Error) -> Self {
         Self {
             kind: Some(kind.to_owned()),
-            taken: matches!(error, provider::Error::Taken(_)),
+            is_conflict: matches!(error, provider::Error::Conflict(_)),
             panicked: matches!(error, provider::Error::Panicked(_)),
             ..Self::new(session, &format!("{step} {kind}"), error.to_string())
         }
@@ -62,8 +62,8 @@ impl Failure {
     }
 
     /// Creates the failure of a release that would have lost work.
-    pub(super) fn from_loss(loss: Loss) -> Self {
-        Self::in_step(loss.session, "release".to_owned(), loss.what)
+    pub(super) fn from_finding(finding: SessionFinding) -> Self {
+        Self::in_step(finding.session, "release".to_owned(), finding.description)
     }
 
     fn with_source(self, error: provider::Error) -> Self {
@@ -71,16 +71,16 @@ impl Failure {
     }
 
     fn in_step(session: SessionPath, step: String, cause: String) -> Self {
-        Self { session, step, kind: None, cause, taken: false, panicked: false, source: None }
+        Self { session, step, kind: None, cause, is_conflict: false, panicked: false, source: None }
     }
 }
 
 /// Compares every field except `source`: errors of the system cannot be compared.
 impl PartialEq for Failure {
     fn eq(&self, other: &Self) -> bool {
-        let Self { session, step, kind, cause, taken, panicked, source: _ } = self;
-        (session, step, kind, cause, taken, panicked)
-            == (&other.session, &other.step, &other.kind, &other.cause, &other.taken, &other.panicked)
+        let Self { session, step, kind, cause, is_conflict, panicked, source: _ } = self;
+        (session, step, kind, cause, is_conflict, panicked)
+            == (&other.session, &other.step, &other.kind, &other.cause, &other.is_conflict, &other.panicked)
     }
 }
 
@@ -105,7 +105,7 @@ pub enum Error {
     /// The plan is stale; nothing was changed.
     Stale(Vec<String>),
     /// Work would be lost; nothing was released.
-    Refused(Vec<Loss>),
+    Refused(Vec<SessionFinding>),
     /// Processes use what would be released. Nothing was changed; if the processes were only found after teardowns, the
     /// sessions were set up again.
     Occupied {
@@ -115,7 +115,7 @@ pub enum Error {
         uninspected: usize,
         /// Work that would be lost, for which the run is refused even after the processes have ended; empty if there is
         /// none.
-        losses: Vec<Loss>,
+        findings: Vec<SessionFinding>,
     },
     /// Work could not be rescued, and nothing was released; work that was rescued in other sessions remains saved.
     NotRescued {
@@ -157,16 +157,16 @@ impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Stale(reasons) => write!(f, "the plan is stale: {}", list(reasons)),
-            Self::Refused(losses) => {
-                write!(f, "work would be lost: {}", list(lines(losses)))
+            Self::Refused(findings) => {
+                write!(f, "work would be lost: {}", list(lines(findings)))
             }
-            Self::Occupied { occupants, losses, .. } => {
+            Self::Occupied { occupants, findings, .. } => {
                 let occupants = occupants.iter().map(|one| format!("{}: {}", one.session, one.described()));
                 write!(f, "processes use what would be released: {}", list(occupants))?;
-                if losses.is_empty() {
+                if findings.is_empty() {
                     return Ok(());
                 }
-                write!(f, "; and work would be lost: {}", list(lines(losses)))
+                write!(f, "; and work would be lost: {}", list(lines(findings)))
             }
             Self::NotRescued { interrupted: true, failures } if failures.is_empty() => {
                 f.write_str("interrupted")
@@ -269,9 +269,9 @@ pub enum ErrorKind {
     Interrupted,
 }
 
-/// Returns the losses, one line each.
-fn lines(losses: &[Loss]) -> impl Iterator<Item = String> {
-    losses.iter().map(|loss| format!("{}: {}", loss.session, loss.what))
+/// Returns the findings, one line each.
+fn lines(findings: &[SessionFinding]) -> impl Iterator<Item = String> {
+    findings.iter().map(|finding| format!("{}: {}", finding.session, finding.description))
 }
 
 /// Joins the first [`NAMED`] items, followed by the number of those that are left out.

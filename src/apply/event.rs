@@ -63,7 +63,7 @@ pub enum Event {
         /// Path of the session in the tree.
         session: SessionPath,
         /// Description of the file, one line.
-        what: String,
+        description: String,
     },
     /// A file that a run had copied or linked into an active session was not removed when the run was rolled back, because
     /// the session has written it since.
@@ -71,7 +71,7 @@ pub enum Event {
         /// Path of the session in the tree.
         session: SessionPath,
         /// Description of the file, one line.
-        what: String,
+        description: String,
     },
     /// The commands of `setup` have run.
     SetUp {
@@ -83,7 +83,7 @@ pub enum Event {
         /// Path of the session in the tree.
         session: SessionPath,
         /// Description of the file, one line.
-        what: String,
+        description: String,
     },
     /// The commands of `setup` have run again, in a session that was torn down and that a rollback has brought back.
     SetUpAgain {
@@ -130,7 +130,7 @@ pub enum Event {
         /// Path of the session in the tree.
         session: SessionPath,
         /// Description of the files or commits, one line.
-        what: String,
+        description: String,
     },
     /// A branch outlasts its session, because it has commits or existed before.
     BranchKept(KeptBranch),
@@ -157,7 +157,7 @@ pub enum Event {
         /// Name of the resource, by default its kind.
         resource: String,
         /// Paths, branches, ports or resources of a program that may remain, one line each.
-        what: Vec<String>,
+        remains: Vec<String>,
         /// Reason why the resource remains, one line.
         why: String,
     },

@@ -9,7 +9,7 @@ use std::sync::{Mutex, PoisonError};
 
 use super::occupants::Marks;
 use super::recover::{Recovered, undo_or_finish, unsaved_of};
-use super::release_impact::{Loss, Search};
+use super::release_impact::{Search, SessionFinding};
 use super::release_set::{self, Destroy, ResourcesBySession};
 use super::run_progress::RunProgress;
 use super::{
@@ -73,7 +73,7 @@ fn remove_temporary(context: &Context<'_>, options: Options) -> Result<bool, Err
 /// another command.
 fn is_for(error: &Error) -> bool {
     match error {
-        // A loss that another option covers is checked again later.
+        // A finding that another option covers is checked again later.
         Error::Refused(_)
         | Error::UnknownKind { .. }
         | Error::State(state::Error::File(_))
@@ -92,22 +92,22 @@ fn is_for(error: &Error) -> bool {
 /// Abandons the interrupted run of this swarm. Idempotent: it can itself be interrupted at any point.
 fn give_up(context: &Context<'_>, options: Options) -> Result<Recovered, Error> {
     let (remains, record) = if let Some((record, stage)) = context.swarm.interrupted()? {
-        (undo(context, &record, stage, options)?, record)
+        (roll_back(context, &record, stage, options)?, record)
     } else if let Some(record) = context.swarm.committed()? {
         (finish(context, &record, options)?, record)
     } else {
         return Ok(Recovered::GivenUp);
     };
     for remain in remains {
-        let what = described(context.swarm.host(), context.registry, &record, &remain);
+        let remains = described(context.swarm.host(), context.registry, &record, &remain);
         let Remain { session, resource, why, .. } = remain;
-        (context.events)(&Event::GivenUp { session, resource, what, why });
+        (context.events)(&Event::GivenUp { session, resource, remains, why });
     }
     Ok(Recovered::GivenUp)
 }
 
 /// Rolls back a run that is not committed, as far as possible.
-fn undo(
+fn roll_back(
     context: &Context<'_>,
     record: &Record,
     mut stage: Stage,
@@ -173,10 +173,10 @@ fn unprovision(context: &Context<'_>, record: &Record, options: Options) -> Resu
         done => done?,
     }
     let released = without(context, record, &provisioned, &kept);
-    let (gone, failures) = listening(context, |context| {
+    let (released, failures) = listening(context, |context| {
         transaction::unprovision(context, record, &released, context.swarm.host(), Some(options.occupants))
     })?;
-    Ok(left(&provisioned, &gone, &kept, &failures, false))
+    Ok(left(&provisioned, &released, &kept, &failures, false))
 }
 
 /// Releases what a committed run has moved aside, as far as possible; returns the rest.
@@ -188,11 +188,11 @@ fn finish(context: &Context<'_>, record: &Record, options: Options) -> Result<Ve
     let kept = unknown(context, before, &kinds);
     let released = without(context, before, &kinds, &kept);
     stop_processes::refuse_or_stop_again(context, before, &released, Location::Aside, options.occupants)?;
-    let (gone, failures) = listening(context, |context| {
+    let (released, failures) = listening(context, |context| {
         let run = Run { context, record: before, host: &host };
         Ok(run.release(Phase::Release, Location::Aside, &released))
     })?;
-    let remains = left(&kinds, &gone, &kept, &failures, true);
+    let remains = left(&kinds, &released, &kept, &failures, true);
     let remains = context.swarm.record_remains(record, remains)?;
     crashpoint!("give-up.released");
     let not_written = release::write_to_parents(context, record, before, &host);
@@ -242,7 +242,7 @@ fn check(
         if !keep.is_empty() {
             kept.insert((session, resource), keep.join("; "));
         } else if !found.work.is_empty() {
-            refused.extend(found.work.into_iter().map(|what| Loss::new(session.clone(), what)));
+            refused.extend(found.work.into_iter().map(|line| SessionFinding::new(session.clone(), line)));
             with_work.entry(session).or_default().push(resource);
         }
     }
@@ -295,7 +295,7 @@ fn listening<T>(
 /// Returns the resources of `kinds` that are not in `gone`, each with its reason.
 fn left(
     kinds: &ResourcesBySession,
-    gone: &BTreeSet<(SessionPath, String)>,
+    released: &BTreeSet<(SessionPath, String)>,
     kept: &RemainReasons,
     failures: &[Failure],
     before: bool,
@@ -303,7 +303,7 @@ fn left(
     let failed: Vec<Remain> = failures.iter().filter_map(|failure| remain(before, failure)).collect();
     let mut left = Vec::new();
     for (session, kinds) in kinds {
-        for kind in kinds.iter().filter(|kind| !gone.contains(&(session.clone(), (*kind).clone()))) {
+        for kind in kinds.iter().filter(|kind| !released.contains(&(session.clone(), (*kind).clone()))) {
             let of_failure =
                 failed.iter().find(|failed| failed.session == *session && failed.resource == *kind);
             let why = of_failure.map(|failed| &failed.why).or(kept.get(&(session.clone(), kind.clone())));

@@ -8,7 +8,7 @@ use rayon::prelude::*;
 use super::with_task;
 use crate::discovery;
 use crate::name::SessionPath;
-use crate::plan::{AppliedPlan, DISCOVERY, Damage, Loss, SETUP, Session};
+use crate::plan::{AppliedPlan, DISCOVERY, Damage, FindingKind, SETUP, Session, SessionFinding};
 use crate::provider::{Condition, Registry, SharedResults, Task};
 use crate::state::{self, NotSetUp, Record};
 
@@ -21,10 +21,11 @@ pub fn directory(
     record: &Record,
     session: &Session,
 ) -> Result<PathBuf, String> {
-    for held in &session.allocations {
-        let Some(provider) = registry.get(&held.kind) else { continue };
-        if provider.context(held).working_directory.is_some() {
-            let found = with_task(swarm.host(), record, session, held, None, |task| provider.unusable(task));
+    for allocation in &session.allocations {
+        let Some(provider) = registry.get(&allocation.kind) else { continue };
+        if provider.context(allocation).working_directory.is_some() {
+            let found =
+                with_task(swarm.host(), record, session, allocation, None, |task| provider.unusable(task));
             match found {
                 Ok(None) => {}
                 Ok(Some(why)) => return Err(why),
@@ -86,11 +87,11 @@ pub(super) fn inspect_sharing(
 }
 
 /// Returns the resources of an applied swarm that cannot be inspected: they cannot be called lost.
-pub fn unknown(applied: Option<&AppliedPlan>) -> impl Iterator<Item = Loss> {
+pub fn unknown(applied: Option<&AppliedPlan>) -> impl Iterator<Item = SessionFinding> {
     let broken = applied.into_iter().flat_map(|applied| &applied.broken);
-    broken.filter(|(_, damage)| damage.unknown).map(|((session, resource), damage)| Loss {
+    broken.filter(|(_, damage)| damage.unknown).map(|((session, resource), damage)| SessionFinding {
         resource: Some(resource.clone()),
-        unknown: true,
-        ..Loss::new(session.clone(), damage.why.clone())
+        kind: FindingKind::Unknown,
+        ..SessionFinding::new(session.clone(), damage.why.clone())
     })
 }

@@ -45,8 +45,8 @@ pub(super) fn report(context: &Context<'_>, record: &Record, done: &Result<(), E
         return;
     };
     let sessions = release.before.plan.sessions.iter();
-    let released = sessions.flat_map(allocations_by_path).filter(|(session, held)| {
-        release.kinds.get(*session).is_some_and(|kinds| kinds.iter().any(|name| name == held.name()))
+    let released = sessions.flat_map(allocations_by_path).filter(|(session, allocation)| {
+        release.kinds.get(*session).is_some_and(|kinds| kinds.iter().any(|name| name == allocation.name()))
     });
     // Branches that were deleted with their sessions no longer exist here.
     let Ok(mut kept) = find(context.swarm, context.registry, None, &release.before.plan, released) else {
@@ -54,7 +54,7 @@ pub(super) fn report(context: &Context<'_>, record: &Record, done: &Result<(), E
     };
     let applied = record.plan.sessions.iter().flat_map(|session| &session.allocations);
     let used: BTreeSet<String> =
-        applied.filter_map(|held| context.registry.get(&held.kind)?.branch(held)).collect();
+        applied.filter_map(|allocation| context.registry.get(&allocation.kind)?.branch(allocation)).collect();
     kept.retain(|kept| !used.contains(&kept.branch));
     for kept in kept {
         (context.events)(&Event::BranchKept(kept));
@@ -62,7 +62,7 @@ pub(super) fn report(context: &Context<'_>, record: &Record, done: &Result<(), E
 }
 
 fn allocations_by_path(session: &Session) -> impl Iterator<Item = (&SessionPath, &Allocation)> {
-    session.allocations.iter().map(|held| (&session.path, held))
+    session.allocations.iter().map(|allocation| (&session.path, allocation))
 }
 
 fn find<'s>(
@@ -70,12 +70,12 @@ fn find<'s>(
     registry: &Registry,
     owner: Option<&String>,
     plan: &Plan,
-    held: impl Iterator<Item = (&'s SessionPath, &'s Allocation)>,
+    allocations: impl Iterator<Item = (&'s SessionPath, &'s Allocation)>,
 ) -> Result<Vec<KeptBranch>, PlanningInputError> {
-    let held: Vec<_> = held.collect();
-    let mut queries: BTreeSet<_> = held
+    let allocations: Vec<_> = allocations.collect();
+    let mut queries: BTreeSet<_> = allocations
         .iter()
-        .filter_map(|(_, held)| Some(registry.get(&held.kind)?.recreation_queries(held)))
+        .filter_map(|(_, allocation)| Some(registry.get(&allocation.kind)?.recreation_queries(allocation)))
         .flatten()
         .collect();
     if queries.is_empty() {
@@ -84,9 +84,9 @@ fn find<'s>(
     queries.extend(plan.repositories.iter().map(PlannedRepository::query));
     let mut observation = observe::observe(swarm.host(), swarm.workspace(), &queries)?;
     observation.owner = owner.cloned();
-    let kept = held.iter().filter_map(|(session, held)| {
+    let kept = allocations.iter().filter_map(|(session, allocation)| {
         let SurvivingBranch { branch, commit, commits } =
-            registry.get(&held.kind)?.surviving_branch(held, &observation)?;
+            registry.get(&allocation.kind)?.surviving_branch(allocation, &observation)?;
         Some(KeptBranch { session: (*session).clone(), branch, commit, commits })
     });
     Ok(kept.collect())

@@ -5,7 +5,7 @@ use std::path::Path;
 use super::release_set::ResourcesBySession;
 use crate::host::absolute;
 use crate::host::text::printable;
-use crate::plan::{Loss, Session};
+use crate::plan::{Session, SessionFinding};
 use crate::provider::Registry;
 use crate::state::{self, Record, RecordedSwarm, Swarm};
 
@@ -16,7 +16,7 @@ pub(super) fn find(
     registry: &Registry,
     record: &Record,
     released: &ResourcesBySession,
-) -> Result<Vec<Loss>, state::Error> {
+) -> Result<Vec<SessionFinding>, state::Error> {
     let directories = |session: &Session| {
         let kinds = released.get(&session.path).into_iter().flatten();
         let allocations = kinds.filter_map(|kind| session.allocation(kind));
@@ -25,17 +25,17 @@ pub(super) fn find(
     };
     let sessions = record.plan.sessions.iter();
     let released: Vec<_> = sessions.map(|session| (session, directories(session))).collect();
-    let mut losses = Vec::new();
+    let mut findings = Vec::new();
     for found in state::swarms(swarm.host())?.iter().chain(&state::sessions(swarm.host())?) {
         let Some(inner) = found.record().filter(|inner| inner.owner != record.owner) else { continue };
         for (session, directories) in &released {
             if directories.iter().any(|directory| is_below(registry, inner, directory)) {
-                losses.push(Loss::new(session.path.clone(), described(found, inner)));
+                findings.push(SessionFinding::new(session.path.clone(), described(found, inner)));
             }
         }
     }
-    losses.sort_by(|one, other| one.session.cmp(&other.session));
-    Ok(losses)
+    findings.sort_by(|one, other| one.session.cmp(&other.session));
+    Ok(findings)
 }
 
 /// Returns whether a swarm has its workspace, or any directory of a session, in `directory`.

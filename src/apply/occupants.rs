@@ -6,13 +6,13 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use super::commands::{self, UNDO};
+use super::commands::{self, ROLLBACK};
 use super::release_set::{self, Destroy, Occupants, ResourcesBySession};
 use super::{Error, with_task};
 use crate::host::occupants::{Footprint, MARK, Process, RUN, Use, scan};
 use crate::host::{self, Host};
 use crate::name::SessionPath;
-use crate::plan::{Loss, Occupant, Plan, Role, Session};
+use crate::plan::{Occupant, Plan, Role, Session, SessionFinding};
 use crate::provider::{Location, Registry, SharedResults, Task};
 use crate::state::{self, Journal, Record, RecordedSwarm, Swarm};
 
@@ -63,21 +63,25 @@ pub fn occupancy_in(swarm: &Swarm<'_>, registry: &Registry, active: &Record, pla
     Search::for_release(swarm.host(), registry, &[(active, release_set::planned(plan))]).settled().reported()
 }
 
-/// Refuses a release if there are processes or losses for which it is refused. One error names both, so that the user
+/// Refuses a release if there are processes or findings for which it is refused. One error names both, so that the user
 /// decides once.
-pub(super) fn refuse(occupants: Vec<Occupant>, uninspected: usize, losses: Vec<Loss>) -> Result<(), Error> {
-    if occupants.is_empty() && losses.is_empty() {
+pub(super) fn refuse(
+    occupants: Vec<Occupant>,
+    uninspected: usize,
+    findings: Vec<SessionFinding>,
+) -> Result<(), Error> {
+    if occupants.is_empty() && findings.is_empty() {
         return Ok(());
     }
-    Err(refusal(occupants, uninspected, losses))
+    Err(refusal(occupants, uninspected, findings))
 }
 
-/// Returns the refusal because of these processes and losses, at least one.
-pub(super) fn refusal(occupants: Vec<Occupant>, uninspected: usize, losses: Vec<Loss>) -> Error {
+/// Returns the refusal because of these processes and findings, at least one.
+pub(super) fn refusal(occupants: Vec<Occupant>, uninspected: usize, findings: Vec<SessionFinding>) -> Error {
     if occupants.is_empty() {
-        return Error::Refused(losses);
+        return Error::Refused(findings);
     }
-    Error::Occupied { occupants, uninspected, losses }
+    Error::Occupied { occupants, uninspected, findings }
 }
 
 /// Returns the marks of processes that commands of the sessions have left running and that the session's pending
@@ -97,7 +101,7 @@ pub(super) struct Marks {
 impl Marks {
     /// Returns the marks of all processes that a run which provisions these sessions has started.
     pub(super) fn for_run(record: &Record, provisioned: &ResourcesBySession) -> Self {
-        Self::new(record, &["setup", "teardown", UNDO], |session| provisioned.contains_key(&session.path))
+        Self::new(record, &["setup", "teardown", ROLLBACK], |session| provisioned.contains_key(&session.path))
     }
 
     /// Returns the marks of the processes that `setup` in active sessions has started in the run of `journal`, but not

@@ -69,9 +69,9 @@ pub fn stale_reasons(
 /// Returns the allocation of an active session in whose place `planned` of `session` comes: that of its name, or another
 /// one of its kind if the resource was renamed.
 fn replaced_by<'s>(active: &'s Session, session: &Session, planned: &Allocation) -> Option<&'s Allocation> {
-    let mut of_kind = active.allocations.iter().filter(|held| held.kind == planned.kind);
-    let named = active.allocation(planned.name()).filter(|held| held.kind == planned.kind);
-    named.or_else(|| of_kind.find(|held| session.allocation(held.name()).is_none()))
+    let mut of_kind = active.allocations.iter().filter(|allocation| allocation.kind == planned.kind);
+    let named = active.allocation(planned.name()).filter(|allocation| allocation.kind == planned.kind);
+    named.or_else(|| of_kind.find(|allocation| session.allocation(allocation.name()).is_none()))
 }
 
 /// Returns the directories that applying `plan` would release.
@@ -80,7 +80,7 @@ fn released_directories(plan: &Plan, registry: &Registry, applied: Option<&Appli
     let released = plan.changes.iter().flat_map(|change| {
         let session = applied.plan.session(&change.session).filter(|_| !change.release.is_empty());
         let released = change.release.iter().filter_map(move |name| session?.allocation(name));
-        released.filter_map(|held| registry.get(&held.kind)?.directory(held))
+        released.filter_map(|allocation| registry.get(&allocation.kind)?.directory(allocation))
     });
     released.collect()
 }

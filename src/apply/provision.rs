@@ -147,8 +147,8 @@ impl Run<'_> {
             return Err(Failure::new(session, UPDATE, cause));
         };
         self.make(session, kind, UPDATE, |provider, task| {
-            for what in provider.update(task, from)? {
-                (self.context.events)(&Event::NotUpdated { session: session.path.clone(), what });
+            for description in provider.update(task, from)? {
+                (self.context.events)(&Event::NotUpdated { session: session.path.clone(), description });
             }
             Ok(())
         })?;
@@ -160,8 +160,11 @@ impl Run<'_> {
     fn refresh(&self, session: &Session) -> Result<(), Failure> {
         for allocation in &session.allocations {
             self.make(session, allocation.name(), "refresh", |provider, task| {
-                for what in provider.refresh(task)? {
-                    (self.context.events)(&Event::NotRefreshed { session: session.path.clone(), what });
+                for description in provider.refresh(task)? {
+                    (self.context.events)(&Event::NotRefreshed {
+                        session: session.path.clone(),
+                        description,
+                    });
                 }
                 Ok(())
             })?;

@@ -27,7 +27,7 @@ pub enum Recovered {
     /// There was nothing to recover.
     Nothing,
     /// An interrupted apply was rolled back.
-    Undone,
+    RolledBack,
     /// An interrupted destroy was finished.
     Finished,
     /// The swarm of a killed `run` was removed.
@@ -40,7 +40,7 @@ impl fmt::Display for Recovered {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Nothing => "nothing to recover",
-            Self::Undone => "rolled back an interrupted apply",
+            Self::RolledBack => "rolled back an interrupted apply",
             Self::Finished => "finished an interrupted destroy",
             Self::Removed => "removed the swarm of a killed `run`",
             Self::GivenUp => {
@@ -100,11 +100,11 @@ pub(super) fn undo_or_finish(context: &Context<'_>, options: Options) -> Result<
         }
         let cancel = &context.swarm.host().cancel;
         let leftovers =
-            transaction::undo(context, &record, applied.as_ref(), cancel, Some(options.occupants))?;
+            transaction::roll_back(context, &record, applied.as_ref(), cancel, Some(options.occupants))?;
         if !leftovers.is_empty() {
             return Err(Error::Failed { failures: Vec::new(), leftovers, interrupted: false });
         }
-        return Ok(Recovered::Undone);
+        return Ok(Recovered::RolledBack);
     }
     let Some(record) = committed else { return Ok(Recovered::Nothing) };
     let Some(release) = &record.release else { return Ok(Recovered::Nothing) };

@@ -6,13 +6,13 @@ use rayon::prelude::*;
 
 use super::with_task;
 use crate::name::SessionPath;
-use crate::plan::{Loss, Session};
+use crate::plan::{Session, SessionFinding};
 use crate::provider::{Refreshable, Registry, SharedResults, Task};
 use crate::state::{Record, Swarm};
 
 /// Returns the workspace files that have changed since they were copied into the sessions of a swarm. A plan with
 /// [`Again::refresh`](crate::plan::Again) copies them again. Files that cannot be read are left out. Changes nothing.
-pub fn outdated(swarm: &Swarm<'_>, registry: &Registry, record: &Record) -> Vec<Loss> {
+pub fn outdated(swarm: &Swarm<'_>, registry: &Registry, record: &Record) -> Vec<SessionFinding> {
     let shared_results = SharedResults::default();
     let of_session = record.plan.sessions.par_iter().flat_map_iter(|session| {
         let lines = session.allocations.iter().filter_map(|allocation| {
@@ -23,7 +23,7 @@ pub fn outdated(swarm: &Swarm<'_>, registry: &Registry, record: &Record) -> Vec<
             outdated.ok()
         });
         let lines: Vec<String> = lines.flatten().collect();
-        lines.into_iter().map(|what| Loss::new(session.path.clone(), what))
+        lines.into_iter().map(|line| SessionFinding::new(session.path.clone(), line))
     });
     of_session.collect()
 }
@@ -36,7 +36,7 @@ pub fn refreshable(
     registry: &Registry,
     record: &Record,
     sessions: &BTreeSet<SessionPath>,
-) -> (BTreeSet<SessionPath>, Vec<Loss>) {
+) -> (BTreeSet<SessionPath>, Vec<SessionFinding>) {
     let shared_results = SharedResults::default();
     let requested = record.plan.sessions.par_iter().filter(|session| sessions.contains(&session.path));
     let of_session = |session: &Session| {
@@ -58,8 +58,8 @@ pub fn refreshable(
     };
     let found: Vec<_> = requested.map(of_session).collect();
     let (due, others): (Vec<_>, Vec<_>) = found.into_iter().partition(|(_, found)| found.is_due);
-    let kept = others
-        .into_iter()
-        .flat_map(|(path, found)| found.kept.into_iter().map(move |what| Loss::new(path.clone(), what)));
+    let kept = others.into_iter().flat_map(|(path, found)| {
+        found.kept.into_iter().map(move |line| SessionFinding::new(path.clone(), line))
+    });
     (due.into_iter().map(|(path, _)| path).collect(), kept.collect())
 }

@@ -8,8 +8,8 @@ use super::run_progress::RunProgress;
 use super::{nested_swarms, with_task};
 use crate::host::Host;
 use crate::name::SessionPath;
-pub use crate::plan::Loss;
 use crate::plan::{Damage, Plan, Session};
+pub use crate::plan::{FindingKind, SessionFinding};
 use crate::provider::{self, Location, Registry, SharedResults, Task, UnsavedWork};
 use crate::state::{self, Record, Stage, Swarm, Unsaved};
 
@@ -19,19 +19,19 @@ use crate::state::{self, Record, Stage, Swarm, Unsaved};
 pub struct ReleaseImpact {
     /// Standalone sessions that have a share of what is released or lie inside it, and resources of kinds that the
     /// registry does not know. No option of this run releases them.
-    pub blocking: Vec<Loss>,
+    pub blocking: Vec<SessionFinding>,
     /// Files inside that do not belong to the sessions, and resources that cannot be removed. They are never released
     /// unrequested.
-    pub obstacles: Vec<Loss>,
+    pub obstacles: Vec<SessionFinding>,
     /// Work that is saved nowhere else, and that a rescue saves.
-    pub work: Vec<Loss>,
+    pub work: Vec<SessionFinding>,
     /// Work that is saved nowhere else, and that no rescue saves.
-    pub beyond_rescue: Vec<Loss>,
+    pub beyond_rescue: Vec<SessionFinding>,
     /// Resources whose work cannot be determined: a reason to refuse, unless the work is discarded.
-    pub unknown: Vec<Loss>,
+    pub unknown: Vec<SessionFinding>,
     /// Files and commits that are removed and are no reason to refuse: files that Git ignores, commits that were
     /// rewritten.
-    pub also_removed: Vec<Loss>,
+    pub also_removed: Vec<SessionFinding>,
 }
 
 impl ReleaseImpact {
@@ -46,14 +46,15 @@ impl ReleaseImpact {
     }
 
     /// Returns the reasons to refuse a release; empty if there are none.
-    pub fn refused(&self, unsaved: Unsaved) -> Vec<Loss> {
-        let work: &[&Vec<Loss>] = match unsaved {
+    pub fn refused(&self, unsaved: Unsaved) -> Vec<SessionFinding> {
+        let work: &[&Vec<SessionFinding>] = match unsaved {
             Unsaved::Keep => &[&self.work, &self.beyond_rescue, &self.unknown],
             Unsaved::Rescue => &[&self.beyond_rescue, &self.unknown],
             Unsaved::Discard => &[],
         };
         let obstacles = self.blocking.iter().chain(&self.obstacles).cloned();
-        let mut refused: Vec<Loss> = obstacles.map(|loss| Loss { obstacle: true, ..loss }).collect();
+        let mut refused: Vec<SessionFinding> =
+            obstacles.map(|finding| SessionFinding { kind: FindingKind::Obstacle, ..finding }).collect();
         refused.extend(work.iter().copied().flatten().cloned());
         refused.sort_by(|one, other| one.session.cmp(&other.session));
         refused
@@ -125,8 +126,8 @@ pub(super) fn impact_without_children(
     let mut impact =
         impact_of(swarm.host(), registry, applied, released, Location::Home, shared_results, Search::Work).0;
     impact.blocking.extend(unknown_kinds(registry, applied, released).map(|(session, kind)| {
-        let what = format!("only the program that provisioned its `{kind}` can release it");
-        Loss::new(session.path.clone(), what)
+        let description = format!("only the program that provisioned its `{kind}` can release it");
+        SessionFinding::new(session.path.clone(), description)
     }));
     impact.obstacles.extend(nested_swarms::find(swarm, registry, applied, released)?);
     impact.obstacles.extend(left_aside(swarm, registry, applied, released)?);
@@ -140,7 +141,7 @@ pub(super) fn left_aside(
     registry: &Registry,
     applied: &Record,
     released: &ResourcesBySession,
-) -> Result<Vec<Loss>, state::Error> {
+) -> Result<Vec<SessionFinding>, state::Error> {
     if swarm.is_unfinished()? {
         return Ok(Vec::new());
     }
@@ -150,7 +151,7 @@ pub(super) fn left_aside(
         let left = with_task(host, applied, session, allocation, None, |task| Ok(provider.left_aside(task)));
         let describe = |what: String| {
             let what = format!("an abandoned run left {what}: bring it back by hand, or remove it");
-            Loss::new(session.path.clone(), what)
+            SessionFinding::new(session.path.clone(), what)
         };
         let left = left.unwrap_or_default().into_iter().map(describe);
         found.lock().unwrap_or_else(PoisonError::into_inner).extend(left);
@@ -195,8 +196,11 @@ pub(super) fn impact_of(
     {
         let name = &resource;
         let of_resource = |lines: Vec<String>| {
-            let loss = |what| Loss { resource: Some(name.clone()), ..Loss::new(session.clone(), what) };
-            lines.into_iter().map(loss)
+            let finding = |line| SessionFinding {
+                resource: Some(name.clone()),
+                ..SessionFinding::new(session.clone(), line)
+            };
+            lines.into_iter().map(finding)
         };
         let found = match (found, search) {
             (Ok(found), _) => found,
@@ -211,7 +215,10 @@ pub(super) fn impact_of(
         let has_work = !found.work.is_empty();
         impact.work.extend(of_resource(found.work));
         impact.beyond_rescue.extend(of_resource(found.beyond_rescue));
-        impact.unknown.extend(of_resource(found.unknown).map(|loss| Loss { unknown: true, ..loss }));
+        let unknown = of_resource(found.unknown);
+        impact
+            .unknown
+            .extend(unknown.map(|finding| SessionFinding { kind: FindingKind::Unknown, ..finding }));
         impact.also_removed.extend(of_resource(found.ignored));
         impact.obstacles.extend(of_resource(found.blockers));
         if has_work {
@@ -273,17 +280,18 @@ pub(super) fn unknown_kinds<'r>(
     record: &'r Record,
     released: &ResourcesBySession,
 ) -> impl Iterator<Item = (&'r Session, &'r str)> {
-    let held = record
+    let allocations = record
         .plan
         .sessions
         .iter()
         .flat_map(|session| session.allocations.iter().map(move |allocation| (session, allocation)));
-    held.filter(|(session, allocation)| {
-        let kinds = released.get(&session.path);
-        kinds.is_some_and(|kinds| kinds.iter().any(|name| name == allocation.name()))
-            && registry.provider(allocation).is_none()
-    })
-    .map(|(session, allocation)| (session, allocation.kind.as_str()))
+    allocations
+        .filter(|(session, allocation)| {
+            let kinds = released.get(&session.path);
+            kinds.is_some_and(|kinds| kinds.iter().any(|name| name == allocation.name()))
+                && registry.provider(allocation).is_none()
+        })
+        .map(|(session, allocation)| (session, allocation.kind.as_str()))
 }
 
 /// Finds standalone sessions that would lose their share of what is released, or their worktree inside it.
@@ -291,18 +299,18 @@ pub(super) fn standalone_children(
     host: &Host,
     record: &Record,
     released: &ResourcesBySession,
-) -> Result<Vec<Loss>, state::Error> {
-    let alone = state::standalone_sessions(host, &record.owner)?;
+) -> Result<Vec<SessionFinding>, state::Error> {
+    let standalone = state::standalone_sessions(host, &record.owner)?;
     let above = |session: &&Session| released.contains_key(&session.path);
     let found = record.plan.sessions.iter().filter(above).flat_map(|session| {
-        let below = alone.iter().filter(|child| child.ancestors.contains(&session.id));
+        let below = standalone.iter().filter(|child| child.ancestors.contains(&session.id));
         let ids = below.flat_map(|child| &child.plan.sessions).map(|child| &child.id);
         ids.map(|id| {
-            let what = format!(
+            let description = format!(
                 "its child `{id}` is active: release that first, with the program that provisioned it or with `seedbed \
                  destroy`"
             );
-            Loss::new(session.path.clone(), what)
+            SessionFinding::new(session.path.clone(), description)
         })
     });
     Ok(found.collect())

@@ -18,7 +18,7 @@ use crate::host::failpoint::crashpoint;
 use crate::host::git::Git;
 use crate::host::process::Cancel;
 use crate::name::sha256_hex;
-use crate::plan::{Loss, Session};
+use crate::plan::{Session, SessionFinding};
 use crate::provider::{self, Allocation, Location, Provider, Registry, Task};
 use crate::state::{self, LockedSwarm, Record, RecordedSwarm, Swarm, Unsaved, is_gone};
 
@@ -296,19 +296,19 @@ pub fn forget(context: &Context<'_>, unsaved: Unsaved) -> Result<Vec<Failure>, E
     let swarm: &Swarm<'_> = context.swarm;
     let host = swarm.host();
     let Some(found) = swarm.found()? else { return Ok(Vec::new()) };
-    let mut losses = Vec::new();
+    let mut findings = Vec::new();
     for record in records(&found) {
         let looked = each(host, context.registry, record, None, "inspect", |session, provider, task| {
             let kept = provider.unsaved_work_outside(task)?;
             let lines = kept.work.into_iter().chain(kept.beyond_rescue);
-            losses.extend(lines.map(|what| Loss::new(session.path.clone(), what)));
+            findings.extend(lines.map(|line| SessionFinding::new(session.path.clone(), line)));
             Ok(())
         });
         looked.map_err(failed)?;
     }
-    losses.dedup();
-    if !losses.is_empty() && unsaved != Unsaved::Discard {
-        return Err(Error::Refused(losses));
+    findings.dedup();
+    if !findings.is_empty() && unsaved != Unsaved::Discard {
+        return Err(Error::Refused(findings));
     }
     let mut failures: Vec<Failure> = Vec::new();
     for record in records(&found) {

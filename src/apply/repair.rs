@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Context, Failure, Loss, Run};
+use super::{Context, Failure, Run, SessionFinding};
 use crate::discovery;
 use crate::plan::{DISCOVERY, Damage};
 use crate::state::Record;
@@ -12,9 +12,9 @@ use crate::state::Record;
 #[non_exhaustive]
 pub struct Repair {
     /// Damage that was repaired, with its session.
-    pub repaired: Vec<Loss>,
+    pub repaired: Vec<SessionFinding>,
     /// Damage that requires a new allocation, which [`super::apply`] provisions.
-    pub left: Vec<Loss>,
+    pub left: Vec<SessionFinding>,
     /// Repairs that failed.
     pub failures: Vec<Failure>,
 }
@@ -34,7 +34,8 @@ pub fn repair(context: &Context<'_>, record: &Record) -> Repair {
     let mut repair = Repair::default();
     for session in &record.plan.sessions {
         let damages = by_session.remove(&session.path).unwrap_or_default();
-        let line = |kind: &str, why: &str| Loss::new(session.path.clone(), format!("{kind}: {why}"));
+        let line =
+            |kind: &str, why: &str| SessionFinding::new(session.path.clone(), format!("{kind}: {why}"));
         let mut broken = BTreeSet::new();
         for (kind, damage) in damages.iter().filter(|(kind, _)| *kind != DISCOVERY) {
             let line = line(kind, &damage.why);
@@ -52,9 +53,10 @@ pub fn repair(context: &Context<'_>, record: &Record) -> Repair {
             }
         }
         let Some((_, damage)) = damages.iter().find(|(kind, _)| *kind == DISCOVERY) else { continue };
-        let has_directory = !session.allocations.iter().any(|held| {
-            let gives = context.registry.get(&held.kind).map(|of| of.context(held).working_directory);
-            broken.contains(held.name()) && gives.flatten().is_some()
+        let has_directory = !session.allocations.iter().any(|allocation| {
+            let gives =
+                context.registry.get(&allocation.kind).map(|of| of.context(allocation).working_directory);
+            broken.contains(allocation.name()) && gives.flatten().is_some()
         });
         if !has_directory {
             repair.left.push(line(DISCOVERY, &damage.why));

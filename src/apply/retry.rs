@@ -18,7 +18,7 @@ const SEEN_MAX: u32 = 512;
 /// planning returns the same plan.
 const UNSEEN_MAX: u32 = 16;
 
-/// Maximum number of times that an external kind's program may plan an allocation that it has just reported as taken.
+/// Maximum number of times that an external kind's program may plan an allocation that it has just reported as in use.
 /// Another run that failed may have released the resource in between.
 const REPEATED_MAX: u32 = 2;
 
@@ -30,8 +30,8 @@ pub struct Retries {
     repeated: u32,
     /// Digest of the plan whose run failed last.
     digest: Option<String>,
-    /// Allocations of external kinds that were reported as taken in the last run.
-    taken: Vec<(SessionPath, Allocation)>,
+    /// Allocations of external kinds that were reported as in use in the last run.
+    conflicts: Vec<(SessionPath, Allocation)>,
 }
 
 impl Retries {
@@ -39,7 +39,7 @@ impl Retries {
     /// help.
     ///
     /// Returns `None` if the run failed for another reason, was not rolled back completely, or has been retried often
-    /// enough. If the program of an external kind plans a taken resource again and again, `error` names the program.
+    /// enough. If the program of an external kind plans such a resource again and again, `error` names the program.
     /// `observation` and `applied` describe the host after the failure.
     pub fn conflict(
         &mut self,
@@ -58,17 +58,17 @@ impl Retries {
             return None;
         }
         let seen = stale_reasons(plan, registry, observation, applied).into_iter().next();
-        let found = failures.iter().find(|failure| failure.taken).map(|failure| failure.cause.clone());
-        let taken = external(failures, plan);
-        let repeated = taken.iter().position(|one| self.taken.contains(one));
-        let is_other = !taken.is_empty() && repeated.is_none();
+        let found = failures.iter().find(|failure| failure.is_conflict).map(|failure| failure.cause.clone());
+        let conflicts = external(failures, plan);
+        let repeated = conflicts.iter().position(|one| self.conflicts.contains(one));
+        let is_other = !conflicts.is_empty() && repeated.is_none();
         // Planning did not avoid the conflict, although it is visible.
         let is_same_plan =
             self.digest.replace(plan.digest.clone()).is_some_and(|digest| digest == plan.digest);
-        self.taken = taken;
+        self.conflicts = conflicts;
         self.repeated = if repeated.is_some() { self.repeated + 1 } else { 0 };
         if let Some(at) = repeated.filter(|_| self.repeated >= REPEATED_MAX) {
-            name_program(failures, &self.taken[at]);
+            name_program(failures, &self.conflicts[at]);
             return None;
         }
         let (count, max) = if (seen.is_some() && !is_same_plan) || is_other {
@@ -83,16 +83,16 @@ impl Retries {
     }
 }
 
-/// Returns the allocations of external kinds that were reported as taken.
+/// Returns the allocations of external kinds that were reported as in use.
 fn external(failures: &[Failure], plan: &Plan) -> Vec<(SessionPath, Allocation)> {
-    let taken = failures.iter().filter(|failure| failure.taken);
+    let conflicts = failures.iter().filter(|failure| failure.is_conflict);
     let allocation = |failure: &Failure| {
         let session = plan.sessions.iter().find(|session| session.path == failure.session)?;
         let allocation = session.allocation(failure.kind.as_deref()?)?;
         allocation.external.as_ref()?;
         Some((session.path.clone(), allocation.clone()))
     };
-    taken.filter_map(allocation).collect()
+    conflicts.filter_map(allocation).collect()
 }
 
 /// Adds the program that planned the allocation to the failure's cause.
@@ -103,7 +103,7 @@ fn name_program(failures: &mut [Failure], (session, allocation): &(SessionPath, 
     for failure in failures.iter_mut().filter(is_of) {
         let _ = write!(
             failure.cause,
-            "; `{}` plans the same allocation again, although it reports it as taken: its `plan` has to leave out what is \
+            "; `{}` plans the same allocation again, although it reports a conflict: its `plan` has to leave out what is \
              in use",
             printable_lines(&command)
         );

@@ -8,7 +8,7 @@ use super::release_set::{Occupants, ResourcesBySession, STOP_PATIENCE};
 use super::{Context, Error, Event, Options, occupants, unsaved_work};
 use crate::host::occupants::{Process, Processes, Termination};
 use crate::name::SessionPath;
-use crate::plan::{Loss, Role};
+use crate::plan::{Role, SessionFinding};
 use crate::provider::Location;
 use crate::state::Record;
 
@@ -36,8 +36,8 @@ pub(super) fn refuse_or_stop(
     let mut occupancy = search.settled().reported();
     if !occupancy.refusals(Occupants::Refuse).is_empty() {
         // No process is ended for a run that is refused anyway, and a refusal names the work as well.
-        let losses = losses_of(unsaved_work::check(context, record, released, options.unsaved))?;
-        occupants::refuse(occupancy.refusals(options.occupants), occupancy.uninspected, losses)?;
+        let findings = refusals(unsaved_work::check(context, record, released, options.unsaved))?;
+        occupants::refuse(occupancy.refusals(options.occupants), occupancy.uninspected, findings)?;
         if let Occupants::Stop(patience) = options.occupants {
             search.stop(context, patience, Role::Refuses)?;
         }
@@ -49,17 +49,17 @@ pub(super) fn refuse_or_stop(
     for occupant in occupancy.occupants.into_iter().filter(|occupant| occupant.role == Role::Caller) {
         (context.events)(&Event::AlsoRemoved {
             session: occupant.session.clone(),
-            what: occupant.described(),
+            description: occupant.described(),
         });
     }
     Ok(())
 }
 
-/// Returns the losses for which a run is refused; empty if it is not refused.
-pub(super) fn losses_of<T>(checked: Result<T, Error>) -> Result<Vec<Loss>, Error> {
+/// Returns the findings for which a run is refused; empty if it is not refused.
+pub(super) fn refusals<T>(checked: Result<T, Error>) -> Result<Vec<SessionFinding>, Error> {
     match checked {
         Ok(_) => Ok(Vec::new()),
-        Err(Error::Refused(losses)) => Ok(losses),
+        Err(Error::Refused(findings)) => Ok(findings),
         Err(error) => Err(error),
     }
 }
@@ -73,10 +73,10 @@ pub(super) fn with_occupants(
     own: &Marks,
     error: Error,
 ) -> Error {
-    let Error::Refused(losses) = error else { return error };
+    let Error::Refused(findings) = error else { return error };
     let search = Search::home(context.swarm.host(), context.registry, [(record, released)], own.clone());
     let occupancy = search.settled().reported();
-    occupants::refusal(occupancy.refusals(policy), occupancy.uninspected, losses)
+    occupants::refusal(occupancy.refusals(policy), occupancy.uninspected, findings)
 }
 
 /// Refuses or ends processes as [`refuse_or_stop`] does, after teardowns or after the resources were moved aside. Such

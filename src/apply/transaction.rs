@@ -10,7 +10,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use super::commands::{self, UNDO};
+use super::commands::{self, ROLLBACK};
 use super::occupants::{self, Marks};
 use super::provision::SetUp;
 use super::release;
@@ -101,7 +101,7 @@ fn conclude(
     };
     (context.events)(&Event::RollingBack);
     // The Ctrl-C that caused the rollback does not interrupt it.
-    let leftovers = undo(context, record, applied, &Cancel::default(), None)?;
+    let leftovers = roll_back(context, record, applied, &Cancel::default(), None)?;
     if leftovers.is_empty() {
         return Err(error);
     }
@@ -109,11 +109,11 @@ fn conclude(
         Error::Failed { failures, interrupted, .. } | Error::NotRescued { failures, interrupted } => {
             (failures, interrupted)
         }
-        Error::Occupied { occupants, losses, .. } => {
+        Error::Occupied { occupants, findings, .. } => {
             let occupants = occupants.into_iter().map(Failure::from_occupant);
-            (occupants.chain(losses.into_iter().map(Failure::from_loss)).collect(), false)
+            (occupants.chain(findings.into_iter().map(Failure::from_finding)).collect(), false)
         }
-        Error::Refused(losses) => (losses.into_iter().map(Failure::from_loss).collect(), false),
+        Error::Refused(findings) => (findings.into_iter().map(Failure::from_finding).collect(), false),
         _ => (Vec::new(), false),
     };
     Err(Error::Failed { failures, leftovers, interrupted })
@@ -243,12 +243,12 @@ fn is_same_resource(context: &Context<'_>, record: &Record, session: &Session, n
     let Some(released) = session.allocation(name) else { return false };
     let changes = record.plan.sessions.iter().zip(&record.plan.changes);
     let mut provisioned = changes.flat_map(|(planned, change)| {
-        let held = change.provision.iter().filter_map(|name| planned.allocation(name));
-        held.map(move |held| (planned, held))
+        let allocations = change.provision.iter().filter_map(|name| planned.allocation(name));
+        allocations.map(move |allocation| (planned, allocation))
     });
-    provisioned.any(|(planned, held)| {
-        let is_own = planned.path == session.path && held.name() == name;
-        let is_equal = held.kind == released.kind && held.allocation == released.allocation;
+    provisioned.any(|(planned, allocation)| {
+        let is_own = planned.path == session.path && allocation.name() == name;
+        let is_equal = allocation.kind == released.kind && allocation.allocation == released.allocation;
         is_equal && (is_own || !released.allocation.is_empty())
     })
 }
@@ -298,7 +298,7 @@ pub(super) fn left_to_release(
 ///
 /// Processes that the run's own commands have left running are ended. `occupants` decides about other processes in the
 /// provisioned sessions. A run that rolls back its own failure passes `None` and ignores them.
-pub(super) fn undo(
+pub(super) fn roll_back(
     context: &Context<'_>,
     record: &Record,
     applied: Option<&Record>,
@@ -325,23 +325,23 @@ pub(super) fn undo(
             stage = Stage::SettingAside;
         }
     }
-    crashpoint!("undo.unprovisioned");
+    crashpoint!("rollback.unprovisioned");
     let mut failures = Vec::new();
     if let Some(release) = &record.release {
         let leftovers = bring_back(context, record, release, &host);
         if !leftovers.is_empty() {
             return Ok(leftovers);
         }
-        crashpoint!("undo.brought-back");
+        crashpoint!("rollback.brought-back");
         failures = set_up_again(context, release, &interruptible);
         if cancel.is_requested() && !failures.is_empty() {
             return Err(Error::Interrupted);
         }
     }
     failures.extend(write_again(context, record, applied, &host)?);
-    crashpoint!("undo.written");
+    crashpoint!("rollback.written");
     context.swarm.abandon(stage).map_err(Error::Unfinished)?;
-    crashpoint!("undo.abandoned");
+    crashpoint!("rollback.abandoned");
     Ok(failures)
 }
 
@@ -376,7 +376,7 @@ pub(super) fn unprovision(
         let was_set_up = !session.setup.is_empty() && commands::was_run(context.swarm, session, "setup");
         if !change.provision.is_empty() && !session.teardown.is_empty() && was_set_up {
             // The run has failed already; the log has the output of the teardown.
-            let torn_down = commands::run(context.swarm, interruptible, session, UNDO, &session.teardown);
+            let torn_down = commands::run(context.swarm, interruptible, session, ROLLBACK, &session.teardown);
             if torn_down.is_err() && interruptible.cancel.is_requested() {
                 return Err(Error::Interrupted);
             }
@@ -386,7 +386,7 @@ pub(super) fn unprovision(
     if let Some(occupants) = occupants {
         stop_processes::refuse_or_stop_again(context, record, provisioned, Location::Home, occupants)?;
     }
-    crashpoint!("undo.torn-down");
+    crashpoint!("rollback.torn-down");
     Ok(Run { context, record, host }.release(Phase::RollBack, Location::Home, provisioned))
 }
 

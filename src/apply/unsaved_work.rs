@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-use super::release_impact::{self, Loss, ReleaseImpact, Search, impact_of, standalone_children};
+use super::release_impact::{self, ReleaseImpact, Search, SessionFinding, impact_of, standalone_children};
 use super::release_set::{ResourcesBySession, each, restricted};
 use super::{Context, Error, Event, Failure, nested_swarms, rescue, with_task};
 use crate::provider::{self, Condition, Location, SharedResults};
@@ -18,8 +18,8 @@ pub(super) fn secure(
     unsaved: Unsaved,
 ) -> Result<(), Error> {
     let impact = check(context, applied, released, unsaved)?;
-    for Loss { session, what, .. } in impact.also_removed {
-        (context.events)(&Event::AlsoRemoved { session, what });
+    for SessionFinding { session, description, .. } in impact.also_removed {
+        (context.events)(&Event::AlsoRemoved { session, description });
     }
     Ok(())
 }
@@ -102,14 +102,19 @@ pub(super) fn check_interrupted(
     if refused.is_empty() {
         return Ok(with_work);
     }
-    not_repaired.retain(|failure: &Loss| refused.iter().any(|loss| loss.session == failure.session));
+    not_repaired
+        .retain(|failure: &SessionFinding| refused.iter().any(|finding| finding.session == failure.session));
     refused.extend(not_repaired);
     Err(Error::Refused(refused))
 }
 
 /// Repairs what an interrupted run has provisioned, as far as possible, so that its work can be checked: after a
 /// reboot, overlays are not mounted. Returns whether anything was repaired, and the reasons why the rest was not.
-fn repair(context: &Context<'_>, record: &Record, provisioned: &ResourcesBySession) -> (bool, Vec<Loss>) {
+fn repair(
+    context: &Context<'_>,
+    record: &Record,
+    provisioned: &ResourcesBySession,
+) -> (bool, Vec<SessionFinding>) {
     let host = context.swarm.host();
     let (repaired, failures) = (AtomicBool::new(false), Mutex::new(Vec::new()));
     each(&record.plan.sessions, provisioned, context.registry, host, |session, allocation, provider| {
@@ -123,9 +128,9 @@ fn repair(context: &Context<'_>, record: &Record, provisioned: &ResourcesBySessi
         match done {
             Ok(is_repaired) => drop(repaired.fetch_or(is_repaired, Ordering::Relaxed)),
             Err(error) => {
-                let what = format!("its {} cannot be repaired: {error}", allocation.name());
+                let description = format!("its {} cannot be repaired: {error}", allocation.name());
                 let mut failures = failures.lock().unwrap_or_else(PoisonError::into_inner);
-                failures.push(Loss::new(session.path.clone(), what));
+                failures.push(SessionFinding::new(session.path.clone(), description));
             }
         }
     });
@@ -167,12 +172,12 @@ pub(super) fn check_ready(
     released: &ResourcesBySession,
 ) -> Result<(), Error> {
     let host = context.swarm.host();
-    let mut asked = BTreeSet::new();
+    let mut checked = BTreeSet::new();
     for session in &record.plan.sessions {
         let released = released.get(&session.path).into_iter().flatten();
         for allocation in released.filter_map(|name| session.allocation(name)) {
             let Some(provider) = context.registry.get(&allocation.kind) else { continue };
-            if !asked.insert((&allocation.kind, provider.repository(allocation))) {
+            if !checked.insert((&allocation.kind, provider.repository(allocation))) {
                 continue;
             }
             with_task(host, record, session, allocation, None, |task| provider.check_ready(task)).map_err(

@@ -7,7 +7,7 @@ use rayon::prelude::*;
 use super::{Context, Error, Event, Failure, Run, with_task};
 use crate::host::Host;
 use crate::host::failpoint::crashpoint;
-use crate::plan::{Change, Loss, Plan, Session};
+use crate::plan::{Change, Plan, Session, SessionFinding};
 use crate::provider::{self, Provider, Registry, Task};
 use crate::state::{Record, Swarm};
 
@@ -26,7 +26,12 @@ pub(super) fn forget(context: &Context<'_>, record: &Record) -> Result<(), Error
 
 /// Returns the parts of active allocations that applying `plan` would leave as they are, although it updates the
 /// allocations; one line each. Parts that cannot be inspected are left out. Changes nothing.
-pub fn left_by_updates(swarm: &Swarm<'_>, registry: &Registry, record: &Record, plan: &Plan) -> Vec<Loss> {
+pub fn left_by_updates(
+    swarm: &Swarm<'_>,
+    registry: &Registry,
+    record: &Record,
+    plan: &Plan,
+) -> Vec<SessionFinding> {
     let before: HashMap<_, _> = record.plan.sessions.iter().map(|session| (&session.path, session)).collect();
     let of_session = |(session, change): (&Session, &Change)| {
         let path = session.path.clone();
@@ -37,7 +42,7 @@ pub fn left_by_updates(swarm: &Swarm<'_>, registry: &Registry, record: &Record, 
                 .ok()
         });
         let left: Vec<_> = left.flatten().collect();
-        left.into_iter().map(move |what| Loss::new(path.clone(), what))
+        left.into_iter().map(move |line| SessionFinding::new(path.clone(), line))
     };
     plan.sessions.par_iter().zip(&plan.changes).flat_map_iter(of_session).collect()
 }
@@ -52,7 +57,7 @@ pub(super) fn revert(
 ) -> Vec<Failure> {
     let Some(applied) = applied else { return Vec::new() };
     let run = Run { context, record, host };
-    run.each_updated(applied, "undo the update of", &|provider, task| provider.revert(task))
+    run.each_updated(applied, "roll back the update of", &|provider, task| provider.revert(task))
 }
 
 /// Step on one updated allocation. Returns the files that it leaves to the session, one line each.
@@ -89,8 +94,8 @@ impl Run<'_> {
         let left = run
             .with_task(session, allocation, |task| act(provider, task))
             .map_err(|error| Failure::from_provider(session, step, kind, error))?;
-        for what in left {
-            (self.context.events)(&Event::NotReverted { session: session.path.clone(), what });
+        for description in left {
+            (self.context.events)(&Event::NotReverted { session: session.path.clone(), description });
         }
         Ok(())
     }

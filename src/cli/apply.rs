@@ -13,7 +13,7 @@ use seedbed::host::absolute;
 use seedbed::host::text::printable;
 use seedbed::manifest::Manifest;
 use seedbed::observe;
-use seedbed::plan::{Action, Loss, Plan, PlannedRepository};
+use seedbed::plan::{Action, Plan, PlannedRepository, SessionFinding};
 use seedbed::provider::SharedResults;
 use seedbed::report::error;
 use seedbed::report::event::Done;
@@ -109,8 +109,8 @@ pub(super) fn apply_manifest(
     options: apply::Options,
 ) -> Result<Plan, Failure> {
     let (mut plan, mut input, not_refreshed) = plan::make(project, context.swarm, manifest, again)?;
-    for Loss { session, what, .. } in not_refreshed {
-        (context.events)(&apply::Event::NotRefreshed { session, what });
+    for SessionFinding { session, description, .. } in not_refreshed {
+        (context.events)(&apply::Event::NotRefreshed { session, description });
     }
     let mut retries = Retries::default();
     loop {
@@ -249,7 +249,7 @@ fn consent(
     options: apply::Options,
     full: bool,
 ) -> Result<(), Failure> {
-    if !plan.losses().is_empty() || plan.occupants().iter().any(Occupant::is_refusal) {
+    if !plan.unsaved_work().is_empty() || plan.occupants().iter().any(Occupant::is_refusal) {
         apply::check_releases(context, plan, applied, options)?;
     }
     let goes: Vec<_> = plan

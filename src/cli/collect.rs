@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Args, ValueEnum};
-use seedbed::apply::{self, Destroy, Loss};
+use seedbed::apply::{self, Destroy, SessionFinding};
 use seedbed::collect::{self, Collected, Outcome, Source, WorktreeName};
 use seedbed::host::text::shell_quoted;
 use seedbed::host::{self, Host, git::Git};
@@ -122,14 +122,14 @@ fn unsaved(
     let mut unsaved: BTreeMap<(String, String), Vec<String>> = BTreeMap::new();
     for (swarm, record, released) in swarms.values() {
         let impact = apply::release_impact(swarm, &project.registry, record, released)?;
-        for Loss { session, resource, what, .. } in
+        for SessionFinding { session, resource, description, .. } in
             [impact.work, impact.beyond_rescue, impact.unknown].concat()
         {
             let Some(session) = record.plan.session(&session) else { continue };
             let worktrees = || session.allocations_of(git_worktree::KIND);
             let own = worktrees().find(|worktree| resource.as_deref() == Some(worktree.name()));
             let Some(worktree) = own.or_else(|| worktrees().next()) else { continue };
-            unsaved.entry((session.id.clone(), worktree.name().to_owned())).or_default().push(what);
+            unsaved.entry((session.id.clone(), worktree.name().to_owned())).or_default().push(description);
         }
     }
     Ok(unsaved)

@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use clap::Args;
 use seedbed::apply::{
-    self, Context, Destroy, Event, Loss, Occupancy, Occupant, Occupants, Options, Recovered, Relation,
-    ReleaseImpact, Unsaved,
+    self, Context, Destroy, Event, Occupancy, Occupant, Occupants, Options, Recovered, Relation,
+    ReleaseImpact, SessionFinding, Unsaved,
 };
 use seedbed::host::Host;
 use seedbed::host::text::printable;
@@ -139,8 +139,8 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode, Fa
         let unmatched = (!arguments.conditions.is_empty()).then_some(unmatched);
         output::print_line(Done { unmatched, ..destroyed(released, left) });
     } else if !global.quiet {
-        for loss in &unmatched {
-            say!("{}", not_released(loss));
+        for finding in &unmatched {
+            say!("{}", not_released(finding));
         }
         match done {
             None => {
@@ -225,8 +225,8 @@ fn children(context: &Context<'_>, left: Option<&Record>) -> Result<usize, Failu
 }
 
 /// Describes a session that does not meet the conditions of `--where`.
-fn not_released(Loss { session, what, .. }: &Loss) -> String {
-    format!("{session}: not released: {}", printable(what))
+fn not_released(SessionFinding { session, description, .. }: &SessionFinding) -> String {
+    format!("{session}: not released: {}", printable(description))
 }
 
 /// Sessions to release.
@@ -235,7 +235,7 @@ struct Selection<'h> {
     /// Children that programs have provisioned and that are named.
     named: Vec<(Swarm<'h>, Record)>,
     /// Sessions that do not meet the conditions of `--where`, with the reasons.
-    kept: Vec<Loss>,
+    kept: Vec<SessionFinding>,
 }
 
 /// Returns the sessions that the arguments select: sessions of the swarm, and their children by id.
@@ -342,13 +342,14 @@ fn consent(global: &Global, project: &Project, targets: &[Target<'_>]) -> Result
     let mut shown = String::new();
     if unsaved == Unsaved::Discard {
         let work = impact.work.iter().chain(&impact.beyond_rescue);
-        shown.extend(
-            work.map(|loss| format!("{}: would be discarded: {}\n", loss.session, printable(&loss.what))),
-        );
+        shown.extend(work.map(|finding| {
+            format!("{}: would be discarded: {}\n", finding.session, printable(&finding.description))
+        }));
     }
     let along = impact.also_removed.iter();
-    shown
-        .extend(along.map(|loss| format!("{}: would be deleted: {}\n", loss.session, printable(&loss.what))));
+    shown.extend(along.map(|finding| {
+        format!("{}: would be deleted: {}\n", finding.session, printable(&finding.description))
+    }));
     let ended = occupancy.occupants.iter().filter(|one| one.is_refusal());
     shown.extend(ended.map(|one| format!("would be ended: {}\n", at_work(one))));
     ask(global, &format!("{shown}Destroy {}?", listed(&sessions)))
@@ -375,15 +376,19 @@ pub(super) fn recover(global: &Global, arguments: &RecoverArguments) -> Result<E
         let workspace = project::around(&host, &project::directory(global)?)?;
         (Recovered::Nothing, workspace, host)
     };
-    let alone = recover_alone(global, host, &workspace, arguments)?;
-    if project.is_none() && alone.is_empty() {
+    let standalone_sessions = recover_standalone(global, host, &workspace, arguments)?;
+    if project.is_none() && standalone_sessions.is_empty() {
         // Without a manifest, a swarm may have been missed.
         Project::find_applied(global)?;
     }
     if global.json {
-        let alone = (!alone.is_empty()).then_some(alone);
-        output::print_line(Done { recovered: Some(recovered), alone, ..Done::default() });
-    } else if recovered == Recovered::Nothing && alone.is_empty() && elsewhere == 0 && !global.quiet {
+        let standalone_sessions = (!standalone_sessions.is_empty()).then_some(standalone_sessions);
+        output::print_line(Done { recovered: Some(recovered), standalone_sessions, ..Done::default() });
+    } else if recovered == Recovered::Nothing
+        && standalone_sessions.is_empty()
+        && elsewhere == 0
+        && !global.quiet
+    {
         let message = "nothing to recover".to_owned();
         say!(
             "{}",
@@ -420,7 +425,7 @@ fn recover_elsewhere(
 }
 
 /// Recovers interrupted runs of standalone sessions in this workspace.
-fn recover_alone(
+fn recover_standalone(
     global: &Global,
     host: Host,
     workspace: &Path,

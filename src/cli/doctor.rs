@@ -95,6 +95,6 @@ fn text_of(finding: &Finding) -> String {
     let severity = finding.severity.as_str();
     let id = serde_json::to_value(finding.id).unwrap_or_default();
     let id = id.as_str().unwrap_or_default();
-    let (what, remedy) = (printable(&finding.what), pasteable(&printable(&finding.remedy)));
-    format!("{severity}  {id}: {what}\n       {remedy}\n")
+    let (description, remedy) = (printable(&finding.description), pasteable(&printable(&finding.remedy)));
+    format!("{severity}  {id}: {description}\n       {remedy}\n")
 }

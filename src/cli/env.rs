@@ -127,7 +127,7 @@ fn fish(value: &str) -> String {
 /// literally, including `#` and `$`. But some end the value at a line end, and some read a backslash before a backslash
 /// or a quote as an escape. Python's reader even expands `${NAME}` there.
 fn dotenv<'v>(name: &str, value: &'v str) -> Result<&'v str, Failure> {
-    let said = |what: &str| {
+    let refused = |what: &str| {
         Err(Failure::new(
             error::DOTENV_VALUE,
             format!(
@@ -136,13 +136,13 @@ fn dotenv<'v>(name: &str, value: &'v str) -> Result<&'v str, Failure> {
         ))
     };
     if value.contains('\'') {
-        said("a quote")
+        refused("a quote")
     } else if value.contains(char::is_control) {
-        said("a line's end or another control character")
+        refused("a line's end or another control character")
     } else if value.contains(r"\\") || value.ends_with('\\') {
-        said("a backslash before another or at its end")
+        refused("a backslash before another or at its end")
     } else if value.contains("${") {
-        said("`${`")
+        refused("`${`")
     } else {
         Ok(value)
     }

@@ -187,7 +187,7 @@ fn run_in(
             return Ok(code);
         }
     };
-    let mut told = false;
+    let mut is_reported = false;
     loop {
         let ended = child.try_wait().map_err(|error| {
             Failure::new(error::COMMAND_LOST, format!("cannot wait for the command: {error}"))
@@ -195,10 +195,10 @@ fn run_in(
         if let Some(status) = ended {
             return Ok(code_of(status));
         }
-        if swarm.host().cancel.is_requested() && !told {
+        if swarm.host().cancel.is_requested() && !is_reported {
             // A signal to only this process is passed on. Ctrl-C has reached the command already, which may end in its
             // own way.
-            told = true;
+            is_reported = true;
             let _ = rustix::process::kill_process(Pid::from_child(&child), Signal::TERM);
         }
         std::thread::sleep(POLL);

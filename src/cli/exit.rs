@@ -3,7 +3,7 @@
 use std::fmt::Display;
 use std::process::ExitCode;
 
-use seedbed::apply::{self, Loss};
+use seedbed::apply::{self, FindingKind, SessionFinding};
 use seedbed::host::files;
 use seedbed::host::process::{self, Cancel};
 use seedbed::host::text::{printable, printable_lines};
@@ -139,10 +139,10 @@ impl Failure {
             orchestrator::Error::UnknownKind(kind) => {
                 Self::Apply(apply::Error::UnknownKind { session: id.unwrap_or_default().to_owned(), kind })
             }
-            orchestrator::Error::Occupied { occupants, losses } => {
-                Self::Apply(apply::Error::Occupied { occupants, uninspected: 0, losses })
+            orchestrator::Error::Occupied { occupants, findings } => {
+                Self::Apply(apply::Error::Occupied { occupants, uninspected: 0, findings })
             }
-            orchestrator::Error::WouldLose(losses) => Self::Apply(apply::Error::Refused(losses)),
+            orchestrator::Error::WouldLose(findings) => Self::Apply(apply::Error::Refused(findings)),
             error => Self::Other(
                 error.id(),
                 match id {
@@ -218,30 +218,30 @@ impl Failure {
                 lines.push("help: make a new plan with `seedbed plan -o FILE`".to_owned());
                 lines
             }
-            Self::Apply(apply::Error::Refused(losses)) => {
-                let why = if losses.iter().all(|loss| loss.obstacle) {
+            Self::Apply(apply::Error::Refused(findings)) => {
+                let why = if findings.iter().all(|finding| finding.kind == FindingKind::Obstacle) {
                     "the sessions cannot be released"
-                } else if losses.iter().all(|loss| loss.unknown || loss.obstacle) {
+                } else if findings.iter().all(|finding| finding.kind != FindingKind::Known) {
                     "it is unknown what would be lost"
                 } else {
                     "work would be lost"
                 };
                 let mut lines = vec![format!("refused, because {why}; nothing was changed")];
-                lines.extend(by_session(&[], losses));
-                lines.extend(work_remedy("it", losses));
+                lines.extend(by_session(&[], findings));
+                lines.extend(work_remedy("it", findings));
                 lines
             }
-            Self::Apply(apply::Error::Occupied { occupants, uninspected, losses }) => {
-                let and_work = if losses.is_empty() { "" } else { ", and work would be lost" };
+            Self::Apply(apply::Error::Occupied { occupants, uninspected, findings }) => {
+                let and_work = if findings.is_empty() { "" } else { ", and work would be lost" };
                 let head = "refused, because processes use what would be released";
                 let mut lines = vec![format!("{head}{and_work}; nothing was released")];
-                lines.extend(by_session(occupants, losses));
+                lines.extend(by_session(occupants, findings));
                 if *uninspected > 0 {
                     lines.push(format!("  {}", self::uninspected(*uninspected)));
                 }
-                let them = if losses.is_empty() { "them" } else { "the processes" };
+                let them = if findings.is_empty() { "them" } else { "the processes" };
                 lines.push(format!("help: end {them}, or let seedbed end them with `--stop`"));
-                lines.extend(work_remedy("the work", losses));
+                lines.extend(work_remedy("the work", findings));
                 lines
             }
             Self::Apply(apply::Error::NotRescued { failures, .. }) => {
@@ -302,11 +302,13 @@ impl Failure {
                 | apply::Error::NotTornDown(failures)
                 | apply::Error::NotSetUp(failures),
             ) => Failed { failures: Some(failures.clone()), ..failed },
-            Self::Apply(apply::Error::Refused(losses)) => Failed { losses: Some(losses.clone()), ..failed },
-            Self::Apply(apply::Error::Occupied { occupants, uninspected, losses }) => Failed {
+            Self::Apply(apply::Error::Refused(findings)) => {
+                Failed { unsaved_work: Some(findings.clone()), ..failed }
+            }
+            Self::Apply(apply::Error::Occupied { occupants, uninspected, findings }) => Failed {
                 occupants: Some(occupants.clone()),
                 uninspected: Some(*uninspected),
-                losses: (!losses.is_empty()).then(|| losses.clone()),
+                unsaved_work: (!findings.is_empty()).then(|| findings.clone()),
                 ..failed
             },
             Self::Apply(apply::Error::Stale(reasons)) => Failed { reasons: Some(reasons.clone()), ..failed },
@@ -319,19 +321,20 @@ fn failed_step(failure: &apply::Failure) -> String {
     format!("{}: {}: {}", failure.session, failure.step, printable_lines(&failure.cause))
 }
 
-/// Returns processes and losses, one line each, grouped by session, the processes of a session first.
-fn by_session(occupants: &[apply::Occupant], losses: &[Loss]) -> Vec<String> {
+/// Returns processes and findings, one line each, grouped by session, the processes of a session first.
+fn by_session(occupants: &[apply::Occupant], findings: &[SessionFinding]) -> Vec<String> {
     let occupants = occupants.iter().map(|one| (&one.session, at_work(one)));
-    let losses =
-        losses.iter().map(|loss| (&loss.session, format!("{}: {}", loss.session, printable(&loss.what))));
-    let mut lines: Vec<_> = occupants.chain(losses).collect();
+    let findings = findings.iter().map(|finding| {
+        (&finding.session, format!("{}: {}", finding.session, printable(&finding.description)))
+    });
+    let mut lines: Vec<_> = occupants.chain(findings).collect();
     lines.sort_by_key(|(session, _)| *session);
     lines.into_iter().map(|(_, line)| format!("  {line}")).collect()
 }
 
 /// Returns the remedy for work that would be lost, if some is known; `work` names the work.
-fn work_remedy(work: &str, losses: &[Loss]) -> Option<String> {
-    losses.iter().any(|loss| !loss.unknown && !loss.obstacle).then(|| {
+fn work_remedy(work: &str, findings: &[SessionFinding]) -> Option<String> {
+    findings.iter().any(|finding| finding.kind == FindingKind::Known).then(|| {
         format!("help: commit {work} to a branch, save it with `--rescue`, or discard it with `--discard`")
     })
 }

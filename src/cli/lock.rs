@@ -55,7 +55,7 @@ pub(super) fn recover(
     let recovered = apply::recover(context, options).inspect_err(|error| {
         let loses_work = match error {
             apply::Error::Refused(_) => true,
-            apply::Error::Occupied { losses, .. } => !losses.is_empty(),
+            apply::Error::Occupied { findings, .. } => !findings.is_empty(),
             _ => false,
         };
         if loses_work && !global.quiet && !global.json {

@@ -11,7 +11,7 @@ use seedbed::apply::{self, PlanningInput};
 use seedbed::host::text::{printable, shell_quoted};
 use seedbed::manifest::Manifest;
 use seedbed::name::SessionPath;
-use seedbed::plan::{Action, AppliedPlan, Behind, Change, Loss, Plan, Session};
+use seedbed::plan::{Action, AppliedPlan, Behind, Change, Plan, Session, SessionFinding};
 use seedbed::provider::git_worktree::{self, Progress, Worktree};
 use seedbed::provider::{Allocation, Registry, SharedResults};
 use seedbed::report::error;
@@ -99,7 +99,7 @@ pub(super) fn make(
     swarm: &Swarm<'_>,
     manifest: &Manifest,
     again: &RepeatedSteps,
-) -> Result<(Plan, PlanningInput, Vec<Loss>), Failure> {
+) -> Result<(Plan, PlanningInput, Vec<SessionFinding>), Failure> {
     relocation::refuse_strays(swarm, &project.registry)?;
     let input = apply::planning_input(swarm, &project.registry, manifest)?;
     let (mut plan, input) = planned(project, manifest, input)?;
@@ -117,8 +117,8 @@ pub(super) fn make(
 }
 
 /// Describes a file that is not refreshed, although a refresh of its session is requested.
-pub(super) fn not_refreshed(file: &Loss) -> String {
-    format!("{}: not refreshed: {}", file.session, file.what)
+pub(super) fn not_refreshed(file: &SessionFinding) -> String {
+    format!("{}: not refreshed: {}", file.session, file.description)
 }
 
 /// Plans without running any program that the manifest names: a user who checks a manifest may not have reviewed it
@@ -154,27 +154,29 @@ pub(super) fn inspect_releases(
 ) -> Result<Plan, Failure> {
     let Some(applied) = applied else { return Ok(plan) };
     let stake = apply::impact_of_plan(swarm, &project.registry, applied, &plan, shared_results)?;
-    let mut losses = stake.refused(Unsaved::Keep);
+    let mut findings = stake.refused(Unsaved::Keep);
     // The need to repair a kept session is unknown too.
-    let is_kept = |loss: &Loss| losses.iter().all(|known| known.session != loss.session || !known.unknown);
+    let is_kept = |finding: &SessionFinding| {
+        findings.iter().all(|known| known.session != finding.session || !known.is_unknown())
+    };
     let unknown: Vec<_> = apply::unknown(broken).filter(is_kept).collect();
-    losses.extend(unknown);
+    findings.extend(unknown);
     let occupants = apply::occupancy_in(swarm, &project.registry, applied, &plan).occupants;
-    Ok(plan.with_refusals(losses, occupants))
+    Ok(plan.with_refusals(findings, occupants))
 }
 
 /// Returns the unsaved work that a plan would lose, and the processes that use its releases, one line each, for
 /// reviewers.
 pub(super) fn refusals(plan: &Plan) -> Vec<String> {
     let mut lines: Vec<_> = plan
-        .losses()
+        .unsaved_work()
         .iter()
-        .map(|loss| {
-            let has = if loss.unknown { "" } else { " has unsaved work" };
-            format!("apply refuses this: {}{has}: {}", loss.session, loss.what)
+        .map(|finding| {
+            let has = if finding.is_unknown() { "" } else { " has unsaved work" };
+            format!("apply refuses this: {}{has}: {}", finding.session, finding.description)
         })
         .collect();
-    if plan.losses().iter().any(|loss| !loss.unknown) {
+    if plan.unsaved_work().iter().any(|finding| !finding.is_unknown()) {
         lines.push("commit that work to a branch, or apply with `--rescue` or `--discard`".to_owned());
     }
     let (refusals, others): (Vec<_>, Vec<_>) = plan.occupants().iter().partition(|one| one.is_refusal());
@@ -220,7 +222,7 @@ fn left_by_updates(
     record: Option<&Record>,
 ) -> Vec<String> {
     let left = record.map(|record| apply::left_by_updates(swarm, &project.registry, record, plan));
-    left.into_iter().flatten().map(|left| format!("{}: {}", left.session, left.what)).collect()
+    left.into_iter().flatten().map(|left| format!("{}: {}", left.session, left.description)).collect()
 }
 
 /// Returns the changes of the sessions that are kept, by session.
@@ -235,9 +237,9 @@ fn outdated(project: &Project, swarm: &Swarm<'_>, plan: &Plan, record: Option<&R
     let Some(record) = record else { return Vec::new() };
     let staying = staying(plan);
     let mut outdated: BTreeMap<String, Vec<SessionPath>> = BTreeMap::new();
-    for Loss { session, what, .. } in apply::outdated(swarm, &project.registry, record) {
+    for SessionFinding { session, description, .. } in apply::outdated(swarm, &project.registry, record) {
         if staying.get(&session).is_some_and(|change| !change.refresh) {
-            outdated.entry(what).or_default().push(session);
+            outdated.entry(description).or_default().push(session);
         }
     }
     let lines = outdated.into_iter();
@@ -347,13 +349,14 @@ fn interrupted(swarm: &Swarm<'_>) -> Failure {
 /// Returns facts about this host and repository, each once.
 pub(super) fn notices(registry: &Registry, plan: &Plan, input: &PlanningInput) -> Vec<String> {
     let of_session = |(session, change): (&Session, &Change)| {
-        let is_new = |held: &&Allocation| {
+        let is_new = |allocation: &&Allocation| {
             let mut names = change.provision.iter().chain(&change.update);
-            names.any(|name| name == held.name())
+            names.any(|name| name == allocation.name())
         };
         let provisioned = session.allocations.iter().filter(is_new);
-        let notices =
-            provisioned.filter_map(|held| Some(registry.get(&held.kind)?.notices(held, &input.observation)));
+        let notices = provisioned.filter_map(|allocation| {
+            Some(registry.get(&allocation.kind)?.notices(allocation, &input.observation))
+        });
         notices.flatten().collect::<Vec<_>>()
     };
     let each_once = |mut notices: Vec<String>, more: Vec<String>| {

@@ -156,9 +156,11 @@ impl State {
                 lines.extend(missing.iter().map(|line| format!("  {}", printable(line))));
                 lines
             }
-            Event::AlsoRemoved { session, what }
-            | Event::NotUpdated { session, what }
-            | Event::NotReverted { session, what } => vec![format!("{session}: {}", printable(what))],
+            Event::AlsoRemoved { session, description }
+            | Event::NotUpdated { session, description }
+            | Event::NotReverted { session, description } => {
+                vec![format!("{session}: {}", printable(description))]
+            }
             Event::BranchKept(kept) => vec![output::kept_branch(kept)],
             Event::NotTornDown { session, why } => {
                 vec![format!("{session}: teardown was not run: {}", printable(why))]
@@ -168,9 +170,9 @@ impl State {
                 let how = if *killed { "killed" } else { "ended" };
                 vec![format!("{session}: {how} pid {pid} (`{}`)", printable_command(command))]
             }
-            Event::GivenUp { session, resource: kind, what, why } => {
+            Event::GivenUp { session, resource: kind, remains, why } => {
                 let mut lines = vec![format!("{session}: {kind} remains: {}", printable(why))];
-                lines.extend(what.iter().map(|line| format!("  {}", printable(line))));
+                lines.extend(remains.iter().map(|line| format!("  {}", printable(line))));
                 lines
             }
             Event::RollingBack => vec!["rolling back".to_owned()],
@@ -184,8 +186,8 @@ impl State {
                 if_verbose(verbose, || format!("{session}: {resource} updated"))
             }
             Event::SetUp { session } => if_verbose(verbose, || format!("{session}: set up")),
-            Event::NotRefreshed { session, what } => {
-                vec![format!("{session}: not refreshed: {}", printable(what))]
+            Event::NotRefreshed { session, description } => {
+                vec![format!("{session}: not refreshed: {}", printable(description))]
             }
             Event::SetUpAgain { session } => {
                 vec![format!("{session}: restored, and set up again after its teardown")]

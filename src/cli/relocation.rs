@@ -155,10 +155,10 @@ pub(super) fn destroy_gone(global: &Global, name: &str, unsaved: Unsaved) -> Res
     if named.is_empty() {
         named = all.iter().filter(|found| found.name() == name).collect();
         if named.len() > 1 {
-            let gone: Vec<_> =
+            let missing: Vec<_> =
                 named.iter().copied().filter(|found| found.workspace().is_some_and(is_gone)).collect();
-            if gone.len() == 1 {
-                named = gone;
+            if missing.len() == 1 {
+                named = missing;
             } else {
                 return Err(Failure::new(
                     error::SWARM_AMBIGUOUS,

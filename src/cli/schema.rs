@@ -53,9 +53,9 @@ pub(super) enum Schema {
     Rescues,
 }
 
-pub(super) fn run(what: Schema) -> ExitCode {
+pub(super) fn run(document: Schema) -> ExitCode {
     let registry = Registry::built_in();
-    let schema = match what {
+    let schema = match document {
         Schema::Manifest => manifest::schema(&registry.kinds()),
         Schema::Plan => generate::<Plan>(&registry),
         Schema::Init => generate::<Initialized>(&registry),

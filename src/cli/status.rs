@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::process::ExitCode;
 
 use clap::Args;
-use seedbed::apply::{self, Loss, Repair};
+use seedbed::apply::{self, Repair, SessionFinding};
 use seedbed::discovery;
 use seedbed::host::text::printable;
 use seedbed::host::{absolute, clock};
@@ -142,8 +142,8 @@ fn repair(global: &Global, project: &Project) -> Result<Repair, Failure> {
     if global.json || global.quiet {
         return Ok(repair);
     }
-    let say = |word: &str, Loss { session, what, .. }: &Loss| {
-        say!("{session}: {word}: {}", printable(what));
+    let say = |word: &str, SessionFinding { session, description, .. }: &SessionFinding| {
+        say!("{session}: {word}: {}", printable(description));
     };
     repair.repaired.iter().for_each(|line| say("repaired", line));
     repair.left.iter().for_each(|line| say("only `seedbed apply` repairs", line));
@@ -175,16 +175,16 @@ impl Inspected {
             }
             self.drift.entry(id(&path)).or_default().push(format!("{kind}: {}", damage.why));
         }
-        for Loss { session, what, .. } in
+        for SessionFinding { session, description, .. } in
             [impact.obstacles, impact.work, impact.beyond_rescue, impact.unknown].concat()
         {
-            self.unsaved.entry(id(&session)).or_default().push(what);
+            self.unsaved.entry(id(&session)).or_default().push(description);
         }
-        for Loss { session, what, .. } in impact.also_removed {
-            self.also_removed.entry(id(&session)).or_default().push(what);
+        for SessionFinding { session, description, .. } in impact.also_removed {
+            self.also_removed.entry(id(&session)).or_default().push(description);
         }
-        for Loss { session, what, .. } in apply::outdated(swarm, &project.registry, record) {
-            self.outdated.entry(id(&session)).or_default().push(what);
+        for SessionFinding { session, description, .. } in apply::outdated(swarm, &project.registry, record) {
+            self.outdated.entry(id(&session)).or_default().push(description);
         }
         Ok(())
     }
@@ -216,8 +216,8 @@ fn progress(swarm: &Swarm<'_>, sessions: &[Active<'_>]) -> BTreeMap<String, Vec<
     let of_session = |active: &Active<'_>| {
         let session = active.session;
         let worktrees = session.allocations_of(git_worktree::KIND);
-        let worktrees = worktrees.filter_map(|held| {
-            Some((session.id.clone(), held.name().to_owned(), Worktree::from_allocation(held)?))
+        let worktrees = worktrees.filter_map(|allocation| {
+            Some((session.id.clone(), allocation.name().to_owned(), Worktree::from_allocation(allocation)?))
         });
         worktrees.collect::<Vec<_>>()
     };
@@ -282,7 +282,7 @@ fn holders<'f>(
     let mut holders = BTreeMap::new();
     for Active { session, .. } in sessions {
         let allocations = session.allocations.iter();
-        let blocks = allocations.filter_map(|held| registry.get(&held.kind)?.ports(held));
+        let blocks = allocations.filter_map(|allocation| registry.get(&allocation.kind)?.ports(allocation));
         let ports = blocks.flat_map(|block| served.range(block.start()..=block.end()));
         holders.extend(ports.map(|port| (*port, session.id.as_str())));
     }

@@ -86,8 +86,9 @@ pub(super) fn width(stream: &(impl IsTerminal + AsFd)) -> Option<usize> {
     if !stream.is_terminal() {
         return None;
     }
-    let said = variable("COLUMNS").and_then(|columns| columns.parse().ok());
-    said.or_else(|| Some(rustix::termios::tcgetwinsize(stream).ok()?.ws_col.into()))
+    let columns = variable("COLUMNS").and_then(|columns| columns.parse().ok());
+    columns
+        .or_else(|| Some(rustix::termios::tcgetwinsize(stream).ok()?.ws_col.into()))
         .filter(|width| *width > 0)
 }
 

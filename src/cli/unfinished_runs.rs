@@ -41,11 +41,11 @@ pub(super) fn explained(found: &RecordedSwarm, swarm: &Swarm<'_>) -> Result<Vec<
     let mut lines = described(found);
     if found.is_interrupted() {
         let stake = apply::impact_of_recovery(swarm, &super::project::registry())?;
-        let losses = stake.refused(state::Unsaved::Keep);
-        lines.extend(losses.iter().map(|loss| {
+        let findings = stake.refused(state::Unsaved::Keep);
+        lines.extend(findings.iter().map(|finding| {
             format!(
                 "{}: recovery would remove this, so it needs --rescue or --discard: {}",
-                loss.session, loss.what
+                finding.session, finding.description
             )
         }));
     }

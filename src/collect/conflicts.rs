@@ -63,10 +63,10 @@ impl Merges<'_> {
         if pairs.is_empty() {
             return Ok(Vec::new());
         }
-        let said = version::text(self.host).map_err(|error| error.to_string())?;
-        if version::number(&said).is_some_and(|version| version < MERGES_SINCE) {
+        let text = version::text(self.host).map_err(|error| error.to_string())?;
+        if version::number(&text).is_some_and(|version| version < MERGES_SINCE) {
             let (major, minor) = MERGES_SINCE;
-            return Err(format!("{said} cannot merge in memory; git {major}.{minor} or later can"));
+            return Err(format!("{text} cannot merge in memory; git {major}.{minor} or later can"));
         }
         Ok(each(pairs, |pairs| merge_all(&self.git, pairs)))
     }

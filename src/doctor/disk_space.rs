@@ -33,7 +33,7 @@ pub(super) fn inspect(examination: &Examination<'_>, findings: &mut Findings) {
         let space = match space {
             Ok(space) => space,
             Err(uncounted) => {
-                findings.add(Warns, Id::DiskSpace, uncounted.what, uncounted.remedy);
+                findings.add(Warns, Id::DiskSpace, uncounted.description, uncounted.remedy);
                 continue;
             }
         };

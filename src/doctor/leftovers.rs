@@ -263,7 +263,8 @@ fn lock_directories(case: &Case<'_>) -> BTreeSet<PathBuf> {
     let default = registry.iter().flat_map(|kind| kind.queries(&manifest::Options::new()));
     let sessions = case.plan.and_then(Result::ok).map(|plan| &plan.sessions);
     let planned = sessions.into_iter().flatten().flat_map(|session| &session.allocations);
-    let planned = planned.filter_map(|held| Some(registry.get(&held.kind)?.queries(&held.options)));
+    let planned =
+        planned.filter_map(|allocation| Some(registry.get(&allocation.kind)?.queries(&allocation.options)));
     let directory = |query: Query| match query {
         Query::Locks { directory } => Some(directory),
         _ => None,

@@ -28,13 +28,13 @@ pub(super) fn inspect(case: &Case<'_>, findings: &mut Findings) -> Option<PathBu
     if !git_version(case, findings) {
         return None;
     }
-    let asked = [DISCOVERY_DIRECTORY, HIDDEN].map(|path| Query::Tree {
+    let queries = [DISCOVERY_DIRECTORY, HIDDEN].map(|path| Query::Tree {
         repository: WORKSPACE_REPOSITORY.to_owned(),
         base_ref: "HEAD".into(),
         path: path.into(),
         required: false,
     });
-    let observed = observe::observe(case.host, case.workspace, &asked.into());
+    let observed = observe::observe(case.host, case.workspace, &queries.into());
     let observed = observed.map(|observed| observed.repository(WORKSPACE_REPOSITORY).clone());
     let (repository, trees) = match observed.map(|observed| (observed.repository, observed.trees)) {
         Ok((Some(Ok(repository)), trees)) => (repository, trees),
@@ -74,8 +74,8 @@ pub(super) fn inspect(case: &Case<'_>, findings: &mut Findings) -> Option<PathBu
     }
     let commits: BTreeSet<String> = match case.plan {
         Some(Ok(plan)) => {
-            let held = plan.sessions.iter().flat_map(|session| &session.allocations);
-            let worktrees = held.filter_map(Worktree::from_allocation);
+            let allocations = plan.sessions.iter().flat_map(|session| &session.allocations);
+            let worktrees = allocations.filter_map(Worktree::from_allocation);
             worktrees
                 .filter(|worktree| worktree.repository.is_none())
                 .map(|worktree| worktree.commit)
@@ -95,8 +95,8 @@ pub(super) fn inspect(case: &Case<'_>, findings: &mut Findings) -> Option<PathBu
 pub(super) fn inspect_others(case: &Case<'_>, findings: &mut Findings) {
     let Some(Ok(plan)) = case.plan else { return };
     for repository in plan.repositories() {
-        let held = plan.sessions.iter().flat_map(|session| &session.allocations);
-        let worktrees = held.filter_map(Worktree::from_allocation);
+        let allocations = plan.sessions.iter().flat_map(|session| &session.allocations);
+        let worktrees = allocations.filter_map(Worktree::from_allocation);
         let own = worktrees.filter(|worktree| worktree.repository.as_ref() == Some(&repository.name));
         let commits = own.map(|worktree| worktree.commit).collect();
         let root = absolute(case.workspace, &repository.root);
@@ -111,8 +111,8 @@ pub(super) fn inspect_others(case: &Case<'_>, findings: &mut Findings) {
 /// Checks the version of Git. Returns `false` if Git does not exist or is too old.
 fn git_version(case: &Case<'_>, findings: &mut Findings) -> bool {
     let remedy = format!("install git {}.{} or later", WANTED.0, WANTED.1);
-    let said = match version::text(case.host) {
-        Ok(said) => said,
+    let version = match version::text(case.host) {
+        Ok(version) => version,
         Err(process::Error::Start { source, .. }) if source.kind() == ErrorKind::NotFound => {
             findings.add(Fails, Id::GitMissing, "git is not installed, or not in PATH", remedy);
             return false;
@@ -122,7 +122,7 @@ fn git_version(case: &Case<'_>, findings: &mut Findings) -> bool {
             return false;
         }
     };
-    match version::number(&said) {
+    match version::number(&version) {
         Some(version) if version < OLDEST => {
             let what = format!("git {}.{} is older than {}.{}", version.0, version.1, OLDEST.0, OLDEST.1);
             findings.add(Fails, Id::GitOld, what, remedy);
@@ -136,7 +136,7 @@ fn git_version(case: &Case<'_>, findings: &mut Findings) -> bool {
             findings.add(Warns, Id::GitOld, what, remedy);
         }
         Some(_) => {}
-        None => findings.add(Warns, Id::GitOld, format!("`git --version` printed {said:?}"), remedy),
+        None => findings.add(Warns, Id::GitOld, format!("`git --version` printed {version:?}"), remedy),
     }
     true
 }
@@ -160,7 +160,7 @@ fn committed(trees: &BTreeMap<(String, String), TreeEntry>, findings: &mut Findi
 
 /// Finds filters that the commits' attributes request and that cannot run here.
 fn filters(case: &Case<'_>, git: &Git<'_>, commits: &BTreeSet<String>, findings: &mut Findings) {
-    let mut asked = BTreeSet::new();
+    let mut filters = BTreeSet::new();
     for commit in commits {
         let args = [
             "grep",
@@ -176,11 +176,11 @@ fn filters(case: &Case<'_>, git: &Git<'_>, commits: &BTreeSet<String>, findings:
         // The search fails if it finds nothing.
         let Ok(output) = git.output(args) else { continue };
         let found = String::from_utf8_lossy(&output.stdout).into_owned();
-        asked.extend(found.lines().filter_map(|line| line.strip_prefix("filter=")).map(str::to_owned));
+        filters.extend(found.lines().filter_map(|line| line.strip_prefix("filter=")).map(str::to_owned));
     }
     let listed = git.output(["config", "--null", "--get-regexp", "^filter\\."]);
     let settings = config::parse(&listed.map(|output| output.stdout).unwrap_or_default());
-    for filter in asked {
+    for filter in filters {
         let setting = |key: &str| settings.get(&format!("filter.{filter}.{key}")).cloned().flatten();
         let programs: BTreeSet<String> =
             ["process", "smudge", "clean"].iter().filter_map(|key| setting(key)).collect();
@@ -276,17 +276,17 @@ fn torn_entries(common_dir: &Path, findings: &mut Findings) {
     for name in entries.names().unwrap_or_default() {
         let path = entries.path().join(&name);
         let shown = path.display();
-        let Ok(Some(entry)) = entries.directory(Path::new(&name)) else { continue };
+        let Ok(Some(admin)) = entries.directory(Path::new(&name)) else { continue };
         let torn: Vec<&str> =
-            ["commondir", "gitdir", "HEAD"].into_iter().filter(|file| is_torn(&entry, file)).collect();
+            ["commondir", "gitdir", "HEAD"].into_iter().filter(|file| is_torn(&admin, file)).collect();
         if torn.is_empty() {
             continue;
         }
         findings.add(
             Warns,
-            Id::TornEntry,
+            Id::TornAdminDirectory,
             format!("{shown} is torn ({}): `git worktree`, `git gc` and others fail", torn.join(", ")),
-            match Mark::read(&entry) {
+            match Mark::read(&admin) {
                 Some(Mark { session, .. }) => {
                     format!("it belongs to the session {session}: seedbed recover, or seedbed apply")
                 }
@@ -301,8 +301,8 @@ fn torn_entries(common_dir: &Path, findings: &mut Findings) {
     }
 }
 
-fn is_torn(entry: &Root, file: &str) -> bool {
-    match entry.read(Path::new(file), LINE_MAX) {
+fn is_torn(admin: &Root, file: &str) -> bool {
+    match admin.read(Path::new(file), LINE_MAX) {
         Ok(Some(bytes)) if file == "HEAD" => {
             let text = String::from_utf8_lossy(&bytes);
             let text = text.trim_end();

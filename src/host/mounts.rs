@@ -87,8 +87,8 @@ fn used_by(by: &[String]) -> String {
 /// as one line.
 pub(crate) fn trial(directory: &Root) -> Result<(), String> {
     sweep(directory).map_err(|error| error.to_string())?;
-    let held = directory.make_temporary_directory(OsStr::new(TRIAL)).map_err(|error| error.to_string())?;
-    let name = Path::new(&held.name);
+    let trial = directory.make_temporary_directory(OsStr::new(TRIAL)).map_err(|error| error.to_string())?;
+    let name = Path::new(&trial.name);
     let tried = try_in(directory, name);
     let removed = take_away(directory, name);
     tried?;
@@ -120,16 +120,16 @@ fn take_away(directory: &Root, trial: &Path) -> Result<(), files::Error> {
 }
 
 fn try_in(directory: &Root, name: &Path) -> Result<(), String> {
-    let said = |error: files::Error| error.to_string();
-    let top = directory.create_directories(name).map_err(said)?;
+    let text = |error: files::Error| error.to_string();
+    let top = directory.create_directories(name).map_err(text)?;
     for part in ["lower", "upper", "work", "mount"] {
-        top.create_directories(Path::new(part)).map_err(said)?;
+        top.create_directories(Path::new(part)).map_err(text)?;
     }
     let (old, new) = (Path::new("lower/old"), Path::new("mount/new"));
-    top.replace(old, b"old").map_err(said)?;
+    top.replace(old, b"old").map_err(text)?;
     let at = |part: &str| top.path().join(part);
     let (lower, upper, work) = (at("lower"), at("upper"), at("work"));
-    let mounted = top.create_directories(Path::new("mount")).map_err(said)?;
+    let mounted = top.create_directories(Path::new("mount")).map_err(text)?;
     mount(Layers { lower: &lower, upper: &upper, work: &work }, &mounted).map_err(|error| match error {
         Error::Refused { source, .. } if source.kind() == ErrorKind::InvalidInput => {
             "the file system there cannot store the changes of an overlay".to_owned()
@@ -146,8 +146,8 @@ fn try_in(directory: &Root, name: &Path) -> Result<(), String> {
         Ok::<_, files::Error>(shown.as_deref() == Some(b"old".as_slice()))
     })();
     unmount(&top, OsStr::new("mount")).map_err(|error| error.to_string())?;
-    let whole = used.map_err(said)? && top.read(old, 16).map_err(said)?.is_some();
-    if whole { Ok(()) } else { Err("an overlay there does not show what it should".to_owned()) }
+    let is_complete = used.map_err(text)? && top.read(old, 16).map_err(text)?.is_some();
+    if is_complete { Ok(()) } else { Err("an overlay there does not show what it should".to_owned()) }
 }
 
 /// Returns the mount point of the overlay that stores its changes in `upper`, as far as this process sees mounts.

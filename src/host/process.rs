@@ -442,8 +442,8 @@ impl Process {
         if let Some(directory) = &self.directory {
             command.current_dir(directory);
         }
-        let asked = failpoint!("process.start").map_err(io::Error::from);
-        asked
+        let injected = failpoint!("process.start").map_err(io::Error::from);
+        injected
             .and_then(|()| spawn(&mut command))
             .and_then(|child| Running::new(child, bytes, self.log, self.listener, self.stdout_max))
             .map_err(|source| Error::Start {
@@ -465,8 +465,8 @@ impl Output {
 
     /// Returns the last lines of [`Output::stderr`], escaped for a terminal, limited in number and length.
     pub fn tail(&self) -> String {
-        let said = String::from_utf8_lossy(&self.stderr);
-        let mut lines: Vec<_> = said.lines().map(str::trim_end).filter(|line| !line.is_empty()).collect();
+        let stderr = String::from_utf8_lossy(&self.stderr);
+        let mut lines: Vec<_> = stderr.lines().map(str::trim_end).filter(|line| !line.is_empty()).collect();
         lines.drain(..lines.len().saturating_sub(TAIL_LINES));
         let tail = printable_lines(&lines.join("\n"));
         match tail.char_indices().rev().nth(TAIL_MAX - 1) {

@@ -123,10 +123,10 @@ fn declaration(
     let text = table.text().into_static();
     let entries = at.key("resources");
     let from = if in_child { From::Parent } else { From::Pool };
-    let request = |(index, Resource { kind, name, from: said, options })| Request {
+    let request = |(index, Resource { kind, name, from: explicit, options })| Request {
         name: name.filter(|name| *name != kind),
         kind,
-        from: said.unwrap_or(from),
+        from: explicit.unwrap_or(from),
         options,
         location: entries.index(index).location(),
     };

@@ -41,8 +41,8 @@ pub(super) fn document(root: &DeTable<'_>, kinds: &Kinds) -> Option<Document> {
     };
     let read = |tables: &[_]| -> Option<Vec<(String, SessionTable)>> {
         let tables = converted(tables, &KeyPath::ROOT.key("session"))?;
-        let mut alone = meets(json!({ "version": VERSION, "swarm": "swarm", "session": tables }))?;
-        let Value::Object(tables) = alone["session"].take() else { return None };
+        let mut standalone = meets(json!({ "version": VERSION, "swarm": "swarm", "session": tables }))?;
+        let Value::Object(tables) = standalone["session"].take() else { return None };
         tables.into_iter().map(|(name, table)| Some((name, serde_json::from_value(table).ok()?))).collect()
     };
     let read: Option<Vec<_>> = tables.par_chunks(IN_ONE_GO).map(read).collect();
@@ -94,9 +94,9 @@ mod tests {
             let text = large().replace(line, with);
             let Ok(table) = syntax::parse(&text) else { panic!("{text}") };
             assert!(document(table.get_ref(), &kinds).is_none(), "{with}");
-            let told: Vec<_> =
+            let reported: Vec<_> =
                 read(&text, &kinds).diagnostics.iter().map(|diagnostic| diagnostic.rule).collect();
-            assert_eq!(told, [rule], "{with}");
+            assert_eq!(reported, [rule], "{with}");
         };
         check("[session.t100]\ncount = 2", "[session.t100]\ncount = 2.0", rule::WRONG_TYPE);
         check("[session.t100]\ncount = 2", "[session.t100]\ncount = 1979-05-27", rule::NO_SUCH_VALUE);
@@ -104,6 +104,6 @@ mod tests {
         check("swarm = \"checkout\"", "swarm = \"\"", rule::NOT_A_NAME);
         check("version = 1", "version = 1\nsessions = 1", rule::UNKNOWN_KEY);
         check("version = 1", "version = 2", rule::VERSION);
-        check("[session.t0]", "[provider.port-range]\ncommand = [\"x\"]\n[session.t0]", rule::TAKEN_KIND);
+        check("[session.t0]", "[provider.port-range]\ncommand = [\"x\"]\n[session.t0]", rule::KIND_CONFLICT);
     }
 }

@@ -57,7 +57,7 @@ rules! {
     WRONG_SIZE = "wrong-size", "Strings and arrays are neither empty nor too long";
     NOT_A_NAME = "not-a-name", "Names have only the characters that their key allows";
     UNKNOWN_KIND = "unknown-kind", "Kinds of resources are built in or declared by a provider";
-    TAKEN_KIND = "taken-kind", "No external kind has the name of a built-in kind";
+    KIND_CONFLICT = "kind-conflict", "No external kind has the name of a built-in kind";
     KIND_NOT_RUN = "kind-not-run", "Requested kinds have a provider";
     PROGRAM = "program", "The program of an external kind plans every request";
     EXTERNAL_OPTION = "external-option", "The program of an external kind accepts the options";
@@ -89,7 +89,7 @@ rules! {
     TARGET_PATH = "target-path", "A target path is a directory of the commit";
     TRACKED_PATH = "tracked-path", "The commit has no file at a path that seedbed writes";
     ROOT_DIRECTORY = "root-directory", "Worktrees and directories of sessions have a directory of their own, out of which no link leads";
-    PATH_TAKEN = "path-taken", "Nothing exists at the path of a new worktree or directory";
+    PATH_EXISTS = "path-exists", "Nothing exists at the path of a new worktree or directory";
     PATH_TOO_LONG = "path-too-long", "Paths are short enough for Git";
     OVERLAY = "overlay", "Overlays are requested only if they can be mounted";
     BRANCH = "branch", "A branch has a name that Git accepts, and belongs to one session only";

@@ -49,7 +49,7 @@ impl ReadableRest {
         }
         rest.blank_unclosed();
         // Only the first error of a line is reported: the others mostly follow from the first.
-        let mut told = BTreeSet::new();
+        let mut reported = BTreeSet::new();
         for _ in 0..PASSES {
             let statements = statements::parse(&rest.text);
             let mut wrong = BTreeSet::new();
@@ -60,7 +60,7 @@ impl ReadableRest {
                 let statement = statements.get(at).map(|statement| statement.range.clone());
                 let line = statement.clone().unwrap_or_default().start.max(line_start(text, span.start));
                 let is_duplicate = error.message() == "duplicate key";
-                if told.insert((line, is_duplicate)) {
+                if reported.insert((line, is_duplicate)) {
                     rest.diagnostics.push(explain::diagnostic(
                         error.message(),
                         span,

@@ -76,7 +76,7 @@ pub(super) fn observe(
         .map(|(name, tip)| {
             let mut checkouts = checkouts.remove(&name).unwrap_or_default();
             // HEAD of a bare repository checks nothing out.
-            checkouts.retain(|checkout| checkout.entry.is_some() || !located.is_bare());
+            checkouts.retain(|checkout| checkout.admin_directory.is_some() || !located.is_bare());
             (name, Branch { tip, checkouts, first_log_entry: None })
         })
         .collect();

@@ -16,7 +16,7 @@ use crate::host::{absolute, files};
 pub(super) fn observe(workspace: &Path, path: &Path) -> Directory {
     let Located { base, below } = locate(workspace, path);
     let top = absolute(workspace, Path::new(""));
-    let said = |at: &Path| match at.strip_prefix(&top) {
+    let relative = |at: &Path| match at.strip_prefix(&top) {
         Ok(relative) if path.is_relative() => relative.to_owned(),
         _ => at.to_owned(),
     };
@@ -27,8 +27,8 @@ pub(super) fn observe(workspace: &Path, path: &Path) -> Directory {
     for component in below.components() {
         at.push(component);
         match fs::symlink_metadata(&at) {
-            Ok(entry) if entry.is_symlink() => return Directory::Link(said(&at)),
-            Ok(entry) if !entry.is_dir() => return Directory::NotADirectory(said(&at)),
+            Ok(entry) if entry.is_symlink() => return Directory::Link(relative(&at)),
+            Ok(entry) if !entry.is_dir() => return Directory::NotADirectory(relative(&at)),
             Ok(_) => {}
             Err(error) => return unopened(&at, &error),
         }

@@ -201,10 +201,10 @@ fn refusal(workspace: &Path, stderr: &str) -> String {
         )
     } else {
         let lines: Vec<&str> = stderr.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
-        let said = lines.join(" ");
+        let text = lines.join(" ");
         format!(
             "git cannot use the repository around {workspace}: {}",
-            said.strip_prefix("fatal: ").unwrap_or(&said)
+            text.strip_prefix("fatal: ").unwrap_or(&text)
         )
     }
 }

@@ -49,17 +49,17 @@ pub(super) fn observe(
     }
     let mut found = BTreeMap::new();
     for (commit, paths) in requests {
-        let (mut told, mut open) = (BTreeMap::new(), BTreeMap::new());
+        let (mut known, mut open) = (BTreeMap::new(), BTreeMap::new());
         for (path, required) in paths {
             match tops.get(commit).and_then(|top| at_the_top(top, path, required)) {
-                Some(entry) => drop(told.insert(path, entry)),
+                Some(entry) => drop(known.insert(path, entry)),
                 None => drop(open.insert(path, required)),
             }
         }
         if !open.is_empty() {
-            told.extend(entries(git, commit, &open)?);
+            known.extend(entries(git, commit, &open)?);
         }
-        found.insert(commit, told);
+        found.insert(commit, known);
     }
     let mut trees = BTreeMap::new();
     for (name, paths) in refs {

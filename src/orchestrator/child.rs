@@ -25,7 +25,7 @@ pub enum ChildError {
     },
     /// An active child of the same parent has this position.
     #[error("child {index} of its parent is already active: it is `{session}`")]
-    Taken {
+    Conflict {
         /// Position of the child.
         index: u32,
         /// Id of the child that has this position.
@@ -57,12 +57,12 @@ pub fn child_requests(
         return Err(ChildError::Index);
     }
     let mut requests: Vec<ResourceRequest> = Vec::new();
-    for held in &parent.hard_constraints {
-        let Some(options) = registry.get(&held.kind).and_then(Planner::child_options) else { continue };
-        let (parent, allocation) = (parent.session_id.as_str(), &held.allocation);
+    for constraint in &parent.hard_constraints {
+        let Some(options) = registry.get(&constraint.kind).and_then(Planner::child_options) else { continue };
+        let (parent, allocation) = (parent.session_id.as_str(), &constraint.allocation);
         let options = options(&ChildShare { parent, allocation, index: child_index, count: child_count });
-        let options = options.map_err(|why| ChildError::Share { kind: held.kind.clone(), why })?;
-        let (kind, name) = (held.kind.clone(), held.name.clone());
+        let options = options.map_err(|why| ChildError::Share { kind: constraint.kind.clone(), why })?;
+        let (kind, name) = (constraint.kind.clone(), constraint.name.clone());
         requests.push(ResourceRequest { kind, name, options });
     }
     Ok(requests)

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::path::PathBuf;
 
 use super::ChildError;
-use crate::apply::{self, Failure, Loss, Occupant};
+use crate::apply::{self, Failure, Occupant, SessionFinding};
 use crate::host::files;
 use crate::host::text::printable;
 use crate::manifest::{Diagnostic, Diagnostics};
@@ -59,15 +59,15 @@ pub enum Error {
     #[error("interrupted")]
     Interrupted,
     /// A release would lose work; nothing was changed.
-    #[error("releasing would lose work: {}", lines(.0.iter().map(|loss| &loss.what)))]
-    WouldLose(Vec<Loss>),
+    #[error("releasing would lose work: {}", lines(.0.iter().map(|finding| &finding.description)))]
+    WouldLose(Vec<SessionFinding>),
     /// Processes are at work in the session; nothing was changed.
-    #[error("processes use the session: {}", occupied(occupants, losses))]
+    #[error("processes use the session: {}", occupied(occupants, findings))]
     Occupied {
         /// Processes that use the session.
         occupants: Vec<Occupant>,
         /// Work that the release would lose as well; empty if there is none.
-        losses: Vec<Loss>,
+        findings: Vec<SessionFinding>,
     },
     /// Resources could not be released. The others are released; another release tries these again.
     #[error("Failed to release provisioned resources: {}", failed(.0, &[]))]
@@ -113,8 +113,8 @@ impl Error {
             | apply::Error::NotTornDown(failures)
             | apply::Error::NotSetUp(failures) => Self::Release(failures),
             apply::Error::UnknownKind { kind, .. } => Self::UnknownKind(kind),
-            apply::Error::Refused(losses) => Self::WouldLose(losses),
-            apply::Error::Occupied { occupants, losses, .. } => Self::Occupied { occupants, losses },
+            apply::Error::Refused(findings) => Self::WouldLose(findings),
+            apply::Error::Occupied { occupants, findings, .. } => Self::Occupied { occupants, findings },
             apply::Error::Stale(diagnostics) => Self::Diagnostics(
                 diagnostics
                     .into_iter()
@@ -150,21 +150,21 @@ fn diagnostics(diagnostics: &[Diagnostic]) -> String {
 }
 
 fn failed(failures: &[Failure], leftovers: &[Failure]) -> String {
-    let told = |failure: &Failure| format!("{}: {}", failure.step, failure.cause);
+    let line = |failure: &Failure| format!("{}: {}", failure.step, failure.cause);
     let mut text = match failures {
         [] => "interrupted".to_owned(),
-        failures => lines(failures.iter().map(told)),
+        failures => lines(failures.iter().map(line)),
     };
     if !leftovers.is_empty() {
-        let _ = write!(text, "; could not be rolled back: {}", lines(leftovers.iter().map(told)));
+        let _ = write!(text, "; could not be rolled back: {}", lines(leftovers.iter().map(line)));
     }
     text
 }
 
-fn occupied(occupants: &[Occupant], losses: &[Loss]) -> String {
-    let and_work = if losses.is_empty() { "" } else { " | work would be lost: " };
+fn occupied(occupants: &[Occupant], findings: &[SessionFinding]) -> String {
+    let and_work = if findings.is_empty() { "" } else { " | work would be lost: " };
     let occupants = lines(occupants.iter().map(Occupant::described));
-    format!("{occupants}{and_work}{}", lines(losses.iter().map(|loss| &loss.what)))
+    format!("{occupants}{and_work}{}", lines(findings.iter().map(|finding| &finding.description)))
 }
 
 fn lines(lines: impl Iterator<Item = impl AsRef<str>>) -> String {

@@ -81,16 +81,16 @@ impl Shared {
         if parent.swarm.is_some() {
             numbers.extend(record.plan.sessions.iter().map(|session| (session.id.clone(), session.index)));
         }
-        let mut alone = state::standalone_sessions(&self.host, &record.owner)?;
-        alone.sort_by_key(|other| other.ancestors.len());
-        for other in alone {
+        let mut standalone = state::standalone_sessions(&self.host, &record.owner)?;
+        standalone.sort_by_key(|other| other.ancestors.len());
+        for other in standalone {
             let Some(first) = other.plan.sessions.first().filter(|first| first.id != own.name()) else {
                 continue;
             };
             let is_brother = other.ancestors.first() == ancestors.first();
             if is_brother && other.child.is_some_and(|other| other.index == child.index) {
                 let (index, session) = (child.index, first.id.clone());
-                return Err(Error::Child(ChildError::Taken { index, session }));
+                return Err(Error::Child(ChildError::Conflict { index, session }));
             }
             numbers.insert(first.id.clone(), first.index);
             relatives.push(Relative::new(first, &other, &self.registry));
@@ -119,7 +119,7 @@ impl Shared {
 
     /// Returns whether the parent's snapshot names a resource whose share can only be planned from the parent's record.
     pub(super) fn hands_down_by_record(&self, parent: &Snapshot) -> bool {
-        parent.hard_constraints.iter().any(|held| plans_by_record(&self.registry, &held.kind))
+        parent.hard_constraints.iter().any(|allocation| plans_by_record(&self.registry, &allocation.kind))
     }
 }
 
@@ -136,7 +136,7 @@ impl Relatives {
         let of_family = |session: &str, owner: &str| {
             owner == self.owner && self.ancestors.iter().any(|ancestor| ancestor == session)
         };
-        let held: Vec<_> = observation
+        let own: Vec<_> = observation
             .ports_in_use
             .iter()
             .filter(|used| match &used.owner {
@@ -150,8 +150,8 @@ impl Relatives {
             .collect();
         observation.ports_in_use.retain(|used| match &used.owner {
             // The ancestor may use its ports; whether the process is the ancestor's cannot be determined.
-            PortOwner::Socket { .. } => !held.iter().any(|held| held.block.contains(used.block)),
-            PortOwner::Lease { .. } | PortOwner::LockFile { .. } => !held.contains(used),
+            PortOwner::Socket { .. } => !own.iter().any(|own| own.block.contains(used.block)),
+            PortOwner::Lease { .. } | PortOwner::LockFile { .. } => !own.contains(used),
         });
     }
 
@@ -171,19 +171,19 @@ impl Relatives {
             positions.insert(&relative.session.id, manifest.sessions.len());
             let parent = relative.parent.as_deref().and_then(|parent| positions.get(parent).copied());
             manifest.sessions.push(relative.declared(parent));
-            for held in &relative.session.allocations {
-                if let Some(program) = &held.external {
+            for allocation in &relative.session.allocations {
+                if let Some(program) = &allocation.external {
                     let (command, timeout, claim) = (program.command.clone(), program.timeout, program.claim);
-                    manifest.providers.insert(held.kind.clone(), Program { command, timeout, claim });
+                    manifest.providers.insert(allocation.kind.clone(), Program { command, timeout, claim });
                 }
             }
         }
         let parent = positions.get(self.ancestors.first()?.as_str()).copied()?;
         let declaration = Arc::make_mut(&mut own.declaration);
         let location = declaration.location.clone();
-        let handed_down = self.members[parent].session.allocations.iter().map(|held| Request {
-            kind: held.kind.clone(),
-            name: held.name.clone(),
+        let handed_down = self.members[parent].session.allocations.iter().map(|allocation| Request {
+            kind: allocation.kind.clone(),
+            name: allocation.name.clone(),
             from: From::Parent,
             options: Options::new(),
             location: location.clone(),
@@ -228,7 +228,9 @@ impl Relative {
         let parent = above.map(|above| above.id.clone()).or_else(|| record.ancestors.first().cloned());
         let mut session = session.clone();
         let is_requested = |kind: &str| plans_by_record(registry, kind) && !registry.is_implied(kind);
-        session.allocations.retain(|held| is_requested(&held.kind) && registry.provider(held).is_some());
+        session
+            .allocations
+            .retain(|allocation| is_requested(&allocation.kind) && registry.provider(allocation).is_some());
         // Among sessions without a swarm, the path is the id.
         session.path = SessionPath::from_id(&session.id);
         Self { session, parent, child: record.child }
@@ -237,11 +239,11 @@ impl Relative {
     /// Returns the session of a manifest that requests the allocations of this one.
     fn declared(&self, parent: Option<usize>) -> manifest::Session {
         let location = Location::default();
-        let requests = self.session.allocations.iter().map(|held| Request {
-            kind: held.kind.clone(),
-            name: held.name.clone(),
-            from: if held.shared { From::Parent } else { From::Pool },
-            options: held.options.clone(),
+        let requests = self.session.allocations.iter().map(|allocation| Request {
+            kind: allocation.kind.clone(),
+            name: allocation.name.clone(),
+            from: if allocation.shared { From::Parent } else { From::Pool },
+            options: allocation.options.clone(),
             location: location.clone(),
         });
         let declaration = Declaration {
@@ -274,7 +276,7 @@ fn plan_of(sessions: Vec<Session>) -> Plan {
         changes: Vec::new(),
         behind: Vec::new(),
         again: crate::plan::Again::default(),
-        losses: Vec::new(),
+        unsaved_work: Vec::new(),
         occupants: Vec::new(),
     }
 }

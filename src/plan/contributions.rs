@@ -16,8 +16,8 @@ pub(super) fn session_context(session: &Session, registry: &Registry) -> Context
 /// Returns the data that all allocations of a session contribute, each overriding those before it.
 pub(super) fn contributed(allocations: &[Allocation], registry: &Registry) -> Context {
     let mut all = Context::default();
-    for (at, held) in allocations.iter().enumerate() {
-        let Some(provider) = registry.get(&held.kind) else { continue };
+    for (at, allocation) in allocations.iter().enumerate() {
+        let Some(provider) = registry.get(&allocation.kind) else { continue };
         let context = resource_context(allocations, at, provider);
         all.env.extend(context.env);
         all.prompt_sections.extend(context.prompt_sections);
@@ -30,11 +30,11 @@ pub(super) fn contributed(allocations: &[Allocation], registry: &Registry) -> Co
 /// Returns the contribution of the allocation at this position. The variables of the kind are those of the resource with
 /// the name of the kind, or else of the first one.
 pub(super) fn resource_context(allocations: &[Allocation], at: usize, provider: &dyn Kind) -> Context {
-    let held = &allocations[at];
-    let mut of_kind = allocations.iter().enumerate().filter(|(_, other)| other.kind == held.kind);
+    let allocation = &allocations[at];
+    let mut of_kind = allocations.iter().enumerate().filter(|(_, other)| other.kind == allocation.kind);
     let first = of_kind.clone().find(|(_, other)| other.name.is_none()).or_else(|| of_kind.next());
     let is_first = first.is_some_and(|(first, _)| first == at);
-    provider.context(held).for_resource(&held.kind, held.name(), is_first)
+    provider.context(allocation).for_resource(&allocation.kind, allocation.name(), is_first)
 }
 
 /// Returns the working directory of a session, relative to the workspace root: that of the resource that it chooses, or
@@ -48,7 +48,7 @@ pub(super) fn working_directory(session: &Session, registry: &Registry) -> Optio
 
 /// Returns the directory in which a session works that chooses the resource of this name.
 pub(super) fn directory_of(allocations: &[Allocation], name: &str, registry: &Registry) -> Option<PathBuf> {
-    let chosen = allocations.iter().find(|held| held.name() == name)?;
+    let chosen = allocations.iter().find(|allocation| allocation.name() == name)?;
     registry.get(&chosen.kind)?.working_directory(chosen)
 }
 

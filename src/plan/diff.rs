@@ -118,10 +118,14 @@ pub(super) fn changes(plan: &Plan, registry: &Registry, applied: Option<&Applied
 fn add_sources(plan: &Plan, registry: &Registry, changes: &mut [Change]) {
     // The group keys are computed on all cores; the first session of each group is found sequentially.
     let sources = |(session, change): (&Session, &Change)| {
-        let provisioned =
-            session.allocations.iter().filter(|held| change.provision.iter().any(|name| name == held.name()));
+        let provisioned = session
+            .allocations
+            .iter()
+            .filter(|allocation| change.provision.iter().any(|name| name == allocation.name()));
         provisioned
-            .filter_map(|held| Some((held.name().to_owned(), registry.get(&held.kind)?.group_key(held)?)))
+            .filter_map(|allocation| {
+                Some((allocation.name().to_owned(), registry.get(&allocation.kind)?.group_key(allocation)?))
+            })
             .collect()
     };
     let sources: Vec<Vec<(String, String)>> = plan.sessions.par_iter().zip(&*changes).map(sources).collect();
@@ -157,8 +161,8 @@ fn changes_of_applied(plan: &Plan, registry: &Registry, applied: &AppliedPlan) -
         released.insert(&session.path, change.release.clone());
         changes.push(change);
     }
-    let gone = applied.plan.sessions.iter().rev().filter(|session| !planned.contains(&session.path));
-    changes.extend(gone.map(destroy));
+    let released = applied.plan.sessions.iter().rev().filter(|session| !planned.contains(&session.path));
+    changes.extend(released.map(destroy));
     changes
 }
 
@@ -300,7 +304,9 @@ fn add_replacement(registry: &Registry, change: &mut Change, old: &Allocation, n
     };
     let known = change.fields.len();
     fields::options(&mut change.fields, old, new);
-    let root = |held: &Allocation| registry.get(&held.kind)?.repository(held).map(|(_, root)| root);
+    let root = |allocation: &Allocation| {
+        registry.get(&allocation.kind)?.repository(allocation).map(|(_, root)| root)
+    };
     match &change.fields[known..] {
         [] if root(old) != root(new) => {
             change.reasons.push(format!("{} is of another repository now", old.name()));

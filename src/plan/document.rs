@@ -54,7 +54,7 @@ pub(super) fn write(plan: &Plan, to: &mut (impl Write + Send)) -> io::Result<()>
         sessions,
         changes,
         again,
-        losses,
+        unsaved_work,
         occupants,
         behind,
     } = plan;
@@ -81,9 +81,9 @@ pub(super) fn write(plan: &Plan, to: &mut (impl Write + Send)) -> io::Result<()>
     if !again.is_empty() {
         write!(to, ",\n  \"again\": {}", serde_json::to_string(again)?)?;
     }
-    if !losses.is_empty() {
+    if !unsaved_work.is_empty() {
         to.write_all(b",")?;
-        list("losses", losses, to)?;
+        list("unsavedWork", unsaved_work, to)?;
     }
     if !occupants.is_empty() {
         to.write_all(b",")?;
@@ -142,8 +142,8 @@ fn in_parts<T: Sync>(
                 take(if std::mem::take(&mut is_first) { &text[separator.len()..] } else { &text })
             })
         };
-        let (taken, next) = rayon::join(hand_on, || parts.next());
-        taken?;
+        let (written, next) = rayon::join(hand_on, || parts.next());
+        written?;
         made = next;
     }
     Ok(())

@@ -22,9 +22,10 @@ pub(super) fn allocate(
     observation: &Observation,
     applied: Option<&AppliedPlan>,
 ) -> Allocated {
-    let asked = all_requests(manifest, registry).each;
-    let has_lost = asked.iter().map(|session_requests| allocate::kinds(session_requests)).collect::<Vec<_>>();
-    let Resolved { each, without, diagnostics } = resolve(manifest, registry, observation, applied, asked);
+    let requests = all_requests(manifest, registry).each;
+    let has_lost =
+        requests.iter().map(|session_requests| allocate::kinds(session_requests)).collect::<Vec<_>>();
+    let Resolved { each, without, diagnostics } = resolve(manifest, registry, observation, applied, requests);
     let mut allocated = allocate::pass(manifest, registry, observation, applied, &each);
     allocated.diagnostics.extend(diagnostics);
     if !without.is_empty() {

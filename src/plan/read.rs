@@ -11,8 +11,8 @@ use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value, json};
 
 use super::{
-    Again, Behind, Change, Loss, Occupant, Plan, PlannedRepository, SCHEMA_VERSION, Session, contributions,
-    requests,
+    Again, Behind, Change, Occupant, Plan, PlannedRepository, SCHEMA_VERSION, Session, SessionFinding,
+    contributions, requests,
 };
 use crate::host::text::printable;
 use crate::manifest;
@@ -61,7 +61,7 @@ struct Unchecked {
     #[serde(default)]
     again: Again,
     #[serde(default)]
-    losses: Vec<Loss>,
+    unsaved_work: Vec<SessionFinding>,
     #[serde(default)]
     occupants: Vec<Occupant>,
     #[serde(default)]
@@ -80,7 +80,7 @@ impl From<Unchecked> for Plan {
             sessions: plan.sessions,
             changes: plan.changes,
             again: plan.again,
-            losses: plan.losses,
+            unsaved_work: plan.unsaved_work,
             occupants: plan.occupants,
             behind: plan.behind,
         }
@@ -204,16 +204,17 @@ impl Plan {
         let mut providers = Map::new();
         let mut tables = Map::new();
         for (at, session) in self.sessions.iter().enumerate() {
-            let requested = session.allocations.iter().filter(|held| !registry.is_implied(&held.kind));
-            let resources = requested.map(|held| {
-                let mut resource = held.options.clone();
-                resource.insert("kind".to_owned(), held.kind.as_str().into());
-                if let Some(name) = &held.name {
+            let requested =
+                session.allocations.iter().filter(|allocation| !registry.is_implied(&allocation.kind));
+            let resources = requested.map(|allocation| {
+                let mut resource = allocation.options.clone();
+                resource.insert("kind".to_owned(), allocation.kind.as_str().into());
+                if let Some(name) = &allocation.name {
                     resource.insert("name".to_owned(), name.as_str().into());
                 }
-                if let Some(external) = &held.external {
+                if let Some(external) = &allocation.external {
                     let program = json!({ "command": external.command, "timeout": external.timeout });
-                    providers.insert(held.kind.clone(), program);
+                    providers.insert(allocation.kind.clone(), program);
                 }
                 resource.into()
             });
@@ -267,21 +268,26 @@ enum Unique<'p> {
 /// planning puts them.
 fn check_implied(session: &Session, registry: &Registry) -> Result<(), String> {
     let (implied, requested): (Vec<_>, Vec<_>) =
-        session.allocations.iter().partition(|held| registry.is_implied(&held.kind));
-    let resources = requested.iter().map(|held| {
-        let resource = ResourceOptions { name: held.name(), options: &held.options, shared: held.shared };
-        (held.kind.as_str(), resource)
+        session.allocations.iter().partition(|allocation| registry.is_implied(&allocation.kind));
+    let resources = requested.iter().map(|allocation| {
+        let resource = ResourceOptions {
+            name: allocation.name(),
+            options: &allocation.options,
+            shared: allocation.shared,
+        };
+        (allocation.kind.as_str(), resource)
     });
     let expected = requests::implied(registry, resources);
     let expected = expected.iter().map(|(kind, options)| (*kind, *kind, options));
-    let found = implied.iter().map(|held| (held.kind.as_str(), held.name(), &held.options));
+    let found =
+        implied.iter().map(|allocation| (allocation.kind.as_str(), allocation.name(), &allocation.options));
     if !found.eq(expected) || !session.allocations.iter().take(implied.len()).eq(implied) {
         return Err("it has other directories than follow from its resources".to_owned());
     }
-    for held in &requested {
-        let several = requested.iter().filter(|other| other.kind == held.kind).count() > 1;
-        if registry.get(&held.kind).is_some_and(|kind| !kind.is_located(held, several)) {
-            return Err(format!("its {} lies where no manifest puts it", held.name()));
+    for allocation in &requested {
+        let several = requested.iter().filter(|other| other.kind == allocation.kind).count() > 1;
+        if registry.get(&allocation.kind).is_some_and(|kind| !kind.is_located(allocation, several)) {
+            return Err(format!("its {} lies where no manifest puts it", allocation.name()));
         }
     }
     Ok(())
@@ -289,8 +295,8 @@ fn check_implied(session: &Session, registry: &Registry) -> Result<(), String> {
 
 /// Checks that the kinds of a session's allocations exist, and that the data from allocations and names is complete.
 fn check_session(session: &Session, registry: &Registry) -> Result<(), String> {
-    for (at, held) in session.allocations.iter().enumerate() {
-        let (kind, name) = (&held.kind, held.name());
+    for (at, allocation) in session.allocations.iter().enumerate() {
+        let (kind, name) = (&allocation.kind, allocation.name());
         let earlier = &session.allocations[..at];
         if earlier.iter().any(|other| other.name() == name) {
             return Err(format!("it has a resource called `{name}` twice"));
@@ -299,14 +305,14 @@ fn check_session(session: &Session, registry: &Registry) -> Result<(), String> {
         if !allows_several && earlier.iter().any(|other| other.kind == *kind) {
             return Err(format!("it has two of `{kind}`"));
         }
-        if held.name.as_ref() == Some(kind) {
+        if allocation.name.as_ref() == Some(kind) {
             return Err(format!("it names a `{kind}` after its kind"));
         }
         let is_registered = registry.kinds().contains_key(kind) || registry.is_implied(kind);
-        if is_registered == held.external.is_some() {
+        if is_registered == allocation.external.is_some() {
             return Err(format!("`{kind}` is not a kind, or not one of a program"));
         }
-        if let Some(external) = &held.external {
+        if let Some(external) = &allocation.external {
             let texts = external.env.values().chain(&external.prompt_sections).chain(&external.command);
             if texts.into_iter().any(|text| text.contains('\0')) {
                 return Err(format!("a text of its `{kind}` contains NUL"));

@@ -49,7 +49,7 @@ pub(super) fn planned(
 /// Returns the root of each repository that sessions have worktrees of, by name.
 fn roots(sessions: &[Session], registry: &Registry) -> BTreeMap<String, PathBuf> {
     let allocations = sessions.iter().flat_map(|session| &session.allocations);
-    allocations.filter_map(|held| registry.get(&held.kind)?.repository(held)).collect()
+    allocations.filter_map(|allocation| registry.get(&allocation.kind)?.repository(allocation)).collect()
 }
 
 impl PlannedRepository {
@@ -111,7 +111,8 @@ impl Plan {
             return Err("its list of repositories is not that of its worktrees".to_owned());
         }
         let allocations = self.sessions.iter().flat_map(|session| &session.allocations);
-        let mut of_worktrees = allocations.filter_map(|held| registry.get(&held.kind)?.repository(held));
+        let mut of_worktrees =
+            allocations.filter_map(|allocation| registry.get(&allocation.kind)?.repository(allocation));
         let is_listed = |(name, root): (String, PathBuf)| {
             self.repositories.iter().any(|repository| repository.name == name && repository.root == root)
         };

@@ -89,8 +89,8 @@ fn scoped_names<'s>(ids: &[String], active: impl Fn(usize) -> Option<&'s str> + 
 /// Returns the numbers of all sessions: an active session keeps its number; the others get the lowest free numbers, in
 /// canonical order.
 fn indices(count: usize, family: HashSet<u32>, active: impl Fn(usize) -> Option<u32>) -> Vec<u32> {
-    let mut held = family;
-    held.extend((0..count).filter_map(&active));
-    let mut free = (0..).filter(|index| !held.contains(index));
+    let mut used = family;
+    used.extend((0..count).filter_map(&active));
+    let mut free = (0..).filter(|index| !used.contains(index));
     (0..count).map(|at| active(at).or_else(|| free.next()).unwrap_or(u32::MAX)).collect()
 }

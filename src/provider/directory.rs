@@ -237,12 +237,12 @@ impl Provider for Directories {
 
     fn inspect(&self, task: &Task<'_>) -> Result<Condition, Error> {
         let paths = DirectoryPaths::new(task, &directory(task)?)?;
-        let gone = || Condition::Broken(format!("{} does not exist", paths.path().display()));
+        let missing = || Condition::Broken(format!("{} does not exist", paths.path().display()));
         Ok(match record::owned(task, &paths) {
             Err(Error::Refused(why)) => Condition::Broken(why),
             Err(error) => return Err(error),
-            Ok(None) => gone(),
-            Ok(Some(_)) if paths.directory()?.is_none() => gone(),
+            Ok(None) => missing(),
+            Ok(Some(_)) if paths.directory()?.is_none() => missing(),
             Ok(Some(Record { stage: Stage::Complete, .. })) => Condition::Healthy,
             Ok(Some(_)) => Condition::Broken(format!("{} was never completed", paths.path().display())),
         })
@@ -334,7 +334,7 @@ impl Provider for Directories {
         let planned = scope
             .allocations
             .iter()
-            .filter_map(|held| Some(Directory::from_allocation(held)?.directory_root));
+            .filter_map(|allocation| Some(Directory::from_allocation(allocation)?.directory_root));
         paths::leftovers(scope, planned)
     }
 }

@@ -16,9 +16,9 @@ pub enum Error {
     /// A file operation failed.
     #[error(transparent)]
     File(#[from] files::Error),
-    /// Another process has taken a resource that was free when it was planned. A new plan may find another one.
+    /// A resource that was free when it was planned is now in use by another process. A new plan may find another one.
     #[error("{0}")]
-    Taken(String),
+    Conflict(String),
     /// A resource that is not this swarm's is in the way, or the allocation cannot be read.
     #[error("{0}")]
     Refused(String),

@@ -51,14 +51,14 @@ impl NeededSpace {
 #[non_exhaustive]
 pub struct Uncounted {
     /// Description of the problem, one line.
-    pub what: String,
+    pub description: String,
     /// Remedy, one line.
     pub remedy: &'static str,
 }
 
 impl Uncounted {
     /// Creates the description of resources whose space takes too long to count.
-    pub fn new(what: String, remedy: &'static str) -> Self {
-        Self { what, remedy }
+    pub fn new(description: String, remedy: &'static str) -> Self {
+        Self { description, remedy }
     }
 }

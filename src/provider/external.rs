@@ -117,8 +117,8 @@ impl Planner for External {
 impl Provider for External {
     fn provision(&self, task: &Task<'_>) -> Result<(), Error> {
         let answer: ProvisionAnswer = ask(task, Request::Provision)?;
-        match &answer.taken {
-            Some(why) => Err(Error::Taken(says(task, why))),
+        match &answer.conflict {
+            Some(why) => Err(Error::Conflict(says(task, why))),
             None => done(task, answer.error.as_deref()),
         }
     }

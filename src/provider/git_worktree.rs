@@ -201,7 +201,7 @@ pub struct Worktree {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub existing: Option<Existing>,
     /// Name of the admin directory under `worktrees` in the common git directory.
-    pub entry: String,
+    pub admin_directory: String,
     /// Method of checking out the files.
     pub checkout: Checkout,
     /// Method of registration.
@@ -244,7 +244,7 @@ impl Worktree {
     /// Returns whether the worktree is one of several of its session. The name of its admin directory then has the name
     /// of the resource, after a dot; a scoped name has none.
     pub(crate) fn is_one_of_several(&self) -> bool {
-        self.entry.contains('.')
+        self.admin_directory.contains('.')
     }
 
     /// Returns the directory of the session that contains the worktree beside others of the session; `None` if the
@@ -340,13 +340,13 @@ impl Planner for GitWorktree {
 
     /// Compares all options except `branch-exists`: the reaction to an existing branch is decided when a worktree is
     /// created, and does not change later.
-    fn is_compatible(&self, applied: &manifest::Options, asked: &manifest::Options) -> bool {
+    fn is_compatible(&self, applied: &manifest::Options, requested: &manifest::Options) -> bool {
         let others = |options: &manifest::Options| {
             let mut others = options.clone();
             others.remove("branch-exists");
             others
         };
-        applied == asked || others(applied) == others(asked)
+        applied == requested || others(applied) == others(requested)
     }
 
     /// Updates `copy` and `link` in place, and options that matter only when a worktree is created.

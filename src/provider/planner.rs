@@ -118,8 +118,8 @@ pub trait Planner: Send + Sync {
     }
 
     /// Returns whether an allocation with the effective options `applied` is kept if `asked` are requested.
-    fn is_compatible(&self, applied: &Options, asked: &Options) -> bool {
-        applied == asked
+    fn is_compatible(&self, applied: &Options, requested: &Options) -> bool {
+        applied == requested
     }
 
     /// Returns whether a lease with the allocation `from` is turned into one with the allocation `to` in place, by

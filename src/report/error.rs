@@ -94,13 +94,13 @@ errors! {
     KIND_UNKNOWN = "kind-unknown", 69, "Only the program that provisioned a resource of this kind can release it", "Release it with that program";
     PLAN_STALE = "plan-stale", 69, "The facts of the saved plan are no longer true, for `reasons`; nothing was changed", "Save a new plan with `seedbed plan -o FILE`";
     PLAN_UNEXPECTED = "plan-unexpected", 69, "The plan does not have the digest of `--expect`; nothing was changed", "Review the plan that the message shows, and pass its digest";
-    PROCESSES_AT_WORK = "processes-at-work", 69, "Processes, listed in `occupants`, use what would be released; unsaved work that would be lost as well is listed in `losses`", "End them, or pass `--stop`";
+    PROCESSES_AT_WORK = "processes-at-work", 69, "Processes, listed in `occupants`, use what would be released; unsaved work that would be lost as well is listed in `unsavedWork`", "End them, or pass `--stop`";
     RESCUE_FAILED = "rescue-failed", 69, "Work could not be rescued, and nothing was released", "Commit the work to a branch, or pass `--discard`";
     RESCUE_REFUSED = "rescue-refused", 69, "The rescue cannot be restored or deleted as requested", "Follow the message";
     SESSION_DAMAGED = "session-damaged", 69, "The session has no directory to work in", "Run `seedbed apply`, which creates it again, or `seedbed destroy`";
     SWARM_APPLIED = "swarm-applied", 69, "The swarm is already applied, and `run` would destroy it", "Use `seedbed exec`, or run `seedbed destroy` first";
-    WORK_UNKNOWN = "work-unknown", 69, "It is unknown whether unsaved work would be lost; nothing was changed", "Repair what `losses` names";
-    WORK_UNSAVED = "work-unsaved", 69, "Unsaved work, listed in `losses`, would be lost; nothing was changed", "Commit it to a branch, or pass `--rescue` or `--discard`";
+    WORK_UNKNOWN = "work-unknown", 69, "It is unknown whether unsaved work would be lost; nothing was changed", "Repair what `unsavedWork` names";
+    WORK_UNSAVED = "work-unsaved", 69, "Unsaved work, listed in `unsavedWork`, would be lost; nothing was changed", "Commit it to a branch, or pass `--rescue` or `--discard`";
     WORKSPACE_COPIED = "workspace-copied", 69, "The workspace is a copy of one in which the swarm is applied", "Run `seedbed recover --copied`";
     WORKSPACE_EXISTS = "workspace-exists", 69, "`destroy --gone` was called for a workspace that exists", "Run `seedbed destroy` in the workspace";
     WORKSPACE_MOVED = "workspace-moved", 69, "The workspace was moved after the swarm was applied", "Run `seedbed recover --moved`";
@@ -132,7 +132,7 @@ impl Identified for apply::Error {
     fn id(&self) -> &'static ErrorId {
         match self {
             Self::Stale(_) => PLAN_STALE,
-            Self::Refused(losses) if losses.iter().all(|loss| loss.unknown) => WORK_UNKNOWN,
+            Self::Refused(findings) if findings.iter().all(apply::SessionFinding::is_unknown) => WORK_UNKNOWN,
             Self::Refused(_) => WORK_UNSAVED,
             Self::Occupied { .. } => PROCESSES_AT_WORK,
             Self::NotRescued { interrupted: false, .. } => RESCUE_FAILED,
@@ -191,7 +191,7 @@ impl Identified for provider::Error {
         match self {
             Self::Process(error) => error.id(),
             Self::File(error) => error.id(),
-            Self::Taken(_) => PORTS_IN_USE,
+            Self::Conflict(_) => PORTS_IN_USE,
             Self::Refused(_) => RESCUE_REFUSED,
             Self::Interrupted => INTERRUPTED,
             Self::Panicked(_) => BUG,
@@ -220,7 +220,9 @@ impl Identified for orchestrator::Error {
             Self::File(error) => error.id(),
             Self::Workspace { .. } => WORKSPACE_UNUSABLE,
             Self::UnknownKind(_) => KIND_UNKNOWN,
-            Self::WouldLose(losses) if losses.iter().all(|loss| loss.unknown) => WORK_UNKNOWN,
+            Self::WouldLose(findings) if findings.iter().all(apply::SessionFinding::is_unknown) => {
+                WORK_UNKNOWN
+            }
             Self::WouldLose(_) => WORK_UNSAVED,
             Self::Occupied { .. } => PROCESSES_AT_WORK,
             Self::Interrupted => INTERRUPTED,

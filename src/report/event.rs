@@ -9,7 +9,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 
 use super::SCHEMA_VERSION;
-use crate::apply::{Event, Failure, KeptBranch, Loss, Occupant, Recovered};
+use crate::apply::{Event, Failure, KeptBranch, Occupant, Recovered, SessionFinding};
 use crate::host::process;
 use crate::manifest::Entry;
 use crate::name::SessionPath;
@@ -185,13 +185,13 @@ pub struct Done {
     pub left: Option<usize>,
     /// Sessions that do not meet the conditions, with the reasons, for `destroy --where`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub unmatched: Option<Vec<Loss>>,
+    pub unmatched: Option<Vec<SessionFinding>>,
     /// Result for the swarm, for `recover`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub recovered: Option<Recovered>,
     /// Results for standalone sessions, by their ids, for `recover`; absent if there was nothing to recover.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub alone: Option<BTreeMap<String, Recovered>>,
+    pub standalone_sessions: Option<BTreeMap<String, Recovered>>,
     /// Exit code of the command, for `run` and `exec`; the largest of several.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub exit_code: Option<u8>,
@@ -225,9 +225,10 @@ pub struct Failed {
     /// Steps of the rollback that failed: what they would have removed or restored remains.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub leftovers: Option<Vec<Failure>>,
-    /// Work that would have been lost; absent if the command was refused for another reason only.
+    /// Work that would have been lost, and what else prevents a release; absent if the command was refused for another
+    /// reason only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub losses: Option<Vec<Loss>>,
+    pub unsaved_work: Option<Vec<SessionFinding>>,
     /// Processes that use what would have been released.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub occupants: Option<Vec<Occupant>>,
@@ -254,12 +255,12 @@ pub struct DryRun {
     /// Number of processes of the host that this user may not inspect.
     pub uninspected: usize,
     /// Work that would be lost, rescued or not.
-    pub losses: Vec<Loss>,
-    /// Work among `losses` that `--rescue` would save.
-    pub rescued: Vec<Loss>,
+    pub unsaved_work: Vec<SessionFinding>,
+    /// Work among `unsavedWork` that `--rescue` would save.
+    pub rescued: Vec<SessionFinding>,
     /// Files that would be removed and are no reason to refuse, such as ignored ones.
-    pub also_removed: Vec<Loss>,
+    pub also_removed: Vec<SessionFinding>,
     /// Sessions that do not meet the conditions of `--where`, with the reasons; absent if there is none.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub unmatched: Vec<Loss>,
+    pub unmatched: Vec<SessionFinding>,
 }

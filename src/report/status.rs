@@ -7,7 +7,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{DiskUsage, SCHEMA_VERSION};
-use crate::apply::{Failure, Loss};
+use crate::apply::{Failure, SessionFinding};
 use crate::name::SessionPath;
 use crate::state::SessionRun;
 
@@ -55,9 +55,9 @@ pub struct ActiveRun {
 #[serde(rename_all = "camelCase")]
 pub struct Repairs {
     /// Damage that was repaired.
-    pub repaired: Vec<Loss>,
+    pub repaired: Vec<SessionFinding>,
     /// Damage that only `seedbed apply` repairs.
-    pub left: Vec<Loss>,
+    pub left: Vec<SessionFinding>,
     /// Repairs that failed.
     pub failures: Vec<Failure>,
 }

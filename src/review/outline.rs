@@ -105,8 +105,8 @@ pub(super) fn outline<'p>(review: &Review<'p>, full: bool) -> Vec<Entry<'p>> {
     let planned = plan.sessions.iter().zip(&plan.changes);
     let planned = planned.map(|(session, change)| Member { session: Some(session), change });
     // The plan lists removed children first; the tree shows parents first.
-    let gone = plan.changes.iter().skip(plan.sessions.len()).rev();
-    let members: Vec<_> = planned.chain(gone.map(|change| Member { session: None, change })).collect();
+    let released = plan.changes.iter().skip(plan.sessions.len()).rev();
+    let members: Vec<_> = planned.chain(released.map(|change| Member { session: None, change })).collect();
     let position: HashMap<&str, usize> =
         members.iter().enumerate().map(|(at, member)| (member.path().as_str(), at)).collect();
     let parents: Vec<Option<usize>> =

@@ -13,7 +13,7 @@ use crate::name::SessionPath;
 use crate::plan::Plan;
 
 /// Version of the format of record files.
-pub const SCHEMA_VERSION: u32 = 2;
+pub const SCHEMA_VERSION: u32 = 3;
 
 /// Largest record that is read, in bytes; a plan of 100,000 sessions has about 300 MB.
 pub(super) const RECORD_MAX: usize = 2 << 30;
@@ -105,7 +105,7 @@ pub struct Release {
 #[non_exhaustive]
 pub enum Recovery {
     /// Recovery rolls back the run: what was moved aside is brought back.
-    Undo,
+    RollBack,
     /// Recovery finishes the run, a `destroy`, unless unsaved work has appeared meanwhile.
     Finish,
 }

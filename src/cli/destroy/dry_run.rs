@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::process::ExitCode;
 
-use seedbed::apply::{self, Loss, Occupants, Unsaved};
+use seedbed::apply::{self, Occupants, SessionFinding, Unsaved};
 use seedbed::host::text::printable;
 use seedbed::report::event::DryRun;
 
@@ -57,25 +57,27 @@ pub(super) fn dry_run(
             branches,
             occupants: occupancy.occupants.clone(),
             uninspected: occupancy.uninspected,
-            losses: work,
+            unsaved_work: work,
             rescued: if is_rescued { impact.work.clone() } else { Vec::new() },
             also_removed: impact.also_removed,
             unmatched,
         });
     } else {
-        let lines = |word: &str, losses: &[&Loss]| -> String {
-            let line = |loss: &&Loss| format!("  {}: {word}{}\n", loss.session, printable(&loss.what));
-            losses.iter().map(line).collect()
+        let lines = |word: &str, findings: &[&SessionFinding]| -> String {
+            let line = |finding: &&SessionFinding| {
+                format!("  {}: {word}{}\n", finding.session, printable(&finding.description))
+            };
+            findings.iter().map(line).collect()
         };
         let would = match destroy.unsaved {
             Unsaved::Keep => "",
             Unsaved::Rescue => "would be rescued: ",
             Unsaved::Discard => "would be discarded: ",
         };
-        let (kept, blocking): (Vec<_>, Vec<_>) = work.iter().partition(|loss| !refused.contains(loss));
+        let (kept, blocking): (Vec<_>, Vec<_>) = work.iter().partition(|finding| !refused.contains(finding));
         let what = if sessions.is_empty() { "nothing".to_owned() } else { listed(&sessions) };
         let mut text = format!("would release {what}\n");
-        text.extend(unmatched.iter().map(|loss| format!("  {}\n", not_released(loss))));
+        text.extend(unmatched.iter().map(|finding| format!("  {}\n", not_released(finding))));
         for kept in &branches {
             text.extend(["  ", &output::kept_branch(kept), "\n"]);
         }

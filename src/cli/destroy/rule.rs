@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use seedbed::apply::{self, Destroy, Loss, Usage};
+use seedbed::apply::{self, Destroy, SessionFinding, Usage};
 use seedbed::collect::{self, Outcome, Source};
 use seedbed::host::clock;
 use seedbed::name::SessionPath;
@@ -31,7 +31,7 @@ pub(super) enum Condition {
 #[derive(Debug, Default)]
 pub(super) struct Selected {
     pub(super) sessions: BTreeSet<SessionPath>,
-    pub(super) kept: Vec<Loss>,
+    pub(super) kept: Vec<SessionFinding>,
 }
 
 /// Parses one condition.
@@ -93,10 +93,10 @@ pub(super) fn select(
         let inner = below.iter().copied().chain(of_children).find(|id| reasons.0.contains_key(*id));
         match (own, inner) {
             (Some(own), _) => {
-                selected.kept.extend(own.iter().map(|why| Loss::new(path.clone(), why.clone())));
+                selected.kept.extend(own.iter().map(|why| SessionFinding::new(path.clone(), why.clone())));
             }
             (None, Some(inner)) => {
-                selected.kept.push(Loss::new(path.clone(), format!("{inner} below it is kept")));
+                selected.kept.push(SessionFinding::new(path.clone(), format!("{inner} below it is kept")));
             }
             (None, None) => {
                 selected.sessions.insert(path.clone());
@@ -124,8 +124,8 @@ impl Reasons {
             Condition::Clean => {
                 let impact = apply::release_impact(swarm, registry, record, &Destroy::default())?;
                 let unsaved = [impact.obstacles, impact.work, impact.beyond_rescue, impact.unknown];
-                for Loss { session, what, .. } in unsaved.concat() {
-                    self.insert(record, &session, what);
+                for SessionFinding { session, description, .. } in unsaved.concat() {
+                    self.insert(record, &session, description);
                 }
             }
             Condition::NoProcess => {

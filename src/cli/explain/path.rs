@@ -26,8 +26,8 @@ struct OwnedPath {
 }
 
 /// Explains a path; `None` if no session owns the path and it does not exist.
-pub(super) fn explain(sources: &mut Sources<'_>, asked: &str) -> Option<Answer> {
-    let path = absolute(sources.directory, Path::new(asked));
+pub(super) fn explain(sources: &mut Sources<'_>, text: &str) -> Option<Answer> {
+    let path = absolute(sources.directory, Path::new(text));
     let resolved = resolved(&path);
     let Sources { host, registry, .. } = *sources;
     let within = |located: &LocatedPlan, path| innermost(host, registry, located, path);
@@ -79,7 +79,10 @@ fn owned_paths(host: &Host, registry: &Registry, located: &LocatedPlan, session:
     };
     let (claims, others): (Vec<_>, Vec<_>) = session.allocations.iter().partition(is_claim);
     let of_allocations = |allocations: Vec<&Allocation>| {
-        allocations.into_iter().flat_map(|held| of_allocation(registry, located, session, held)).collect()
+        allocations
+            .into_iter()
+            .flat_map(|allocation| of_allocation(registry, located, session, allocation))
+            .collect()
     };
     let mut owned_paths: Vec<OwnedPath> = of_allocations(others);
     let owned_path =

@@ -45,7 +45,8 @@ fn owner(registry: &Registry, located: &LocatedPlan, port: u16) -> Option<usize>
 
 fn owned(sources: &Sources<'_>, located: &LocatedPlan, session: &Session, port: u16) -> Answer {
     let allocation = allocation_with_port(sources.registry, session, port);
-    let planned = allocation.and_then(|(held, _)| located.planned(sources.registry, session, held));
+    let planned =
+        allocation.and_then(|(allocation, _)| located.planned(sources.registry, session, allocation));
     let Some((kind, planned)) = planned else {
         return Answer::new(format!("port {port} belongs to {}", session.id));
     };

@@ -242,7 +242,7 @@ impl<'a> Sources<'a> {
             && let Some(location) = Self::named(
                 manifest,
                 declared,
-                session.allocation(resource).map(|held| held.kind.as_str()),
+                session.allocation(resource).map(|allocation| allocation.kind.as_str()),
                 resource,
                 name,
             )

@@ -70,8 +70,8 @@ impl Root {
         is_old: impl FnOnce(&Path) -> io::Result<bool>,
     ) -> Result<Exchange, Error> {
         let path = self.path.join(name);
-        let taken = || renameat_with(self, name, scratch, aside, RenameFlags::NOREPLACE);
-        if !is_renamed(failpoint!("files.take").and_then(|()| taken()), "remove", &path)? {
+        let renamed = || renameat_with(self, name, scratch, aside, RenameFlags::NOREPLACE);
+        if !is_renamed(failpoint!("files.take").and_then(|()| renamed()), "remove", &path)? {
             return Ok(Exchange::Changed { beside: None });
         }
         crashpoint!("files.taken");

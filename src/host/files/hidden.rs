@@ -145,12 +145,12 @@ pub(super) fn remove(root: &Root, relative: &Path) -> Result<(), Error> {
         else {
             break;
         };
-        let gone = match mark {
+        let is_removed = match mark {
             Some(mark) => remove_mark(parent, name, &directory, mark)?,
             None if chain.iter().all(|(_, mark)| mark.is_none()) => false,
             None => parent.remove_directory(Path::new(name))? || parent.file_type(name).is_none(),
         };
-        if !gone {
+        if !is_removed {
             break;
         }
     }
@@ -170,30 +170,35 @@ fn remove_mark(parent: &Root, name: &OsStr, directory: &Root, mark: Mark) -> Res
     }
     // The marker is moved, not removed: after a kill, the moved file still records which directory it marked.
     let file = OsStr::new(FILE);
-    let Some((held, _)) = directory.regular_file(file, OFlags::RDONLY)? else { return Ok(false) };
-    temporary::hold(&held);
-    let taken = temporary::temporary_name(name);
+    let Some((marker, _)) = directory.regular_file(file, OFlags::RDONLY)? else { return Ok(false) };
+    temporary::hold(&marker);
+    let hidden_name = temporary::temporary_name(name);
     let unmarked = failpoint!("hidden.unmark")
-        .and_then(|()| rustix::fs::renameat(&directory.fd, file, &parent.fd, &taken));
+        .and_then(|()| rustix::fs::renameat(&directory.fd, file, &parent.fd, &hidden_name));
     match unmarked {
         // Another seedbed is removing the same directory.
         Ok(()) | Err(Errno::NOENT) => {}
         Err(error) => return Err(io("remove", &directory.path.join(FILE))(error)),
     }
     crashpoint!("hidden.unmarked");
-    let removed = remove_unmarked(parent, name, directory, &taken);
-    parent.forget(&taken);
+    let removed = remove_unmarked(parent, name, directory, &hidden_name);
+    parent.forget(&hidden_name);
     removed
 }
 
 /// Removes a directory whose marker was moved away, or restores the marker.
-fn remove_unmarked(parent: &Root, name: &OsStr, directory: &Root, taken: &OsStr) -> Result<bool, Error> {
+fn remove_unmarked(
+    parent: &Root,
+    name: &OsStr,
+    directory: &Root,
+    hidden_name: &OsStr,
+) -> Result<bool, Error> {
     let removed = parent.remove_directory(Path::new(name));
     if matches!(removed, Ok(true)) || parent.file_type(name).is_none() {
         return Ok(true);
     }
     // A link, because it writes nothing: the disk may be full.
-    match rustix::fs::linkat(&parent.fd, taken, &directory.fd, FILE, AtFlags::empty()) {
+    match rustix::fs::linkat(&parent.fd, hidden_name, &directory.fd, FILE, AtFlags::empty()) {
         Ok(()) => return removed,
         Err(Errno::EXIST | Errno::NOENT) => {}
         Err(error) => return Err(io("create", &directory.path.join(FILE))(error)),
@@ -211,14 +216,14 @@ pub(crate) fn is_mark(path: &Path) -> bool {
 }
 
 /// Finishes a [`remove`] that was killed, if `taken` is the marker of `name` that it had moved.
-pub(super) fn finish(parent: &Root, taken: &OsStr, name: &OsStr) -> Result<(), Error> {
-    let marked = parent.read(Path::new(taken), MADE.len()).ok().flatten();
+pub(super) fn finish(parent: &Root, hidden_name: &OsStr, name: &OsStr) -> Result<(), Error> {
+    let marked = parent.read(Path::new(hidden_name), MADE.len()).ok().flatten();
     if marked.as_deref() != Some(MADE) || parent.file_type(name) != Some(FileType::Directory) {
         return Ok(());
     }
     let Some(directory) = parent.child(name)? else { return Ok(()) };
     if directory.file_type(OsStr::new(FILE)).is_none() {
-        remove_unmarked(parent, name, &directory, taken)?;
+        remove_unmarked(parent, name, &directory, hidden_name)?;
     }
     Ok(())
 }

@@ -18,7 +18,7 @@ const RETURNS: [&str; 3] = ["rebase-merge/head-name", "rebase-apply/head-name", 
 #[non_exhaustive]
 pub struct Checkout {
     /// Name of the admin directory under `worktrees`; `None` for the repository's own work tree.
-    pub entry: Option<String>,
+    pub admin_directory: Option<String>,
     /// Path of the work tree, or of the Git directory if the admin directory does not name the work tree.
     pub path: PathBuf,
 }
@@ -31,27 +31,27 @@ pub(crate) fn checkouts(common: &Root) -> Result<BTreeMap<String, Vec<Checkout>>
     let mut found: BTreeMap<String, Vec<Checkout>> = BTreeMap::new();
     let top = common.path().parent().unwrap_or(common.path()).to_owned();
     for branch in branches(common) {
-        found.entry(branch).or_default().push(Checkout { entry: None, path: top.clone() });
+        found.entry(branch).or_default().push(Checkout { admin_directory: None, path: top.clone() });
     }
-    let Some(entries) = common.directory(Path::new("worktrees"))? else { return Ok(found) };
-    for name in entries.names()? {
-        let Ok(Some(entry)) = entries.directory(Path::new(&name)) else { continue };
-        for branch in branches(&entry) {
+    let Some(admin_directories) = common.directory(Path::new("worktrees"))? else { return Ok(found) };
+    for name in admin_directories.names()? {
+        let Ok(Some(admin)) = admin_directories.directory(Path::new(&name)) else { continue };
+        for branch in branches(&admin) {
             let path =
-                line(&entry, "gitdir").and_then(|path| path.strip_suffix(b"/.git").map(<[u8]>::to_vec));
+                line(&admin, "gitdir").and_then(|path| path.strip_suffix(b"/.git").map(<[u8]>::to_vec));
             let path =
-                path.map_or_else(|| entry.path().to_owned(), |path| PathBuf::from(OsStr::from_bytes(&path)));
-            let entry = Some(name.to_string_lossy().into_owned());
-            found.entry(branch).or_default().push(Checkout { entry, path });
+                path.map_or_else(|| admin.path().to_owned(), |path| PathBuf::from(OsStr::from_bytes(&path)));
+            let admin_directory = Some(name.to_string_lossy().into_owned());
+            found.entry(branch).or_default().push(Checkout { admin_directory, path });
         }
     }
     Ok(found)
 }
 
 /// Returns the branches that one worktree has checked out or will return to.
-fn branches(entry: &Root) -> Vec<String> {
-    let head = line(entry, "HEAD").and_then(|head| head.strip_prefix(b"ref: ").map(<[u8]>::to_vec));
-    let returns = RETURNS.into_iter().filter_map(|name| line(entry, name));
+fn branches(admin: &Root) -> Vec<String> {
+    let head = line(admin, "HEAD").and_then(|head| head.strip_prefix(b"ref: ").map(<[u8]>::to_vec));
+    let returns = RETURNS.into_iter().filter_map(|name| line(admin, name));
     let mut branches: Vec<String> = head
         .into_iter()
         .chain(returns)
@@ -62,7 +62,7 @@ fn branches(entry: &Root) -> Vec<String> {
     branches
 }
 
-fn line(entry: &Root, name: &str) -> Option<Vec<u8>> {
-    let bytes = entry.read(Path::new(name), LINE_MAX).ok()??;
+fn line(admin: &Root, name: &str) -> Option<Vec<u8>> {
+    let bytes = admin.read(Path::new(name), LINE_MAX).ok()??;
     Some(bytes.trim_ascii_end().to_vec())
 }

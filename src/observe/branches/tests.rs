@@ -77,5 +77,5 @@ fn a_branch_that_a_rebase_returns_to_is_checked_out() {
     let common = Root::open(&sandbox.workspace.join(".git")).unwrap();
     let found = checkouts::checkouts(&common).unwrap();
     assert_eq!(found["agents/one"][0].path, path);
-    assert_eq!(found["agents/one"][0].entry.as_deref(), Some("other"));
+    assert_eq!(found["agents/one"][0].admin_directory.as_deref(), Some("other"));
 }

@@ -15,21 +15,21 @@ use crate::provider::{Error, Task};
 /// Copies everything in `from`, a directory of the workspace, into the empty directory at `paths`. Links are copied as
 /// links; a device, a pipe or a socket is an error.
 pub(super) fn copy(task: &Task<'_>, from: &Path, paths: &DirectoryPaths) -> Result<(), Error> {
-    let gone = |path: &Path| Error::Refused(format!("{} does not exist", path.display()));
-    let source = Root::open(task.workspace)?.directory(from)?.ok_or_else(|| gone(from))?;
-    let target = paths.directory()?.ok_or_else(|| gone(&paths.path()))?;
+    let missing = |path: &Path| Error::Refused(format!("{} does not exist", path.display()));
+    let source = Root::open(task.workspace)?.directory(from)?.ok_or_else(|| missing(from))?;
+    let target = paths.directory()?.ok_or_else(|| missing(&paths.path()))?;
     let mut left = vec![PathBuf::new()];
     let mut copied = Vec::new();
     while let Some(path) = left.pop() {
         let Some(from) = source.directory(&path)? else { continue };
-        let to = target.directory(&path)?.ok_or_else(|| gone(&target.path().join(&path)))?;
+        let to = target.directory(&path)?.ok_or_else(|| missing(&target.path().join(&path)))?;
         left.extend(copy_files(task, &from, &to)?.into_iter().map(|name| path.join(name)));
         crashpoint!("directory.copied");
         copied.push((path, mode(&from)?));
     }
     // A directory's own mode is set after its files exist, because the mode may forbid writing.
     copied.into_iter().rev().try_for_each(|(path, mode)| {
-        let to = target.directory(&path)?.ok_or_else(|| gone(&target.path().join(&path)))?;
+        let to = target.directory(&path)?.ok_or_else(|| missing(&target.path().join(&path)))?;
         fchmod(&to, mode).map_err(failed("set the mode of", &to))
     })
 }

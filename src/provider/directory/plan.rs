@@ -47,7 +47,7 @@ impl<'o> FreePaths<'o> {
         }
         let message = format!("`{}` exists and is not this swarm's", directory.directory_path.display());
         let diagnostic = Diagnostic::new(
-            rule::PATH_TAKEN,
+            rule::PATH_EXISTS,
             location.key("root-directory"),
             message,
             "would be created there",

@@ -41,7 +41,7 @@ pub enum Request {
     /// request.
     Plan(PlanRequest),
     /// Provisions one allocation. An allocation that exists already and has the same owner is no error. One that
-    /// another owner has is `taken`.
+    /// another owner has is `conflict`.
     Provision(LeaseRequest),
     /// Checks whether a lease is still as it was provisioned. Changes nothing.
     Inspect(LeaseRequest),
@@ -214,16 +214,16 @@ pub struct ProvisionAnswer {
     /// Reason of a failure, one line; absent on success.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
-    /// New owner of the allocation if it was taken since it was planned, one line; absent otherwise. The run is rolled
+    /// Owner of the allocation if another one has it since it was planned, one line; absent otherwise. The run is rolled
     /// back and planned again: the next `plan` has to give another allocation.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub taken: Option<String>,
+    pub conflict: Option<String>,
 }
 
 impl ProvisionAnswer {
     /// Creates an answer for success.
     pub fn done() -> Self {
-        Self { protocol: PROTOCOL, error: None, taken: None }
+        Self { protocol: PROTOCOL, error: None, conflict: None }
     }
 
     /// Creates an answer for a failure, with its reason in one line.
@@ -231,9 +231,9 @@ impl ProvisionAnswer {
         Self { error: Some(why), ..Self::done() }
     }
 
-    /// Creates an answer for an allocation that another owner has taken, with the owner in one line.
-    pub fn taken(by: String) -> Self {
-        Self { taken: Some(by), ..Self::done() }
+    /// Creates an answer for an allocation that another owner has, with the owner in one line.
+    pub fn conflict(owner: String) -> Self {
+        Self { conflict: Some(owner), ..Self::done() }
     }
 }
 
@@ -362,7 +362,7 @@ mod tests {
     #[test]
     fn fuzz_answers_of_programs() {
         let corpus = [
-            json!({ "protocol": 1, "error": "no", "taken": null }),
+            json!({ "protocol": 1, "error": "no", "conflict": null }),
             json!({ "protocol": 1, "condition": "repairable", "why": "w", "unsavedWork": ["a", "b"] }),
             json!({ "protocol": 1 }),
         ];

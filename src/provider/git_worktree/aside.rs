@@ -30,8 +30,8 @@ pub(super) fn set_aside(task: &Task<'_>, worktree: &Worktree) -> Result<(), Erro
     gc_roots::create(task, worktree, &home)?;
     move_worktree(&home, &aside)?;
     crashpoint!("aside.directory-moved");
-    move_directory(&home.common, &home.entry, &aside.entry)?;
-    crashpoint!("aside.entry-moved");
+    move_directory(&home.common, &home.admin_directory, &aside.admin_directory)?;
+    crashpoint!("aside.admin-moved");
     overlay::set_aside(task, worktree, &aside)
 }
 
@@ -47,10 +47,10 @@ pub(super) fn give_way(task: &Task<'_>, worktree: &Worktree) -> Result<(), Error
     let log = paths.common.read(&log_of(&name), LOG_MAX)?.unwrap_or_default();
     paths.common.create_directories(Path::new(reserved_names::MARK))?;
     paths.common.replace(&kept(&paths, BRANCH), &[tip.as_bytes(), b"\n", &log].concat())?;
-    if paths.read_entry("HEAD")? == Content::Bytes(attached(&name)) {
+    if paths.read_admin_file("HEAD")? == Content::Bytes(attached(&name)) {
         paths.common.replace(&kept(&paths, HEAD), b"")?;
         gc_roots::keep_commit(task, worktree, &paths.common, &tip)?;
-        paths.common.replace(&paths.entry.join("HEAD"), format!("{tip}\n").as_bytes())?;
+        paths.common.replace(&paths.admin_directory.join("HEAD"), format!("{tip}\n").as_bytes())?;
     }
     crashpoint!("aside.detached");
     branch::delete(task, &paths, &name, &tip)?;
@@ -69,17 +69,17 @@ pub(super) fn bring_back(task: &Task<'_>, worktree: &Worktree) -> Result<(), Err
     }
     restore_branch(task, worktree, &aside)?;
     overlay::bring_back(task, worktree, &aside)?;
-    if aside.common.directory(&aside.entry)?.is_some() {
+    if aside.common.directory(&aside.admin_directory)?.is_some() {
         // The release of another session may have removed the setting meanwhile.
         let lock = sparse::is_wanted(worktree).then(|| Lock::take(task.host, &home)).transpose()?;
         if let Some(lock) = &lock {
             sparse::enable(task, &home, lock)?;
         }
-        move_directory(&home.common, &aside.entry, &home.entry)?;
+        move_directory(&home.common, &aside.admin_directory, &home.admin_directory)?;
     }
     // While the directory is aside, an interrupted removal is repeated.
     gc_roots::remove(task, worktree, &home.common)?;
-    crashpoint!("aside.entry-back");
+    crashpoint!("aside.admin-back");
     move_worktree(&aside, &home)?;
     crashpoint!("aside.directory-back");
     overlay::mount_again(task, worktree, &home)?;
@@ -104,7 +104,7 @@ fn restore_branch(task: &Task<'_>, worktree: &Worktree, aside: &WorktreePaths) -
     }
     crashpoint!("aside.branch-back");
     if aside.common.read(&kept(aside, HEAD), 0)?.is_some() {
-        aside.common.replace(&aside.entry.join("HEAD"), &attached(&name))?;
+        aside.common.replace(&aside.admin_directory.join("HEAD"), &attached(&name))?;
     }
     forget(aside)
 }
@@ -118,7 +118,7 @@ pub(super) fn forget(aside: &WorktreePaths) -> Result<(), Error> {
 }
 
 fn kept(aside: &WorktreePaths, suffix: &str) -> PathBuf {
-    let mut path = aside.entry.clone().into_os_string();
+    let mut path = aside.admin_directory.clone().into_os_string();
     path.push(suffix);
     path.into()
 }
@@ -127,7 +127,8 @@ fn kept(aside: &WorktreePaths, suffix: &str) -> PathBuf {
 pub(super) fn named_at_home(task: &Task<'_>, worktree: &Worktree, error: Error) -> Error {
     let (Location::Aside, Ok((home, aside))) = (task.location, sites(task, worktree)) else { return error };
     let shown = |path: PathBuf| path.display().to_string();
-    let text = error.to_string().replace(&shown(aside.entry_path()), &shown(home.entry_path()));
+    let text =
+        error.to_string().replace(&shown(aside.admin_directory_path()), &shown(home.admin_directory_path()));
     Error::Refused(text.replace(&shown(aside.worktree), &shown(home.worktree)))
 }
 

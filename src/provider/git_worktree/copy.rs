@@ -4,7 +4,7 @@
 //! threads of the run divide the work by directories. Then each worktree gets an index with the stat data of its own
 //! files, so that the first `git status` opens none.
 
-#![expect(clippy::disallowed_methods, reason = "writes the index of an entry")]
+#![expect(clippy::disallowed_methods, reason = "writes the index of a worktree")]
 
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
@@ -121,7 +121,7 @@ impl<'t> Destinations<'t> {
         let filled = self.0.par_iter().zip(targets).enumerate();
         filled.try_for_each(|(at, (Destination { task, paths, .. }, target))| {
             target
-                .write_index(&paths.entry_path().join("index"), index_mode)
+                .write_index(&paths.admin_directory_path().join("index"), index_mode)
                 .and_then(|()| last(task, paths))
                 .map_err(|error| (Some(at), error))?;
             task.on_populated.notify();
@@ -152,7 +152,7 @@ impl Source {
     pub(super) fn open(task: &Task<'_>, worktree: &Worktree) -> Result<Option<Self>, Error> {
         let paths = WorktreePaths::new(task, worktree)?;
         let Some(directory) = paths.directory()? else { return Ok(None) };
-        Self::at(directory, &paths.common, &paths.entry.join("index"), worktree.commit.len() / 2)
+        Self::at(directory, &paths.common, &paths.admin_directory.join("index"), worktree.commit.len() / 2)
     }
 
     /// Returns any directory as a source. Its index lies below `root` and has ids of `id` bytes.

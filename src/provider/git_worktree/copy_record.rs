@@ -132,14 +132,14 @@ impl Copies {
     /// Reads the record. If the record does not exist or cannot be read, it names no copies. Then a copy is untouched
     /// while it equals the file in the workspace.
     pub(super) fn read(paths: &WorktreePaths) -> Self {
-        let bytes = paths.common.read(&paths.entry.join(RECORD), RECORD_MAX).ok().flatten();
+        let bytes = paths.common.read(&paths.admin_directory.join(RECORD), RECORD_MAX).ok().flatten();
         bytes.and_then(|bytes| Self::parse(&bytes)).unwrap_or_default()
     }
 
     /// Writes the record in one step. If there are no copies, no record is written.
     pub(super) fn write(&self, paths: &WorktreePaths) -> Result<(), Error> {
         if !self.0.is_empty() {
-            paths.common.replace(&paths.entry.join(RECORD), &self.to_bytes())?;
+            paths.common.replace(&paths.admin_directory.join(RECORD), &self.to_bytes())?;
         }
         Ok(())
     }
@@ -147,7 +147,7 @@ impl Copies {
     /// Writes the record in one step, or removes it if there are no copies.
     pub(super) fn replace(&self, paths: &WorktreePaths) -> Result<(), Error> {
         if self.0.is_empty() {
-            paths.common.remove_file(&paths.entry.join(RECORD))?;
+            paths.common.remove_file(&paths.admin_directory.join(RECORD))?;
         }
         self.write(paths)
     }

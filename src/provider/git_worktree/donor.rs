@@ -4,7 +4,7 @@
 //! the staging and the times of the file do not matter. Git writes all other files, and every file that it would
 //! convert. If the index of the work tree has the tree ids of the commit, it serves as a list of files.
 
-#![expect(clippy::disallowed_methods, reason = "reads and writes the index of an entry")]
+#![expect(clippy::disallowed_methods, reason = "reads and writes the index of a worktree")]
 
 use std::collections::HashSet;
 use std::ffi::OsStr;
@@ -79,16 +79,16 @@ struct Converted {
 }
 
 impl CheckoutSource {
-    /// Reads the properties of a commit that is to be checked out, `alone` or into several worktrees. If there is
+    /// Reads the properties of a commit that is to be checked out, for one worktree (`is_single`) or for several. If there is
     /// anything to take, the commit's index is written at the recipient's path.
     pub(super) fn find(
         recipient: &Recipient<'_>,
         worktree: &Worktree,
         paths: &WorktreePaths,
-        alone: bool,
+        is_single: bool,
     ) -> Result<Self, Error> {
         let Some(donor) = Donor::find(paths, worktree)? else {
-            let settings = if alone { Settings::unknown() } else { Settings::read(recipient.git)? };
+            let settings = if is_single { Settings::unknown() } else { Settings::read(recipient.git)? };
             return Ok(Self { settings, offer: None });
         };
         let (settings, listed) = donor.read(recipient)?;
@@ -177,7 +177,7 @@ impl Offer {
         let mut targets = vec![Target::new(recipient.top, &tree)];
         targets.extend(others.targets(&tree));
         let modified = modified();
-        let taken = tree.batches(|_| true).into_par_iter().with_max_len(1).map(|batch| {
+        let copied = tree.batches(|_| true).into_par_iter().with_max_len(1).map(|batch| {
             let Ok(from) = batch.open(&top) else { return Ok(Vec::new()) };
             let files = Files::new(&from, modified);
             copy_batch(&batch, files, &targets, recipient.cancel, |files, entry, name| {
@@ -185,12 +185,12 @@ impl Offer {
                 Ok(!is_converted && is_taken(&tree.index, files, entry, name))
             })
         });
-        let taken: Vec<_> = taken
+        let copied: Vec<_> = copied
             .collect::<Result<_, _>>()
             // The recipient precedes the others.
             .map_err(|(at, error): Failed| (at.and_then(|at| at.checked_sub(1)), error))?;
-        let taken: HashSet<usize> = taken.into_iter().flatten().collect();
-        let missing = (0..tree.index.entries().len()).filter(|at| !taken.contains(at)).collect();
+        let copied: HashSet<usize> = copied.into_iter().flatten().collect();
+        let missing = (0..tree.index.entries().len()).filter(|at| !copied.contains(at)).collect();
         let index_mode = index_mode(recipient.index).map_err(own)?;
         let others = targets.split_off(1);
         for target in targets {
@@ -234,11 +234,12 @@ impl Recipient<'_> {
         }
         // Queries all specified attributes, which are few: Git takes longer to print four attributes of every file than
         // to find them.
-        let said = self.git.run_with_input(["check-attr", "--cached", "-z", "--stdin", "--all"], names)?;
-        let said: Vec<_> = said.split(|byte| *byte == 0).collect();
-        let (said, _) = said.as_chunks();
+        let attributes =
+            self.git.run_with_input(["check-attr", "--cached", "-z", "--stdin", "--all"], names)?;
+        let attributes: Vec<_> = attributes.split(|byte| *byte == 0).collect();
+        let (attributes, _) = attributes.as_chunks();
         let mut converted = Converted { names: HashSet::new(), is_filtered: false };
-        for [name, attribute, value] in said {
+        for [name, attribute, value] in attributes {
             if !is_harmless(attribute, value) {
                 converted.names.insert(name.to_vec());
                 converted.is_filtered |= *attribute == b"filter";

@@ -56,7 +56,7 @@ pub(super) fn rules(planned: &PlannedAllocation<'_>, worktree: &Worktree) -> Vec
 /// Returns the worktree, its admin directory, and the working directory if that is another one.
 pub(super) fn owned_paths(planned: &PlannedAllocation<'_>, worktree: &Worktree) -> Vec<OwnedPath> {
     let rules = rules(planned, worktree);
-    let admin = worktree.repo_root.join(".git/worktrees").join(&worktree.entry);
+    let admin = worktree.repo_root.join(".git/worktrees").join(&worktree.admin_directory);
     let rule = "what git knows of the worktree, called after the session's scoped name".to_owned();
     let mut owned = vec![
         OwnedPath::new(worktree.worktree_path.clone(), "worktree", rules.clone()),

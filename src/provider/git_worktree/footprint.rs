@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::paths::{anchor, below_at, canonical, common_dir, entry_at};
+use super::paths::{admin_directory_at, anchor, below_at, canonical, common_dir};
 use super::{Worktree, overlay};
 use crate::host;
 use crate::host::occupants::Footprint;
@@ -27,7 +27,7 @@ pub(super) fn footprint(task: &Task<'_>, worktree: &Worktree) -> Footprint {
         Ok(common_dir(&repository)?.to_str().map(str::to_owned).unwrap_or_default())
     });
     if let Some(common) = common.ok().filter(|common| !common.is_empty()) {
-        directories.push(Path::new(&common).join(entry_at(task.location, task, worktree)));
+        directories.push(Path::new(&common).join(admin_directory_at(task.location, task, worktree)));
     }
     let is_mounted = overlay::is_wanted(worktree);
     if is_mounted {

@@ -28,12 +28,12 @@ const REFTABLE: &str = "reftable";
 
 /// Creates the stand-in of an admin directory that will be moved aside, if the admin directory exists.
 pub(super) fn create(task: &Task<'_>, worktree: &Worktree, home: &WorktreePaths) -> Result<(), Error> {
-    let Some(entry) = home.common.directory(&home.entry)? else { return Ok(()) };
+    let Some(admin) = home.common.directory(&home.admin_directory)? else { return Ok(()) };
     let building = reserved_names::stand_in_building(task, worktree);
     home.common.remove_all(&building)?;
     let stand_in = retry_while_missing(|| Ok(home.common.create_directories(&building)?))?;
-    link_roots(&entry, &stand_in, Path::new(""))?;
-    build(task, worktree, home, &entry, &stand_in)?;
+    link_roots(&admin, &stand_in, Path::new(""))?;
+    build(task, worktree, home, &admin, &stand_in)?;
     crashpoint!("aside.stand-in-built");
     let to = reserved_names::stand_in(task, worktree);
     // An earlier run may have left a stand-in.
@@ -64,24 +64,24 @@ pub(super) fn remove(task: &Task<'_>, worktree: &Worktree, common: &Root) -> Res
 }
 
 /// Links the files whose objects Git keeps.
-fn link_roots(entry: &Root, stand_in: &Root, below: &Path) -> Result<(), Error> {
+fn link_roots(admin: &Root, stand_in: &Root, below: &Path) -> Result<(), Error> {
     let here = if below == Path::new("") { Path::new(".") } else { below };
-    let Some(directory) = entry.directory(here)? else { return Ok(()) };
+    let Some(directory) = admin.directory(here)? else { return Ok(()) };
     for name in directory.names()? {
         let path = below.join(&name);
         match directory.file_type(&name) {
             Some(FileType::RegularFile) if names_objects(&path) => {
-                link(&entry.path().join(&path), &stand_in.path().join(&path))?;
+                link(&admin.path().join(&path), &stand_in.path().join(&path))?;
             }
             Some(FileType::Directory) if names_objects(&path) => {
                 stand_in.create_directories(&path)?;
-                link_roots(entry, stand_in, &path)?;
+                link_roots(admin, stand_in, &path)?;
             }
             _ => {}
         }
     }
     // In a repository that users share, each of them may collect garbage.
-    copy_mode(&entry.path().join(below), &stand_in.path().join(below))
+    copy_mode(&admin.path().join(below), &stand_in.path().join(below))
 }
 
 /// Returns whether Git keeps the objects that a file of an admin directory names, or that files of a directory in it
@@ -118,14 +118,14 @@ fn build(
     task: &Task<'_>,
     worktree: &Worktree,
     home: &WorktreePaths,
-    entry: &Root,
+    admin: &Root,
     stand_in: &Root,
 ) -> Result<(), Error> {
     let path = home.common.path().join(reserved_names::stand_in(task, worktree));
     let mark = format!("{}\n", reserved_names::mark(task));
     let gitdir = [path.join("no-worktree/.git").as_os_str().as_bytes(), b"\n"].concat();
     let is_reftable = stand_in.directory(Path::new(REFTABLE))?.is_some();
-    let head = match read(entry, Path::new("HEAD"))? {
+    let head = match read(admin, Path::new("HEAD"))? {
         Content::Bytes(head) if is_reftable || is_object(&String::from_utf8_lossy(head.trim_ascii_end())) => {
             head
         }
@@ -136,7 +136,7 @@ fn build(
         [("HEAD", &head[..]), ("commondir", b"../..\n"), ("gitdir", &gitdir), ("locked", mark.as_bytes())];
     for (name, bytes) in files.into_iter().chain([(reserved_names::MARK, mark.as_bytes())]) {
         write(stand_in.path(), name, bytes)?;
-        copy_mode(&entry.path().join("HEAD"), &stand_in.path().join(name))?;
+        copy_mode(&admin.path().join("HEAD"), &stand_in.path().join(name))?;
     }
     if is_reftable { detach(task, stand_in) } else { Ok(()) }
 }

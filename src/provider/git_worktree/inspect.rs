@@ -18,12 +18,15 @@ pub(super) fn inspect(task: &Task<'_>, worktree: &Worktree) -> Result<Condition,
     if let Some(fault) = registration_fault(task, worktree, &paths)? {
         return Ok(Condition::Broken(fault));
     }
-    let index = paths.common.directory(&paths.entry)?.and_then(|entry| entry.file_type(OsStr::new("index")));
+    let index = paths
+        .common
+        .directory(&paths.admin_directory)?
+        .and_then(|admin| admin.file_type(OsStr::new("index")));
     match index {
         None => return Ok(Condition::Broken(format!("{} was never populated", paths.home.display()))),
         Some(FileType::RegularFile) => {}
         Some(_) => {
-            let index = paths.entry_path().join("index");
+            let index = paths.admin_directory_path().join("index");
             return Ok(Condition::Broken(format!("{} is not a file", index.display())));
         }
     }
@@ -55,13 +58,13 @@ pub(super) fn unusable(task: &Task<'_>, worktree: &Worktree) -> Result<Option<St
 pub(super) fn repair(task: &Task<'_>, worktree: &Worktree) -> Result<(), Error> {
     let paths = WorktreePaths::new(task, worktree)?;
     overlay::repair(task, worktree, &paths)?;
-    let Some(entry) = paths.common.directory(&paths.entry)? else { return Ok(()) };
-    Ok(entry.replace(Path::new("locked"), format!("{}\n", reserved_names::mark(task)).as_bytes())?)
+    let Some(admin) = paths.common.directory(&paths.admin_directory)? else { return Ok(()) };
+    Ok(admin.replace(Path::new("locked"), format!("{}\n", reserved_names::mark(task)).as_bytes())?)
 }
 
 fn is_locked(task: &Task<'_>, paths: &WorktreePaths) -> Result<bool, Error> {
     let mark = reserved_names::mark(task);
-    let locked = paths.read_entry("locked")?;
+    let locked = paths.read_admin_file("locked")?;
     Ok(matches!(locked, Content::Bytes(locked) if locked.trim_ascii_end() == mark.as_bytes()))
 }
 
@@ -71,9 +74,9 @@ pub(super) fn registration_fault(
     worktree: &Worktree,
     paths: &WorktreePaths,
 ) -> Result<Option<String>, Error> {
-    let entry = paths.entry_path();
+    let admin = paths.admin_directory_path();
     match ownership::of_admin_directory(task, paths)? {
-        Owner::Missing => return Ok(Some(format!("{} does not exist", entry.display()))),
+        Owner::Missing => return Ok(Some(format!("{} does not exist", admin.display()))),
         Owner::Other(why) => return Ok(Some(why)),
         Owner::ThisSwarm => {}
     }
@@ -82,7 +85,7 @@ pub(super) fn registration_fault(
         Owner::Other(why) => return Ok(Some(why)),
         Owner::ThisSwarm => {}
     }
-    let fault = |name: &str, what: &str| Ok(Some(format!("{} {what}", entry.join(name).display())));
+    let fault = |name: &str, what: &str| Ok(Some(format!("{} {what}", admin.join(name).display())));
     let Some(directory) = paths.directory()? else {
         return Ok(Some(format!("{} does not exist", paths.home.display())));
     };
@@ -92,10 +95,10 @@ pub(super) fn registration_fault(
             paths.worktree.join(".git").display()
         )));
     }
-    if paths.read_entry("gitdir")? != Content::Bytes(paths.gitdir_line()) {
+    if paths.read_admin_file("gitdir")? != Content::Bytes(paths.gitdir_line()) {
         return fault("gitdir", "does not name the worktree");
     }
-    if paths.read_entry("commondir")? != Content::Bytes(b"../..\n".to_vec()) {
+    if paths.read_admin_file("commondir")? != Content::Bytes(b"../..\n".to_vec()) {
         return fault("commondir", "does not name the repository");
     }
     let is_head = |head: &[u8]| {
@@ -103,12 +106,12 @@ pub(super) fn registration_fault(
         head.starts_with(b"ref: refs/")
             || (head.len() == worktree.commit.len() && head.iter().all(u8::is_ascii_hexdigit))
     };
-    if !matches!(paths.read_entry("HEAD")?, Content::Bytes(head) if is_head(&head)) {
+    if !matches!(paths.read_admin_file("HEAD")?, Content::Bytes(head) if is_head(&head)) {
         return fault("HEAD", "names no commit");
     }
     if worktree.target_path.is_some() && worktree.registration == Registration::Rename {
         for name in ["config.worktree", "info/sparse-checkout"] {
-            if !matches!(paths.read_entry(name)?, Content::Bytes(_)) {
+            if !matches!(paths.read_admin_file(name)?, Content::Bytes(_)) {
                 return fault(name, "does not exist, so the checkout is not sparse");
             }
         }

@@ -47,7 +47,7 @@ fn directories(task: &Task<'_>, paths: &WorktreePaths) -> Vec<String> {
     };
     let parts = [
         ("worktree", paths.worktree.clone(), &paths.home),
-        ("admin directory", paths.entry_path(), &paths.home_entry_path()),
+        ("admin directory", paths.admin_directory_path(), &paths.home_admin_directory_path()),
     ];
     let existing = parts.into_iter().filter(|(_, path, _)| exists(path));
     existing.map(|(what, path, home)| format!("{what} {}{}", path.display(), belongs(home))).collect()

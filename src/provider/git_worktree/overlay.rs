@@ -46,10 +46,10 @@ pub(super) fn is_wanted(worktree: &Worktree) -> bool {
 
 /// Returns the directory of a worktree's layers, relative to the swarm's overlays.
 fn session_at(location: Location, worktree: &Worktree) -> PathBuf {
-    let entry = &worktree.entry;
+    let name = &worktree.admin_directory;
     let name = match location {
-        Location::Home => entry.clone(),
-        Location::Aside => format!(".aside-{entry}"),
+        Location::Home => name.clone(),
+        Location::Aside => format!(".aside-{name}"),
     };
     Path::new("sessions").join(name)
 }
@@ -89,7 +89,7 @@ fn mount_new(task: &Task<'_>, index: Option<&Path>) -> Result<PathBuf, Error> {
     overlay.top.create_directories(&overlay.session.join("work"))?;
     upper.remove_file(Path::new(".git"))?;
     upper.create_new(Path::new(".git"), &paths.dot_git_line())?;
-    let own = paths.entry_path().join("index");
+    let own = paths.admin_directory_path().join("index");
     base::link_index(index.unwrap_or(&overlay.base_path().join("index")), &own)?;
     crashpoint!("overlay.layered");
     overlay.mount(&paths)?;
@@ -114,16 +114,16 @@ pub(super) fn fault(
     if !is_unmounted(worktree, paths)? {
         return Ok(None);
     }
-    let gone = |path: PathBuf| {
+    let missing = |path: PathBuf| {
         let (worktree, path) = (paths.home.display(), path.display());
         Ok(Some(MountDamage::Lost(format!("{worktree} is not mounted, and {path} does not exist"))))
     };
     let Some(overlay) = Overlay::existing(task, worktree)? else {
-        return gone(task.host.state.join(DIRECTORY).join(task.owner));
+        return missing(task.host.state.join(DIRECTORY).join(task.owner));
     };
     for layer in [overlay.base.join("tree"), overlay.session.join("upper"), overlay.session.join("work")] {
         if overlay.top.directory(&layer)?.is_none() {
-            return gone(overlay.top.path().join(layer));
+            return missing(overlay.top.path().join(layer));
         }
     }
     if let Some(why) = covered(worktree, paths)? {
@@ -271,7 +271,7 @@ pub(super) fn remove(task: &Task<'_>, worktree: &Worktree) -> Result<(), Error> 
     let user = overlay.user();
     let Overlay { overlays, top, session, base } = overlay;
     let owner = Path::new(task.owner);
-    let trash = PathBuf::from(format!(".trash-{}", worktree.entry));
+    let trash = PathBuf::from(format!(".trash-{}", worktree.admin_directory));
     top.remove_all(&trash)?;
     {
         let _guard = guard(&overlays)?;
@@ -402,7 +402,7 @@ impl Overlay {
     fn is_pristine(&self, paths: &WorktreePaths, worktree: &Worktree) -> Result<bool, Error> {
         let Some(upper) = self.top.directory(&self.session.join("upper"))? else { return Ok(false) };
         Ok(upper_layer::is_at(paths, worktree)?
-            && base::is_index(&self.base_path().join("index"), &paths.entry_path().join("index"))
+            && base::is_index(&self.base_path().join("index"), &paths.admin_directory_path().join("index"))
             && upper_layer::is_nothing(upper.path(), worktree)?)
     }
 

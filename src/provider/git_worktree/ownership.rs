@@ -15,8 +15,8 @@ use crate::provider::{Error, Task};
 
 impl Mark {
     /// Reads the complete marker of an admin directory.
-    pub(crate) fn read(entry: &Root) -> Option<Self> {
-        let Ok(Content::Bytes(bytes)) = read(entry, Path::new(MARK)) else { return None };
+    pub(crate) fn read(admin: &Root) -> Option<Self> {
+        let Ok(Content::Bytes(bytes)) = read(admin, Path::new(MARK)) else { return None };
         Self::parse(&bytes)
     }
 }
@@ -41,18 +41,18 @@ pub(super) enum Owner {
 /// worktree at all and carries no marker: then it was torn while it was made. No plan uses the name of an admin
 /// directory that exists.
 pub(super) fn of_admin_directory(task: &Task<'_>, paths: &WorktreePaths) -> Result<Owner, Error> {
-    if paths.common.directory(&paths.entry)?.is_none() {
+    if paths.common.directory(&paths.admin_directory)?.is_none() {
         return Ok(Owner::Missing);
     }
-    let path = paths.entry_path();
+    let path = paths.admin_directory_path();
     let other = |why: &str| Ok(Owner::Other(format!("{} is not this swarm's: {why}", path.display())));
-    let locked = signature(task, &paths.read_entry("locked")?);
-    let second = signature(task, &paths.read_entry(MARK)?);
+    let locked = signature(task, &paths.read_admin_file("locked")?);
+    let second = signature(task, &paths.read_admin_file(MARK)?);
     if locked == Signature::Theirs || second == Signature::Theirs {
         return other("it carries the mark of another swarm");
     }
     let claimed = locked == Signature::Ours || matches!(second, Signature::Ours | Signature::Torn);
-    match paths.read_entry("gitdir")? {
+    match paths.read_admin_file("gitdir")? {
         Content::Missing | Content::Empty => Ok(Owner::ThisSwarm),
         Content::Bytes(bytes) if paths.is_gitdir(&bytes) => {
             if claimed {
@@ -88,7 +88,7 @@ pub(super) fn of_admin_directory(task: &Task<'_>, paths: &WorktreePaths) -> Resu
 ///
 /// A directory is ours if it points to our admin directory. A directory that has lost its pointer is ours if it is
 /// empty, or while the admin directory exists. Other files without a pointer may belong to another owner.
-pub(super) fn of_worktree(paths: &WorktreePaths, entry: &Owner) -> Result<Owner, Error> {
+pub(super) fn of_worktree(paths: &WorktreePaths, admin: &Owner) -> Result<Owner, Error> {
     let Some(directory) = paths.directory()? else { return Ok(Owner::Missing) };
     let other = |why: &str| Ok(Owner::Other(format!("{} is not this swarm's: {why}", paths.home.display())));
     match read(&directory, Path::new(".git"))? {
@@ -103,7 +103,7 @@ pub(super) fn of_worktree(paths: &WorktreePaths, entry: &Owner) -> Result<Owner,
         }
         Content::Irregular | Content::Missing | Content::Empty | Content::Bytes(_) => {
             let bare = directory.names()?.iter().all(|name| name == ".git");
-            if *entry == Owner::ThisSwarm || bare {
+            if *admin == Owner::ThisSwarm || bare {
                 Ok(Owner::ThisSwarm)
             } else {
                 other("no admin directory of this swarm belongs to it")
@@ -123,11 +123,11 @@ pub(super) fn of_admin_directory_if_not_others(
     task: &Task<'_>,
     paths: &WorktreePaths,
 ) -> Result<Owner, Error> {
-    let entry = of_admin_directory(task, paths)?;
-    let directory = of_worktree(paths, &entry)?;
-    match (entry, directory) {
+    let admin = of_admin_directory(task, paths)?;
+    let directory = of_worktree(paths, &admin)?;
+    match (admin, directory) {
         (Owner::Other(why), _) | (_, Owner::Other(why)) => Err(Error::Refused(why)),
-        (entry, _) => Ok(entry),
+        (admin, _) => Ok(admin),
     }
 }
 

@@ -42,11 +42,11 @@ pub(super) struct WorktreePaths {
     /// Absolute path of the worktree.
     pub(super) worktree: PathBuf,
     /// Admin directory, relative to `common`.
-    pub(super) entry: PathBuf,
+    pub(super) admin_directory: PathBuf,
     /// Absolute path of the worktree at [`Location::Home`], which messages and the admin directory use.
     pub(super) home: PathBuf,
     /// Name of the admin directory at [`Location::Home`].
-    entry_name: String,
+    admin_name: String,
 }
 
 impl WorktreePaths {
@@ -65,11 +65,11 @@ impl WorktreePaths {
         let (Some(parent), Some(name)) = (below.parent(), below.file_name()) else {
             return Err(Error::Refused(format!("{} cannot be a worktree", worktree.worktree_path.display())));
         };
-        if worktree.entry.is_empty()
-            || worktree.entry.contains(['/', '\0'])
-            || worktree.entry.starts_with('.')
+        if worktree.admin_directory.is_empty()
+            || worktree.admin_directory.contains(['/', '\0'])
+            || worktree.admin_directory.starts_with('.')
         {
-            return Err(Error::Refused(format!("{:?} cannot name a worktree", worktree.entry)));
+            return Err(Error::Refused(format!("{:?} cannot name a worktree", worktree.admin_directory)));
         }
         // A session's own directory is no work tree, even if the session has created a repository there.
         let own = worktree.session_directory().filter(|_| location == Location::Home);
@@ -89,26 +89,26 @@ impl WorktreePaths {
             around,
             name: name.to_owned(),
             worktree: above.join(&below),
-            entry: entry_at(location, task, worktree),
+            admin_directory: admin_directory_at(location, task, worktree),
             home,
-            entry_name: worktree.entry.clone(),
+            admin_name: worktree.admin_directory.clone(),
             workspace,
         })
     }
 
     /// Returns the absolute path of the admin directory.
-    pub(super) fn entry_path(&self) -> PathBuf {
-        self.common.path().join(&self.entry)
+    pub(super) fn admin_directory_path(&self) -> PathBuf {
+        self.common.path().join(&self.admin_directory)
     }
 
     /// Returns the absolute path of the admin directory at [`Location::Home`], which the worktree's `.git` file names.
-    pub(super) fn home_entry_path(&self) -> PathBuf {
-        self.common.path().join(self.home_entry())
+    pub(super) fn home_admin_directory_path(&self) -> PathBuf {
+        self.common.path().join(self.home_admin_directory())
     }
 
     /// Returns the path of the admin directory at [`Location::Home`], relative to the common git directory.
-    pub(super) fn home_entry(&self) -> PathBuf {
-        Path::new("worktrees").join(&self.entry_name)
+    pub(super) fn home_admin_directory(&self) -> PathBuf {
+        Path::new("worktrees").join(&self.admin_name)
     }
 
     /// Returns the content of `gitdir` in the admin directory: the path of the worktree's `.git` file.
@@ -119,8 +119,8 @@ impl WorktreePaths {
     /// Returns the path at which `git worktree add` creates the worktree, relative to `base`; `None` if that is its
     /// home. Git calls the admin directory after the directory that it creates.
     pub(super) fn staging(&self) -> Option<PathBuf> {
-        let is_other = self.home.file_name() != Some(OsStr::new(&self.entry_name));
-        is_other.then(|| self.around.join(&self.entry_name))
+        let is_other = self.home.file_name() != Some(OsStr::new(&self.admin_name));
+        is_other.then(|| self.around.join(&self.admin_name))
     }
 
     /// Returns whether `gitdir` of the admin directory names the worktree at its home, or where Git created it.
@@ -131,7 +131,7 @@ impl WorktreePaths {
 
     /// Returns the content of the worktree's `.git` file: the path of the admin directory.
     pub(super) fn dot_git_line(&self) -> Vec<u8> {
-        line(b"gitdir: ", &self.home_entry_path())
+        line(b"gitdir: ", &self.home_admin_directory_path())
     }
 
     /// Opens the worktree's directory; `None` if it does not exist.
@@ -145,8 +145,8 @@ impl WorktreePaths {
     }
 
     /// Reads a file of the admin directory.
-    pub(super) fn read_entry(&self, name: &str) -> Result<Content, Error> {
-        read(&self.common, &self.entry.join(name))
+    pub(super) fn read_admin_file(&self, name: &str) -> Result<Content, Error> {
+        read(&self.common, &self.admin_directory.join(name))
     }
 }
 
@@ -170,10 +170,10 @@ pub(super) fn below_at(location: Location, task: &Task<'_>, worktree: &Worktree,
 }
 
 /// Returns the path of the admin directory at a location, relative to the common git directory.
-pub(super) fn entry_at(location: Location, task: &Task<'_>, worktree: &Worktree) -> PathBuf {
+pub(super) fn admin_directory_at(location: Location, task: &Task<'_>, worktree: &Worktree) -> PathBuf {
     match location {
-        Location::Home => Path::new("worktrees").join(&worktree.entry),
-        Location::Aside => reserved_names::aside_entry(task, worktree),
+        Location::Home => Path::new("worktrees").join(&worktree.admin_directory),
+        Location::Aside => reserved_names::aside_admin_directory(task, worktree),
     }
 }
 

@@ -207,7 +207,7 @@ impl<'o> Worktrees<'o> {
             commit,
             branch,
             existing,
-            entry: admin_name(request.scoped_name, request.resource, request.several),
+            admin_directory: admin_name(request.scoped_name, request.resource, request.several),
             checkout: options.checkout,
             registration: match repository.registration {
                 Ok(()) => Registration::Rename,
@@ -401,7 +401,7 @@ impl Allocator for Worktrees<'_> {
     fn free(&mut self, allocation: &Allocation) {
         if let Some(worktree) = Worktree::from_allocation(allocation) {
             let names = self.names.entry(self.key(&worktree.repo_root)).or_default();
-            names.freed_entries.insert(worktree.entry.clone());
+            names.freed_admin_directories.insert(worktree.admin_directory.clone());
             names.freed_branches.extend(worktree.branch.clone().map(|branch| (branch, worktree)));
         }
     }
@@ -489,7 +489,7 @@ pub(super) fn is_named(worktree: &Worktree, scoped_name: &str, allocation: &Allo
     let several = worktree.is_one_of_several();
     let is_in_own = several && !allocation.within_parent;
     let (root, resource) = (&worktree.worktree_root, allocation.name());
-    worktree.entry == admin_name(scoped_name, resource, several)
+    worktree.admin_directory == admin_name(scoped_name, resource, several)
         && worktree.worktree_path == worktree_path(root, scoped_name, resource, is_in_own)
         && (!several || super::branch::is_name(resource))
 }

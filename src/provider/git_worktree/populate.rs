@@ -44,12 +44,12 @@ fn fill_together(
     let own = |error| (None, error);
     let paths = WorktreePaths::new(task, worktree).map_err(own)?;
     let top = paths.open().map_err(own)?;
-    let entry = paths.entry_path();
+    let admin = paths.admin_directory_path();
     let recipient = Recipient {
-        git: &Git::open(task.host, &entry, Some(&paths.worktree)).holding(task.lock),
+        git: &Git::open(task.host, &admin, Some(&paths.worktree)).holding(task.lock),
         commit: &worktree.commit,
         top: &top,
-        index: &entry.join("index"),
+        index: &admin.join("index"),
         cancel: &task.host.cancel,
     };
     let source = CheckoutSource::find(&recipient, worktree, &paths, others.is_empty()).map_err(own)?;
@@ -92,8 +92,8 @@ fn complete(
     // The files of the first worktree are not certainly as Git wrote them.
     let targets = mem::take(&mut partial.others);
     destinations.finish_with(targets, partial.index_mode, |task, paths| {
-        let entry = paths.entry_path();
-        let git = Git::open(task.host, &entry, Some(&paths.worktree)).holding(task.lock);
+        let admin = paths.admin_directory_path();
+        let git = Git::open(task.host, &admin, Some(&paths.worktree)).holding(task.lock);
         write(&git, &worktree.commit, Some(&partial))
     })
 }
@@ -175,8 +175,8 @@ pub(super) fn run_hook(task: &Task<'_>, worktree: &Worktree) -> Result<(), Error
     }
     let paths = WorktreePaths::new(task, worktree)?;
     let zero = "0".repeat(worktree.commit.len());
-    let entry = paths.entry_path();
-    let git = Git::open(task.host, &entry, Some(&paths.worktree));
+    let admin = paths.admin_directory_path();
+    let git = Git::open(task.host, &admin, Some(&paths.worktree));
     git.holding(task.lock).with_hooks(true).run([
         "hook",
         "run",

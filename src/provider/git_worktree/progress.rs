@@ -122,14 +122,14 @@ fn progress_in(
 ///
 /// The repository cannot be found.
 pub fn admin_directory(workspace: &Path, worktree: &Worktree) -> Result<PathBuf, Error> {
-    Ok(common_of(workspace, worktree)?.path().join("worktrees").join(&worktree.entry))
+    Ok(common_of(workspace, worktree)?.path().join("worktrees").join(&worktree.admin_directory))
 }
 
 /// Reads the HEAD of a worktree from its admin directory, because an agent can change the path in the worktree's
 /// `.git`.
 fn head(host: &Host, workspace: &Path, worktree: &Worktree) -> Result<Head, Error> {
     let common = common_of(workspace, worktree)?;
-    let admin = Path::new("worktrees").join(&worktree.entry);
+    let admin = Path::new("worktrees").join(&worktree.admin_directory);
     let unreadable =
         || Error::Refused(format!("HEAD of {} cannot be read", worktree.worktree_path.display()));
     let Content::Bytes(bytes) = read(&common, &admin.join("HEAD"))? else { return Err(unreadable()) };

@@ -60,7 +60,7 @@ pub(super) fn rebind(task: &Task<'_>, worktree: &Worktree) -> Result<(), Error> 
         Location::Home => WorktreePaths::at(Location::Aside, task, worktree)?,
         Location::Aside => WorktreePaths::at(Location::Home, task, worktree)?,
     };
-    let entry = if is_marked(&paths, task.owner)? {
+    let admin = if is_marked(&paths, task.owner)? {
         &paths
     } else if paths.directory()?.is_some() && is_marked(&elsewhere, task.owner)? {
         &elsewhere
@@ -68,20 +68,20 @@ pub(super) fn rebind(task: &Task<'_>, worktree: &Worktree) -> Result<(), Error> 
         return Ok(());
     };
     let was = dot_git(&paths)?;
-    let gitdir = entry.read_entry("gitdir")?;
+    let gitdir = admin.read_admin_file("gitdir")?;
     let old = recorded(&gitdir);
     if let Some(old) = old.as_deref().filter(|old| !is_same(old, &paths.home)) {
         // Another worktree of this admin directory exists: the user has moved or copied it there.
         if old.join(".git").symlink_metadata().is_ok() {
             return Err(Error::Refused(format!(
                 "{} records the worktree {}, which exists: move it to {}, or move one of the two away",
-                entry.entry_path().display(),
+                admin.admin_directory_path().display(),
                 old.display(),
                 paths.home.display()
             )));
         }
     }
-    let points_elsewhere = was.as_ref().is_some_and(|was| *was != paths.home_entry_path());
+    let points_elsewhere = was.as_ref().is_some_and(|was| *was != paths.home_admin_directory_path());
     if points_elsewhere || gitdir != Content::Bytes(paths.gitdir_line()) {
         overlay::unmount(worktree, &paths)?;
         crashpoint!("rebind.unmounted");
@@ -100,8 +100,8 @@ pub(super) fn rebind(task: &Task<'_>, worktree: &Worktree) -> Result<(), Error> 
             repository::rebind(task.host, &paths, &common)?;
         }
         // Last: until then the old location is known.
-        entry.common.replace(&entry.entry.join("gitdir"), &entry.gitdir_line())?;
-        crashpoint!("rebind.entry");
+        admin.common.replace(&admin.admin_directory.join("gitdir"), &admin.gitdir_line())?;
+        crashpoint!("rebind.admin");
     }
     match overlay::fault(task, worktree, &paths)? {
         // Recovery mounts a worktree that is aside, because its unsaved work has to be inspected.
@@ -128,16 +128,17 @@ pub(super) fn adopt(task: &Task<'_>, worktree: &Worktree, from: &str) -> Result<
     // The copy may have been made after the stand-in was created, and before the worktree was moved aside.
     gc_roots::remove(&original, worktree, &paths.common)?;
     let mark = format!("{}\n", reserved_names::mark(task));
-    if let Some(from) = recorded(&paths.read_entry("gitdir")?).and_then(|old| workspace_of(&old, &paths)) {
+    if let Some(from) = recorded(&paths.read_admin_file("gitdir")?).and_then(|old| workspace_of(&old, &paths))
+    {
         relink(worktree, &paths, &from)?;
     }
     paths.open()?.replace(Path::new(".git"), &paths.dot_git_line())?;
     crashpoint!("adopt.worktree");
-    paths.common.replace(&paths.entry.join("gitdir"), &paths.gitdir_line())?;
-    crashpoint!("adopt.entry");
-    paths.common.replace(&paths.entry.join("locked"), mark.as_bytes())?;
+    paths.common.replace(&paths.admin_directory.join("gitdir"), &paths.gitdir_line())?;
+    crashpoint!("adopt.admin");
+    paths.common.replace(&paths.admin_directory.join("locked"), mark.as_bytes())?;
     // Last: from the old marker a repeated run finds that there is work left.
-    paths.common.replace(&paths.entry.join(reserved_names::MARK), mark.as_bytes())?;
+    paths.common.replace(&paths.admin_directory.join(reserved_names::MARK), mark.as_bytes())?;
     Ok(true)
 }
 
@@ -154,9 +155,11 @@ fn bring_home(task: &Task<'_>, worktree: &Worktree) -> Result<(), Error> {
     if is_originals(&aside, if is_marked_aside { &aside } else { &home })? {
         return Ok(());
     }
-    if is_marked_aside && (home.directory()?.is_some() || home.common.directory(&home.entry)?.is_some()) {
+    if is_marked_aside
+        && (home.directory()?.is_some() || home.common.directory(&home.admin_directory)?.is_some())
+    {
         let both = |paths: &WorktreePaths| {
-            format!("{} and {}", paths.worktree.display(), paths.entry_path().display())
+            format!("{} and {}", paths.worktree.display(), paths.admin_directory_path().display())
         };
         return Err(Error::Refused(format!(
             "a run was interrupted before the copy was made, and both the worktree that it replaced and the new one are \
@@ -170,20 +173,20 @@ fn bring_home(task: &Task<'_>, worktree: &Worktree) -> Result<(), Error> {
 }
 
 /// Returns whether the worktree was not copied along, so that a path out of the workspace leads to the original's
-/// worktree. `entry` is the location of its admin directory.
-fn is_originals(worktree: &WorktreePaths, entry: &WorktreePaths) -> Result<bool, Error> {
-    let is_rebound = dot_git(worktree)?.is_some_and(|entry| entry == worktree.home_entry_path());
-    let recorded = recorded(&entry.read_entry("gitdir")?);
+/// worktree. `admin` is the location of its admin directory.
+fn is_originals(worktree: &WorktreePaths, admin: &WorktreePaths) -> Result<bool, Error> {
+    let is_rebound = dot_git(worktree)?.is_some_and(|entry| entry == worktree.home_admin_directory_path());
+    let recorded = recorded(&admin.read_admin_file("gitdir")?);
     Ok(!is_rebound && recorded.is_some_and(|recorded| is_same(&recorded, &worktree.home)))
 }
 
 /// Returns whether the admin directory carries the ownership marker of `owner`. A marker that cannot be read is an
 /// error: else the worktree would have no owner.
 fn is_marked(paths: &WorktreePaths, owner: &str) -> Result<bool, Error> {
-    if paths.common.directory(&paths.entry)?.is_none() {
+    if paths.common.directory(&paths.admin_directory)?.is_none() {
         return Ok(false);
     }
-    let Content::Bytes(mark) = paths.read_entry(reserved_names::MARK)? else { return Ok(false) };
+    let Content::Bytes(mark) = paths.read_admin_file(reserved_names::MARK)? else { return Ok(false) };
     Ok(Mark::parse(&mark).is_some_and(|mark| mark.owner == owner))
 }
 
@@ -193,7 +196,7 @@ fn dot_git(paths: &WorktreePaths) -> Result<Option<PathBuf>, Error> {
     let Content::Bytes(bytes) = read(&directory, Path::new(".git"))? else { return Ok(None) };
     let Some(path) = bytes.strip_prefix(b"gitdir: ") else { return Ok(None) };
     let path = PathBuf::from(OsStr::from_bytes(path.trim_ascii_end()));
-    Ok(path.ends_with(paths.home_entry()).then_some(path))
+    Ok(path.ends_with(paths.home_admin_directory()).then_some(path))
 }
 
 /// Returns the worktree that an admin directory's `gitdir` names.
@@ -234,7 +237,7 @@ fn relink(worktree: &Worktree, paths: &WorktreePaths, from: &Path) -> Result<(),
         if !untracked::is_linked(worktree, paths, &path, &to) {
             continue;
         }
-        let aside = path.with_file_name(format!(".seedbed-link-{}", worktree.entry));
+        let aside = path.with_file_name(format!(".seedbed-link-{}", worktree.admin_directory));
         let full_aside = paths.worktree.join(&aside);
         match fs::remove_file(&full_aside) {
             Err(error) if error.kind() != ErrorKind::NotFound => {

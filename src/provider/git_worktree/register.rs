@@ -3,7 +3,7 @@
 //! An admin directory is built aside and renamed into place, complete and locked, so that no other Git process ever
 //! sees half of it. If an admin directory is more than files, `git worktree add` creates it under a lock.
 
-#![expect(clippy::disallowed_methods, reason = "builds an entry in a directory of its own")]
+#![expect(clippy::disallowed_methods, reason = "builds an admin directory in a directory of its own")]
 
 use std::ffi::{OsStr, OsString};
 use std::fs;
@@ -59,7 +59,7 @@ fn by_rename(task: &Task<'_>, worktree: &Worktree, paths: &WorktreePaths) -> Res
         None => None,
     };
     crashpoint!("register.enabled");
-    if !move_directory(&paths.common, &aside, &paths.entry)? {
+    if !move_directory(&paths.common, &aside, &paths.admin_directory)? {
         return Err(Error::Refused(format!(
             "{} was removed while it was created",
             building.path().display()
@@ -105,15 +105,15 @@ fn by_git(task: &Task<'_>, worktree: &Worktree, paths: &WorktreePaths) -> Result
         return Err(Error::Refused(format!(
             "git did not register {} as {}",
             paths.home.display(),
-            worktree.entry
+            worktree.admin_directory
         )));
     }
     let mark = format!("{}\n", reserved_names::mark(task));
-    paths.common.replace(&paths.entry.join(reserved_names::MARK), mark.as_bytes())?;
+    paths.common.replace(&paths.admin_directory.join(reserved_names::MARK), mark.as_bytes())?;
     if let Some(target) = &worktree.target_path {
         sparse::enable(task, paths, &lock)?;
         let set = ["sparse-checkout", "set", "--cone", "--skip-checks", "--", target];
-        Git::open(task.host, &paths.entry_path(), Some(&paths.worktree))
+        Git::open(task.host, &paths.admin_directory_path(), Some(&paths.worktree))
             .holding(task.lock)
             .run_beside_others(&set)?;
     }

@@ -30,7 +30,7 @@ pub(super) fn release(task: &Task<'_>, worktree: &Worktree) -> Result<(), Error>
     crashpoint!("release.directory-gone");
     remove_entry(task, worktree, &paths)?;
     overlay::remove(task, worktree)?;
-    crashpoint!("release.entry-gone");
+    crashpoint!("release.admin-gone");
     // The branch of a worktree that is aside has given way. A branch of that name belongs to the new worktree. Only a
     // rollback releases a worktree at home.
     if let Some(branch) = worktree.branch.as_ref().filter(|_| task.location == Location::Home) {
@@ -67,12 +67,13 @@ pub(super) fn temporary_file_directories(
         paths.parent.ancestors().map(|above| paths.base.path().join(above)).collect();
     let entries = ["worktrees", reserved_names::MARK].map(|name| paths.common.path().join(name));
     temporary_file_directories.extend(entries);
-    temporary_file_directories.push(WorktreePaths::at(Location::Aside, task, worktree)?.entry_path());
+    temporary_file_directories
+        .push(WorktreePaths::at(Location::Aside, task, worktree)?.admin_directory_path());
     // The reflog of a branch that gave way is written back.
     let log = worktree.branch.as_ref().map(|branch| paths.common.path().join("logs/refs/heads").join(branch));
     temporary_file_directories.extend(log.and_then(|log| log.parent().map(Path::to_path_buf)));
     temporary_file_directories.extend([
-        paths.entry_path(),
+        paths.admin_directory_path(),
         paths.common.path().to_owned(),
         repository::records(task.host),
     ]);
@@ -105,7 +106,7 @@ fn is_staged(paths: &WorktreePaths, staging: &Path) -> Result<bool, Error> {
 }
 
 fn remove_entry(task: &Task<'_>, worktree: &Worktree, paths: &WorktreePaths) -> Result<(), Error> {
-    remove_out_of_sight(&paths.common, &paths.entry, &reserved_names::building(task, worktree))
+    remove_out_of_sight(&paths.common, &paths.admin_directory, &reserved_names::building(task, worktree))
 }
 
 /// Removes the branch if we made it, it is still at the same commit, and no worktree has it checked out. A branch that

@@ -86,20 +86,20 @@ pub(super) fn rescue(task: &Task<'_>, worktree: &Worktree) -> Result<Rescue, Err
     let resource = worktree.is_one_of_several().then(|| task.allocation.name());
     let prefix = name::worktree_prefix(&name::prefix(task.session), resource);
     let sparse = state.is_sparse;
-    let told = |reference: String| Rescue {
+    let rescue_at = |reference: String| Rescue {
         command: command::bring_back(&paths, task.session, &reference, sparse, &converted),
         reference,
         missing: work.missing.clone(),
     };
     if let Some(reference) = existing(&work, &prefix, &fingerprint, [&files, &index, &state.tree])? {
         work.check_whole(&reference)?;
-        return Ok(told(reference));
+        return Ok(rescue_at(reference));
     }
 
     let parents = parents(&work, &index, &state.tree, sides, others)?;
     let time: String = clock::now().chars().filter(|c| !matches!(c, '-' | ':')).collect();
     for attempt in 1..=TRIES {
-        let rescue = told(name::reference(&prefix, &time, attempt));
+        let rescue = rescue_at(name::reference(&prefix, &time, attempt));
         let message = message(task.session, &rescue, &fingerprint, &converted);
         let commit = work.commit(&files, &parents, &message)?;
         if work.create_ref(&rescue.reference, &commit)? {
@@ -125,7 +125,7 @@ fn parents(
     let subject = |what: &str| format!("{}: {what}\n", work.task.session);
     let mut parents = vec![work.head.clone()];
     parents.push(work.commit(index, std::slice::from_ref(&work.head), &subject("index of its worktree"))?);
-    parents.push(work.commit(state, &[], &subject("entry of its worktree"))?);
+    parents.push(work.commit(state, &[], &subject("admin directory of its worktree"))?);
     if !others.is_empty() || !sides.is_empty() {
         let sides = if sides.is_empty() { capture::empty_tree(work)? } else { sides };
         let others: Vec<String> = others.into_iter().collect();
@@ -247,9 +247,9 @@ impl<'a> Work<'a> {
         paths: &'a WorktreePaths,
         scratch: &Scratch<'_>,
     ) -> Result<Self, Error> {
-        let entry = paths.entry_path();
-        let usable = paths.common.directory(&paths.entry)?.is_some()
-            && Git::open(task.host, &entry, None).output(["rev-parse", "--git-dir"])?.status.success();
+        let admin = paths.admin_directory_path();
+        let usable = paths.common.directory(&paths.admin_directory)?.is_some()
+            && Git::open(task.host, &admin, None).output(["rev-parse", "--git-dir"])?.status.success();
         let mut work = Self {
             task,
             worktree,
@@ -258,7 +258,7 @@ impl<'a> Work<'a> {
             directory: paths.directory()?.map(|directory| directory.path().to_owned()),
             head: worktree.commit.clone(),
             tips: None,
-            git_dir: if usable { entry } else { paths.common.path().to_owned() },
+            git_dir: if usable { admin } else { paths.common.path().to_owned() },
             missing: Vec::new(),
         };
         if !usable {
@@ -358,8 +358,8 @@ impl<'a> Work<'a> {
         match git.run_beside_others(&self.exact(["update-ref", name, commit, &zero])) {
             Ok(_) => Ok(true),
             Err(error) => {
-                let taken = git.output(["rev-parse", "--verify", "--quiet", "--end-of-options", name])?;
-                if taken.status.success() { Ok(false) } else { Err(error.into()) }
+                let existing = git.output(["rev-parse", "--verify", "--quiet", "--end-of-options", name])?;
+                if existing.status.success() { Ok(false) } else { Err(error.into()) }
             }
         }
     }

@@ -42,17 +42,17 @@ pub(super) fn moved_branch_message(task: &Task<'_>) -> String {
 /// Returns the path of files that Git must not see yet, relative to the common git directory. They are on the same file
 /// system, so that a rename is enough.
 pub(super) fn building(task: &Task<'_>, worktree: &Worktree) -> PathBuf {
-    Path::new(MARK).join(format!("{}-{}", task.owner, worktree.entry))
+    Path::new(MARK).join(format!("{}-{}", task.owner, worktree.admin_directory))
 }
 
 /// Returns the path of the admin directory of a worktree that is aside, relative to the common git directory.
-pub(super) fn aside_entry(task: &Task<'_>, worktree: &Worktree) -> PathBuf {
-    Path::new(MARK).join(format!("{}-{}.aside", task.owner, worktree.entry))
+pub(super) fn aside_admin_directory(task: &Task<'_>, worktree: &Worktree) -> PathBuf {
+    Path::new(MARK).join(format!("{}-{}.aside", task.owner, worktree.admin_directory))
 }
 
 /// Returns the name of the admin directory that stands in for one that is aside. Git accepts it as a part of a ref's name.
 pub(super) fn stand_in_name(task: &Task<'_>, worktree: &Worktree) -> String {
-    format!("seedbed-aside-{}-{}", task.owner, worktree.entry)
+    format!("seedbed-aside-{}-{}", task.owner, worktree.admin_directory)
 }
 
 /// Returns the path of that admin directory, relative to the common git directory.
@@ -62,34 +62,36 @@ pub(super) fn stand_in(task: &Task<'_>, worktree: &Worktree) -> PathBuf {
 
 /// Returns the path of that admin directory while it is built.
 pub(super) fn stand_in_building(task: &Task<'_>, worktree: &Worktree) -> PathBuf {
-    Path::new(MARK).join(format!("{}-{}.stand-in", task.owner, worktree.entry))
+    Path::new(MARK).join(format!("{}-{}.stand-in", task.owner, worktree.admin_directory))
 }
 
 /// Returns the path of that admin directory while it is removed.
 pub(super) fn stand_in_trash(task: &Task<'_>, worktree: &Worktree) -> PathBuf {
-    Path::new(MARK).join(format!("{}-{}.stand-in-trash", task.owner, worktree.entry))
+    Path::new(MARK).join(format!("{}-{}.stand-in-trash", task.owner, worktree.admin_directory))
 }
 
 /// Returns the name of a worktree that is aside, in the directory around the worktree.
 pub(super) fn aside_name(task: &Task<'_>, worktree: &Worktree) -> String {
-    format!("{ASIDE}{}-{}", task.owner, worktree.entry)
+    format!("{ASIDE}{}-{}", task.owner, worktree.admin_directory)
 }
 
 /// Returns the name of a worktree that is being removed, in the directory around the worktree.
 pub(super) fn trash(task: &Task<'_>, worktree: &Worktree) -> PathBuf {
-    PathBuf::from(format!("{TRASH}{}-{}", task.owner, worktree.entry))
+    PathBuf::from(format!("{TRASH}{}-{}", task.owner, worktree.admin_directory))
 }
 
 /// Returns the name of the directory of a rescue, in the directory around the worktree.
 pub(super) fn scratch(task: &Task<'_>, worktree: &Worktree) -> PathBuf {
-    PathBuf::from(format!("{RESCUE}{}-{}", task.owner, worktree.entry))
+    PathBuf::from(format!("{RESCUE}{}-{}", task.owner, worktree.admin_directory))
 }
 
 /// Returns the leftovers of killed runs beside the planned worktrees, or in the default root directory, and in the
 /// repository.
 pub(super) fn leftovers(scope: &Examination<'_>) -> Vec<Leftover> {
-    let planned =
-        scope.allocations.iter().filter_map(|held| Some(Worktree::from_allocation(held)?.worktree_root));
+    let planned = scope
+        .allocations
+        .iter()
+        .filter_map(|allocation| Some(Worktree::from_allocation(allocation)?.worktree_root));
     let default = Options::default().root_directory;
     let mut leftovers = Leftover::in_roots(scope, planned, default, &[TRASH, RESCUE, ASIDE]);
     let others = scope.other_common_dirs.iter().map(PathBuf::as_path);

@@ -135,9 +135,9 @@ fn is_needed(paths: &WorktreePaths) -> Result<bool, Error> {
     }
     let Some(entries) = paths.common.directory(Path::new("worktrees"))? else { return Ok(false) };
     for name in entries.names()? {
-        if entries.directory(Path::new(&name))?.is_some_and(|entry| {
+        if entries.directory(Path::new(&name))?.is_some_and(|admin| {
             // An admin directory that cannot be read may need the setting.
-            entry.names().map_or(true, |names| names.contains(own.as_os_str()))
+            admin.names().map_or(true, |names| names.contains(own.as_os_str()))
         }) {
             return Ok(true);
         }

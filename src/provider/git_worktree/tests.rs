@@ -126,7 +126,7 @@ impl Lab {
             commit: self.commit.clone(),
             existing: None,
             branch: None,
-            entry: name.into(),
+            admin_directory: name.into(),
             registration: Registration::Rename,
             copy: Vec::new(),
             link: Vec::new(),
@@ -153,8 +153,8 @@ impl Lab {
         self.repo.join(&worktree.worktree_path)
     }
 
-    fn entry(&self, worktree: &Worktree) -> PathBuf {
-        self.repo.join(".git/worktrees").join(&worktree.entry)
+    fn admin_directory(&self, worktree: &Worktree) -> PathBuf {
+        self.repo.join(".git/worktrees").join(&worktree.admin_directory)
     }
 
     fn make(&self, worktree: &Worktree) {

@@ -31,8 +31,8 @@ impl Tracked {
         if tops.is_empty() {
             return Ok(Self::default());
         }
-        let entry = paths.entry_path();
-        let git = Git::open(task.host, &entry, Some(&paths.worktree)).holding(task.lock);
+        let admin = paths.admin_directory_path();
+        let git = Git::open(task.host, &admin, Some(&paths.worktree)).holding(task.lock);
         let mut args: Vec<_> = ["--literal-pathspecs", "ls-files", "-z", "--"].map(PathBuf::from).into();
         if tops.len() <= PATHS_MAX {
             args.extend(tops);

@@ -58,12 +58,12 @@ pub(super) fn unsaved_work(task: &Task<'_>, worktree: &Worktree) -> Result<Unsav
         unsaved_work.beyond_rescue.push(why);
         return Ok(unsaved_work);
     }
-    let entry = paths.common.directory(&paths.entry)?;
+    let admin = paths.common.directory(&paths.admin_directory)?;
     let Some(directory) = paths.directory()? else {
         // The files are lost already. What was staged and commits may still exist, unless Git answers that the admin
         // directory is torn.
-        if let Some(entry) = &entry {
-            add_operations(&paths, entry, &mut unsaved_work)?;
+        if let Some(admin) = &admin {
+            add_operations(&paths, admin, &mut unsaved_work)?;
             add_staged(task, &paths, &mut unsaved_work)?;
         }
         match commits::add(task, worktree, &paths, &mut unsaved_work) {
@@ -75,7 +75,7 @@ pub(super) fn unsaved_work(task: &Task<'_>, worktree: &Worktree) -> Result<Unsav
         return Ok(unsaved_work);
     };
     let path = paths.home.display();
-    let Some(entry) = entry else {
+    let Some(admin) = admin else {
         let names = directory.names()?;
         let files = names.iter().filter(|name| *name != ".git").count();
         if files > 0 {
@@ -88,7 +88,7 @@ pub(super) fn unsaved_work(task: &Task<'_>, worktree: &Worktree) -> Result<Unsav
     let nested = Nested::find(task, worktree, &paths)?;
     unsaved_work.blockers = nested.blockers;
     // If this check fails, Git reports the reason.
-    if pristine::is_pristine(task, worktree, &paths, &entry).unwrap_or(false) {
+    if pristine::is_pristine(task, worktree, &paths, &admin).unwrap_or(false) {
         return Ok(unsaved_work);
     }
     let scan = DirectoryScan::read(&paths.worktree, &nested.places);
@@ -104,7 +104,7 @@ pub(super) fn unsaved_work(task: &Task<'_>, worktree: &Worktree) -> Result<Unsav
     } else if let Err(error) = status::add(task, worktree, &paths, &scan, None, &mut unsaved_work) {
         unsaved_work.work.push(format!("the changes in {path} cannot be counted: {error}"));
     }
-    add_operations(&paths, &entry, &mut unsaved_work)?;
+    add_operations(&paths, &admin, &mut unsaved_work)?;
     if let Err(error) = commits::add(task, worktree, &paths, &mut unsaved_work) {
         unsaved_work.work.push(format!("HEAD of {path} cannot be read: {error}"));
     }
@@ -112,9 +112,9 @@ pub(super) fn unsaved_work(task: &Task<'_>, worktree: &Worktree) -> Result<Unsav
 }
 
 /// Adds the operations in progress and the repositories of submodules, which only the admin directory contains.
-fn add_operations(paths: &WorktreePaths, entry: &Root, unsaved_work: &mut UnsavedWork) -> Result<(), Error> {
+fn add_operations(paths: &WorktreePaths, admin: &Root, unsaved_work: &mut UnsavedWork) -> Result<(), Error> {
     let path = paths.home.display();
-    let names = entry.names()?;
+    let names = admin.names()?;
     for (name, operation) in OPERATIONS {
         if names.contains(OsStr::new(name)) {
             unsaved_work.work.push(format!("{path} is in the middle of {operation}"));
@@ -125,7 +125,7 @@ fn add_operations(paths: &WorktreePaths, entry: &Root, unsaved_work: &mut Unsave
     {
         unsaved_work.beyond_rescue.push(format!(
             "{path} has submodules whose commits may be nowhere else; push those, then remove {}",
-            paths.entry_path().join("modules").display()
+            paths.admin_directory_path().join("modules").display()
         ));
     }
     Ok(())
@@ -136,11 +136,11 @@ fn add_operations(paths: &WorktreePaths, entry: &Root, unsaved_work: &mut Unsave
 /// A HEAD that names no commit is reported with the commits. An index that does not exist has nothing staged.
 fn add_staged(task: &Task<'_>, paths: &WorktreePaths, unsaved_work: &mut UnsavedWork) -> Result<(), Error> {
     let path = paths.home.display();
-    if read(&paths.common, &paths.entry.join("index"))? == Content::Missing {
+    if read(&paths.common, &paths.admin_directory.join("index"))? == Content::Missing {
         return Ok(());
     }
-    let entry = paths.entry_path();
-    let git = Git::open(task.host, &entry, None).holding(task.lock);
+    let admin = paths.admin_directory_path();
+    let git = Git::open(task.host, &admin, None).holding(task.lock);
     if git.run(["rev-parse", "--verify", "--quiet", "HEAD^{commit}"]).is_err() {
         return Ok(());
     }

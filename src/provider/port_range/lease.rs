@@ -53,7 +53,7 @@ pub(super) fn provision(task: &Task<'_>) -> Result<(), Error> {
     if created || holds(task, &root, &path)? {
         return Ok(());
     }
-    Err(Error::Taken(format!(
+    Err(Error::Conflict(format!(
         "{} belongs to another program; ports {ports} are not free",
         root.path().join(path).display()
     )))
@@ -185,7 +185,7 @@ fn refused(error: leases::Error) -> Error {
     match error {
         leases::Error::File(error) => Error::File(error),
         leases::Error::Leased { .. } | leases::Error::Published { .. } | leases::Error::Bound { .. } => {
-            Error::Taken(error.to_string())
+            Error::Conflict(error.to_string())
         }
         leases::Error::NoBlock { .. } | leases::Error::Lock(_) => Error::Refused(error.to_string()),
     }

@@ -281,7 +281,7 @@ impl Ports<'_> {
         let slots = parent.allocation.options.get("slots").and_then(Value::as_u64);
         let of = slots.and_then(|slots| u32::try_from(slots).ok()).unwrap_or(parent.count);
         let none = BTreeSet::new();
-        let (of, held) = self.shares.get(&owner_of(parent)).map_or((of, &none), |(of, held)| (*of, held));
+        let (of, used) = self.shares.get(&owner_of(parent)).map_or((of, &none), |(of, used)| (*of, used));
         // A new block is probed as a whole when it is chosen. In a block that exists already, each new share is probed.
         let served: &[PortBlock] = if self.kept.contains(&owner_of(parent)) { &self.served } else { &[] };
         let is_in_use = |index| {
@@ -289,7 +289,7 @@ impl Ports<'_> {
             let mut in_use = self.childrens.iter().chain(served);
             ports.is_some_and(|ports| in_use.any(|in_use| in_use.overlaps(ports)))
         };
-        let free = |index: &u32| !held.contains(index) && !is_in_use(*index);
+        let free = |index: &u32| !used.contains(index) && !is_in_use(*index);
         let index = Some(parent.index).filter(|index| *index < of).filter(free);
         index.or_else(|| (0..of).find(free)).map(|index| Share { index, of })
     }

@@ -80,10 +80,12 @@ fn planned<'p>(review: &Review<'p>) -> Vec<Planned<'p>> {
     let mut lanes: HashMap<&str, usize> = HashMap::new();
     let mut planned = Vec::new();
     for (session, change) in plan.sessions.iter().zip(&plan.changes) {
-        for held in &session.allocations {
-            let Some(block) = registry.get(&held.kind).and_then(|kind| kind.ports(held)) else { continue };
+        for allocation in &session.allocations {
+            let Some(block) = registry.get(&allocation.kind).and_then(|kind| kind.ports(allocation)) else {
+                continue;
+            };
             let above = session.parent.as_ref().and_then(|parent| lanes.get(parent.as_str()));
-            let lane = if held.within_parent { above.map_or(0, |lane| lane + 1).min(LANES) } else { 0 };
+            let lane = if allocation.within_parent { above.map_or(0, |lane| lane + 1).min(LANES) } else { 0 };
             lanes.insert(session.path.as_str(), lane);
             planned.push(Planned { block, lane, action: change.action, session: session.path.as_str() });
         }

@@ -31,7 +31,8 @@ fn selected(sandbox: &Sandbox, conditions: &str) -> (Vec<String>, Vec<(String, S
     let text = |value: &Value| value.as_str().unwrap().to_owned();
     let sessions = document["sessions"].as_array().unwrap().iter().map(text).collect();
     let unmatched = document["unmatched"].as_array().cloned().unwrap_or_default();
-    let unmatched = unmatched.iter().map(|loss| (text(&loss["session"]), text(&loss["what"]))).collect();
+    let unmatched =
+        unmatched.iter().map(|loss| (text(&loss["session"]), text(&loss["description"]))).collect();
     (sessions, unmatched)
 }
 

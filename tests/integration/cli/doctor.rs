@@ -25,7 +25,7 @@ fn examine(sandbox: &Sandbox, args: &[&str]) -> (Vec<(String, String, String)>, 
         .iter()
         .map(|finding| {
             assert!(!text(finding, "remedy").is_empty(), "{finding}");
-            (text(finding, "severity"), text(finding, "id"), text(finding, "what"))
+            (text(finding, "severity"), text(finding, "id"), text(finding, "description"))
         })
         .collect();
     (findings, outcome.code)
@@ -241,7 +241,7 @@ fn torn_admin_directories_are_named_and_left_alone() {
     fs::write(&commondir, "").unwrap();
     // `unchanged` asks git, which dies of it.
     let outcome = sandbox.seedbed(&["doctor"]).expect(0);
-    assert!(outcome.stdout.contains("warns  torn-entry: "), "{}", outcome.stdout);
+    assert!(outcome.stdout.contains("warns  torn-admin-directory: "), "{}", outcome.stdout);
     assert!(outcome.stdout.contains("worktrees/foreign is torn (commondir)"), "{}", outcome.stdout);
     assert!(outcome.stdout.contains("seedbed did not create it"), "{}", outcome.stdout);
     assert_eq!(fs::read(&commondir).unwrap(), b"");
@@ -428,9 +428,9 @@ fn a_tree_that_repeats_itself_ends() {
     let found = Outcome::of(doctor.env("SEEDBED_GIT_TIMEOUT", "1").output().unwrap()).json();
     let findings = found["findings"].as_array().unwrap();
     assert!(
-        findings
-            .iter()
-            .any(|finding| finding["what"].as_str().is_some_and(|what| what.contains("too many files"))),
+        findings.iter().any(|finding| finding["description"]
+            .as_str()
+            .is_some_and(|what| what.contains("too many files"))),
         "{findings:#?}"
     );
 }

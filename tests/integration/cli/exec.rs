@@ -178,7 +178,7 @@ fn a_dry_run_with_json_fits_the_schema() {
     std::fs::write(sandbox.directory("a").join("work"), "").unwrap();
     std::fs::write(sandbox.directory("a").join("x.log"), "").unwrap();
     let refused = dry(69, &[]);
-    assert_eq!((&refused["refused"], &refused["losses"][0]["session"]), (&json!(true), &json!("a")));
+    assert_eq!((&refused["refused"], &refused["unsavedWork"][0]["session"]), (&json!(true), &json!("a")));
     assert_eq!(dry(0, &["--rescue"])["rescued"][0]["session"], "a");
     assert_eq!(dry(0, &["--discard"])["alsoRemoved"][0]["session"], "a");
 }

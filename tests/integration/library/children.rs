@@ -250,7 +250,7 @@ fn siblings_have_numbers_of_their_own() {
     );
     let taken = orchestrator.provision_child(lead, "another", 2, 8).unwrap_err();
     assert!(
-        matches!(&taken, Error::Child(ChildError::Taken { index: 2, session }) if session == "c2"),
+        matches!(&taken, Error::Child(ChildError::Conflict { index: 2, session }) if session == "c2"),
         "{taken}"
     );
     // A share that is free again is allocated again.

@@ -196,7 +196,7 @@ fn overtaken(times: u32) -> (Result<Provisioned, Error>, u32) {
     let counted = Arc::clone(&tries);
     let registry = Fake::beside_the_built_in("contended", move |step, _| match step {
         Step::Provision if counted.fetch_add(1, Ordering::SeqCst) < times => {
-            Err(provider::Error::Taken("another has it".to_owned()))
+            Err(provider::Error::Conflict("another has it".to_owned()))
         }
         Step::Provision | Step::Release => Ok(()),
     });
@@ -491,7 +491,7 @@ fn findings(sandbox: &Sandbox) -> Vec<(String, String)> {
         .as_array()
         .unwrap()
         .iter()
-        .map(|found| (text(found, "id"), text(found, "what")))
+        .map(|found| (text(found, "id"), text(found, "description")))
         .collect()
 }
 
@@ -531,7 +531,7 @@ fn an_interrupted_session_is_named_by_doctor_and_finished_by_recover() {
     record["plan"]["changes"][0]["provision"].as_array_mut().unwrap().retain(|kind| kind != "crash");
     fs::write(&intent, record.to_string()).unwrap();
     let recovered = seedbed(&sandbox, &["recover", "--json"]).expect(0).json();
-    assert_eq!(recovered["alone"], json!({ "half/made": "undone" }));
+    assert_eq!(recovered["standaloneSessions"], json!({ "half/made": "rolledBack" }));
     assert_eq!(sandbox.trace(), before);
     assert_eq!(findings(&sandbox), []);
 }

@@ -174,7 +174,7 @@ fn refusal_is_marked_in_the_plan_and_precedes_the_question() {
     assert!(shown.contains("apply refuses this: tester-2 has unsaved work: "), "{shown}");
     assert!(shown.contains("--discard") && !shown.contains("tester-0 has unsaved"), "{shown}");
     let plan = sandbox.plan();
-    let losses = plan["losses"].as_array().unwrap();
+    let losses = plan["unsavedWork"].as_array().unwrap();
     assert!(!losses.is_empty() && losses.iter().all(|loss| loss["session"] == "tester-2"), "{losses:?}");
     sandbox.ok(&["plan", "-o", "../plan.json"]);
     for apply in [&["apply"][..], &["apply", "../plan.json"]] {
@@ -183,7 +183,7 @@ fn refusal_is_marked_in_the_plan_and_precedes_the_question() {
         refused.says(&["tester-2: ", "--discard"]);
     }
     sandbox.ok(&["apply", "--yes", "--discard", "../plan.json"]);
-    assert!(sandbox.plan().get("losses").is_none());
+    assert!(sandbox.plan().get("unsavedWork").is_none());
 }
 
 #[test]

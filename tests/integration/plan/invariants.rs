@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use seedbed::manifest;
 use seedbed::name::{PortBlock, sha256_hex};
 use seedbed::observe::{PortOwner, PortsInUse};
-use seedbed::plan::{self, Action, AppliedPlan, Loss, Plan, Session};
+use seedbed::plan::{self, Action, AppliedPlan, Plan, Session, SessionFinding};
 use seedbed::provider::Registry;
 use seedbed::provider::port_range::{self, Block};
 
@@ -208,7 +208,8 @@ fn the_digest_and_the_document_are_those_of_the_content_however_many_sessions_th
         };
         check_document(&plan);
         let what = "one\ntwo".to_owned();
-        let losses = plan.sessions().iter().map(|session| Loss::new(session.path.clone(), what.clone()));
+        let losses =
+            plan.sessions().iter().map(|session| SessionFinding::new(session.path.clone(), what.clone()));
         let losses = losses.collect();
         let mut document = serde_json::to_value(plan.with_refusals(losses, Vec::new())).unwrap();
         document["applied"] = document["digest"].clone();

@@ -125,7 +125,7 @@ fn workspace_that_was_moved_back_is_unchanged() {
     fs::rename(&sandbox.repository, &away).unwrap();
     // Half of it is rebound, and then it is moved back.
     let mut killed = sandbox.command(&["recover", "--moved"]);
-    killed.current_dir(&away).env("SEEDBED_FAILPOINT", "rebind.entry#2=crash");
+    killed.current_dir(&away).env("SEEDBED_FAILPOINT", "rebind.admin#2=crash");
     assert!(!killed.output().unwrap().status.success());
     fs::rename(&away, &sandbox.repository).unwrap();
     sandbox.ok(&["recover", "--moved"]);
@@ -190,7 +190,7 @@ fn a_copy_is_recognised_and_made_another_swarm_while_nothing_of_the_original_is_
     assert!(found.contains("copied-workspace"), "{found}");
     sandbox.seedbed_in(&copy, &["recover", "--moved"]).expect(69);
     for point in
-        ["copied.allocation#2", "adopt.worktree#1", "adopt.entry#2", "copied.adopted#1", "copied.discovery#2"]
+        ["copied.allocation#2", "adopt.worktree#1", "adopt.admin#2", "copied.adopted#1", "copied.discovery#2"]
     {
         let mut killed = sandbox.command(&["recover", "--copied"]);
         killed.current_dir(&copy).env("SEEDBED_FAILPOINT", format!("{point}=crash"));
@@ -230,7 +230,7 @@ fn copied(sandbox: &Sandbox) -> PathBuf {
 #[test]
 fn copy_made_in_the_middle_of_a_run_gets_home_what_the_run_had_moved_aside() {
     let sandbox = faulty(PAIR);
-    for point in ["aside.directory-moved#1", "aside.entry-moved#2", "run.given-way#1"] {
+    for point in ["aside.directory-moved#1", "aside.admin-moved#2", "run.given-way#1"] {
         sandbox.ok(&["apply"]);
         fs::write(worktree(&sandbox.repository, "lead").join("work"), "work\n").unwrap();
         crash(&sandbox, &["destroy", "--discard"], point);
@@ -241,7 +241,7 @@ fn copy_made_in_the_middle_of_a_run_gets_home_what_the_run_had_moved_aside() {
         let before = original();
         // A kill during the move back is repaired.
         let mut killed = sandbox.command(&["recover", "--copied"]);
-        killed.current_dir(&copy).env("SEEDBED_FAILPOINT", "aside.entry-back#1=crash");
+        killed.current_dir(&copy).env("SEEDBED_FAILPOINT", "aside.admin-back#1=crash");
         killed.output().unwrap();
         sandbox.seedbed_in(&copy, &["recover", "--copied"]).expect(0);
         let lead = worktree(&copy, "lead");
@@ -370,7 +370,7 @@ fn records_of_a_deleted_workspace_are_removed_from_any_directory() {
         sandbox
             .seedbed_in(&sandbox.top, &["destroy", "shop", "--gone"])
             .expect(69)
-            .says(&["exists", "seedbed destroy"]);
+            .says(&["exists", "destroy --swarm shop"]);
         sandbox.unmount_all();
         let copied = Command::new("cp").arg("-a").args([&workspace, &sandbox.repository]).status().unwrap();
         assert!(copied.success());

@@ -251,7 +251,7 @@ fn one_refusal_names_processes_and_unsaved_work() {
         assert_eq!(last["id"], "processes-at-work");
         assert_eq!(last["occupants"][0]["pid"], worker.0.id());
         let sessions: Vec<_> =
-            last["losses"].as_array().unwrap().iter().map(|loss| &loss["session"]).collect();
+            last["unsavedWork"].as_array().unwrap().iter().map(|loss| &loss["session"]).collect();
         assert_eq!(sessions, ["a-0", "a-1"], "{last}");
     };
     sandbox.unchanged(|| {
@@ -297,7 +297,7 @@ fn one_refusal_of_recovery_names_processes_and_unsaved_work() {
 /// A killed `destroy` may have moved some of the worktrees aside: those have no process and no work at their location.
 #[test]
 fn one_refusal_names_both_in_what_a_killed_destroy_left() {
-    for (point, home) in [("run.intended", 2), ("aside.entry-moved", 1)] {
+    for (point, home) in [("run.intended", 2), ("aside.admin-moved", 1)] {
         let sandbox = applied(TWO);
         let directories = [sandbox.directory("a-0"), sandbox.directory("a-1")];
         let mut destroy = sandbox.command(&["destroy", "--jobs", "1"]);

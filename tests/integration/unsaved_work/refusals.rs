@@ -200,8 +200,8 @@ fn a_dry_run_and_the_real_one_decide_alike() {
             sandbox.seedbed(&args).expect(69).json()
         });
         assert_eq!(json["refused"], true);
-        for loss in json["losses"].as_array().unwrap() {
-            let what = loss["what"].as_str().unwrap();
+        for loss in json["unsavedWork"].as_array().unwrap() {
+            let what = loss["description"].as_str().unwrap();
             let is_rescued = json["rescued"].as_array().unwrap().contains(loss);
             assert_eq!(refused.stderr.contains(what), !is_rescued, "{what}: {}", refused.stderr);
         }

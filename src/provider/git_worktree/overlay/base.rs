@@ -36,13 +36,13 @@ pub(super) fn make(task: &Task<'_>, worktree: &Worktree, overlay: &Overlay) -> R
         return Ok(());
     }
     let paths = WorktreePaths::new(task, worktree)?;
-    let aside = overlay.base.join(format!("building-{}", worktree.entry));
+    let aside = overlay.base.join(format!("building-{}", worktree.admin_directory));
     top.remove_all(&aside)?;
     let building = top.create_directories(&aside)?;
     let files = building.create_directories(Path::new("tree"))?;
     let (own_tree, own_index) = (building.path().join("tree"), building.path().join("index"));
-    let entry = paths.entry_path();
-    let git = Git::open(task.host, &entry, Some(&own_tree))
+    let admin = paths.admin_directory_path();
+    let git = Git::open(task.host, &admin, Some(&own_tree))
         .holding(task.lock)
         .with_variable("GIT_INDEX_FILE", &own_index)
         // The second part of a split index would exist only in this admin directory.

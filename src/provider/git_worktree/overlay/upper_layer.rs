@@ -54,7 +54,7 @@ fn is_plain(_directory: &Path) -> bool {
 /// Returns whether HEAD is still at the worktree's commit, by its files; `false` if the files cannot show
 /// that.
 pub(super) fn is_at(paths: &WorktreePaths, worktree: &Worktree) -> Result<bool, Error> {
-    let Content::Bytes(head) = paths.read_entry("HEAD")? else { return Ok(false) };
+    let Content::Bytes(head) = paths.read_admin_file("HEAD")? else { return Ok(false) };
     let head = String::from_utf8_lossy(&head);
     let object = match head.trim_end().strip_prefix("ref: ") {
         None => head.trim_end().to_owned(),

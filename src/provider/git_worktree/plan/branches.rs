@@ -16,7 +16,7 @@ use crate::template;
 #[derive(Default)]
 pub(super) struct RepositoryNames {
     /// Admin directories that exist now, but no longer when this plan's worktrees are created.
-    pub(super) freed_entries: BTreeSet<String>,
+    pub(super) freed_admin_directories: BTreeSet<String>,
     /// Worktrees to be released, by their branches.
     pub(super) freed_branches: BTreeMap<String, Worktree>,
     /// Branches of this plan, each with the id of its session.
@@ -25,7 +25,11 @@ pub(super) struct RepositoryNames {
 
 impl RepositoryNames {
     pub(super) const fn new() -> Self {
-        Self { freed_entries: BTreeSet::new(), freed_branches: BTreeMap::new(), branches: BTreeMap::new() }
+        Self {
+            freed_admin_directories: BTreeSet::new(),
+            freed_branches: BTreeMap::new(),
+            branches: BTreeMap::new(),
+        }
     }
 }
 
@@ -65,7 +69,7 @@ pub(in super::super) fn recreation_queries(allocation: &Allocation) -> Vec<Query
 /// Returns whether the release of a worktree removes its branch. That is so if the swarm created the branch, it has no
 /// new commit, and no other worktree has it checked out. The release itself decides by the same rule.
 pub(in super::super) fn is_released_with(worktree: &Worktree, branch: &Branch, owner: Option<&str>) -> bool {
-    let is_own = |checkout: &Checkout| checkout.entry.as_deref() == Some(&worktree.entry);
+    let is_own = |checkout: &Checkout| checkout.admin_directory.as_deref() == Some(&worktree.admin_directory);
     let has_own_log = branch.first_log_entry.as_ref().is_some_and(|entry| {
         entry.commit == branch.tip
             && Mark::parse(entry.message.as_bytes()).is_some_and(|mark| Some(mark.owner.as_str()) == owner)
@@ -248,9 +252,10 @@ impl RepositoryNames {
         own: Option<&Worktree>,
     ) -> Result<(), Diagnostic> {
         let is_freed = |checkout: &&Checkout| {
-            let entry = checkout.entry.as_deref();
-            entry.is_some_and(|entry| {
-                self.freed_entries.contains(entry) || own.is_some_and(|own| own.entry == entry)
+            let admin_directory = checkout.admin_directory.as_deref();
+            admin_directory.is_some_and(|name| {
+                self.freed_admin_directories.contains(name)
+                    || own.is_some_and(|own| own.admin_directory == name)
             })
         };
         if let Some(checkout) = branch.checkouts.iter().find(|checkout| !is_freed(checkout)) {
@@ -330,8 +335,8 @@ impl RepositoryNames {
 }
 
 fn policy(request: &Request<'_>) -> BranchExists {
-    let said = request.options.get("branch-exists").and_then(serde_json::Value::as_str);
-    if said == Some("refuse") { BranchExists::Refuse } else { BranchExists::Reuse }
+    let option = request.options.get("branch-exists").and_then(serde_json::Value::as_str);
+    if option == Some("refuse") { BranchExists::Refuse } else { BranchExists::Reuse }
 }
 
 fn refused(request: &Request<'_>, message: &str, label: &str, help: String) -> Diagnostic {

@@ -80,7 +80,7 @@ impl Worktrees<'_> {
         request: &Request<'_>,
     ) -> Result<(), Diagnostic> {
         let location = || request.location.key("root-directory");
-        let entry = &*super::admin_name(request.scoped_name, request.resource, request.several);
+        let admin_name = &*super::admin_name(request.scoped_name, request.resource, request.several);
         // The session's own directory is another resource, which is checked like this one.
         if path.parent() == Some(root)
             && let Some(Directory::Listed(names)) = self.observation.directories.get(root)
@@ -91,21 +91,22 @@ impl Worktrees<'_> {
             let help = "`seedbed doctor` reports whether it belongs to another swarm; if not, move it away"
                 .to_owned();
             return Err(diagnostic(
-                rule::PATH_TAKEN,
+                rule::PATH_EXISTS,
                 &location(),
                 &message,
                 "where the worktree would be created",
                 Some(help),
             ));
         }
-        if repository.worktrees.contains(entry)
-            && !self.names_in(&repository.common_dir).freed_entries.contains(entry)
+        if repository.worktrees.contains(admin_name)
+            && !self.names_in(&repository.common_dir).freed_admin_directories.contains(admin_name)
         {
-            let message = format!("the repository already has a worktree `{entry}` that is not this swarm's");
+            let message =
+                format!("the repository already has a worktree `{admin_name}` that is not this swarm's");
             let help =
                 "`git worktree list` shows where it is; `seedbed doctor` reports whether it belongs to another swarm".to_owned();
             return Err(diagnostic(
-                rule::PATH_TAKEN,
+                rule::PATH_EXISTS,
                 request.location,
                 &message,
                 "would have that name",

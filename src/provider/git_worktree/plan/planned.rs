@@ -120,9 +120,9 @@ pub(in super::super) fn stale(
     stale.extend(globs_stale(&worktree, observed));
     match &observed.repository {
         Some(Ok(repository)) => {
-            let is_own = replaced.is_some_and(|old| old.entry == worktree.entry);
-            if !is_own && repository.worktrees.contains(&worktree.entry) {
-                stale.push(format!("its repository has a worktree called `{}`", worktree.entry));
+            let is_own = replaced.is_some_and(|old| old.admin_directory == worktree.admin_directory);
+            if !is_own && repository.worktrees.contains(&worktree.admin_directory) {
+                stale.push(format!("its repository has a worktree called `{}`", worktree.admin_directory));
             }
             stale.extend(branch_stale(&worktree, replaced, repository, observation.owner.as_deref()));
         }
@@ -172,8 +172,9 @@ fn branch_stale(
     let Some(branch) = repository.branches.get(name) else {
         return Some(format!("branch `{name}` does not exist any more"));
     };
-    let is_own =
-        |checkout: &Checkout| replaced.is_some_and(|old| checkout.entry.as_deref() == Some(&old.entry));
+    let is_own = |checkout: &Checkout| {
+        replaced.is_some_and(|old| checkout.admin_directory.as_deref() == Some(&old.admin_directory))
+    };
     let tip = existing.moved_from.as_ref().unwrap_or(&worktree.commit);
     match branch.checkouts.iter().find(|checkout| !is_own(checkout)) {
         _ if branch.tip != *tip => {
@@ -223,7 +224,7 @@ pub(in super::super) fn working_directory(allocation: &Allocation) -> Option<Pat
 
 /// Returns whether the worktree is one of several, as [`Worktree::is_one_of_several`] does.
 fn is_one_of_several(allocation: &Allocation) -> bool {
-    field(allocation, "entry").is_some_and(|entry| entry.contains('.'))
+    field(allocation, "adminDirectory").is_some_and(|name| name.contains('.'))
 }
 
 /// Returns `worktree.*` for templates; `None` if planning did not make the allocation.

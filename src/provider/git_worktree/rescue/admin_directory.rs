@@ -65,15 +65,15 @@ pub(super) fn save(work: &Work<'_>) -> Result<State, Error> {
     let mut files: Vec<(PathBuf, Vec<u8>)> = Vec::new();
     let is_sparse = is_sparse(work)?;
     if work.tips.is_some()
-        && let Some(entry) = work.paths.common.directory(&work.paths.entry)?
+        && let Some(admin) = work.paths.common.directory(&work.paths.admin_directory)?
     {
-        for name in entry.names()? {
+        for name in admin.names()? {
             if !is_of_the_place(&name) {
-                collect(&entry, Path::new(&name), &mut files)?;
+                collect(&admin, Path::new(&name), &mut files)?;
             }
         }
         if is_sparse {
-            collect(&entry, Path::new(PATTERNS), &mut files)?;
+            collect(&admin, Path::new(PATTERNS), &mut files)?;
         }
     }
     let (mut named, mut needed) = (BTreeSet::new(), BTreeSet::new());
@@ -101,20 +101,20 @@ pub(super) fn save(work: &Work<'_>) -> Result<State, Error> {
 
 /// Adds the file, or the files below the directory. Things that Git never creates there (a link, a huge file) are left
 /// out.
-fn collect(entry: &Root, path: &Path, files: &mut Vec<(PathBuf, Vec<u8>)>) -> Result<(), Error> {
+fn collect(admin: &Root, path: &Path, files: &mut Vec<(PathBuf, Vec<u8>)>) -> Result<(), Error> {
     if path.to_str().is_none_or(|path| path.contains('\n')) {
         return Ok(());
     }
-    match entry.directory(path) {
+    match admin.directory(path) {
         Ok(Some(directory)) => {
             for name in directory.names()? {
-                collect(entry, &path.join::<&OsStr>(name.as_ref()), files)?;
+                collect(admin, &path.join::<&OsStr>(name.as_ref()), files)?;
             }
         }
         Ok(None) => {}
         // The path is no directory.
         Err(_) => {
-            if let Ok(Some(bytes)) = entry.read(path, FILE_MAX) {
+            if let Ok(Some(bytes)) = admin.read(path, FILE_MAX) {
                 files.push((path.to_owned(), bytes));
             }
         }

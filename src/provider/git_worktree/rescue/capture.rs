@@ -30,7 +30,7 @@ const SIDES: &str = "sides";
 /// read the index, that of HEAD replaces it.
 pub(super) fn index(work: &mut Work<'_>) -> Result<String, Error> {
     let path = work.scratch.join(INDEX);
-    let found = work.paths.common.read(&work.paths.entry.join("index"), index::MAX);
+    let found = work.paths.common.read(&work.paths.admin_directory.join("index"), index::MAX);
     let readable = match found {
         Ok(Some(bytes)) => {
             fs::write(&path, bytes).map_err(io("write", &path))?;
@@ -88,7 +88,7 @@ pub(super) fn working_tree(work: &Work<'_>) -> Result<(), Error> {
             git.run_with_input(work.exact(["update-index", option, "-z", "--stdin"]), file_paths)?;
         }
     }
-    let sparse = read(&work.paths.common, &work.paths.entry.join("info/sparse-checkout"))?;
+    let sparse = read(&work.paths.common, &work.paths.admin_directory.join("info/sparse-checkout"))?;
     // Without this option Git adds nothing outside of a sparse checkout. Git before 2.34 does not have the option.
     let outside = if sparse == Content::Missing { None } else { Some("--sparse") };
     git.run(work.exact(["add", "--all"].into_iter().chain(outside)))?;

@@ -63,8 +63,8 @@ pub fn restore_into(task: &Task<'_>, common: &Path, saved: &SavedWork) -> Result
     let paths = WorktreePaths::new(task, worktree)?;
     check_worktree(task, worktree, &paths, common, saved)?;
     let root = paths.open()?;
-    let entry = paths.entry_path();
-    let git = Git::open(task.host, &entry, Some(&paths.worktree)).holding(task.lock);
+    let admin = paths.admin_directory_path();
+    let git = Git::open(task.host, &admin, Some(&paths.worktree)).holding(task.lock);
     check_operations(&paths, &git, saved)?;
     let head = format!("{}^1", saved.object);
     check_commits(&paths, &git, &head)?;
@@ -103,7 +103,8 @@ fn check_worktree(
         return Err(Error::Refused(format!("{} does not have the form of a rescue", saved.reference)));
     }
     ownership::of_admin_directory_if_not_others(task, paths)?;
-    let is_missing = paths.directory()?.is_none() || paths.common.directory(&paths.entry)?.is_none();
+    let is_missing =
+        paths.directory()?.is_none() || paths.common.directory(&paths.admin_directory)?.is_none();
     if is_missing || overlay::is_unmounted(worktree, paths)? {
         return Err(Error::Refused(format!("{home} is damaged or not mounted; `seedbed apply` repairs it")));
     }
@@ -112,12 +113,16 @@ fn check_worktree(
 
 /// Checks that neither the worktree nor the rescue is in the middle of an operation.
 fn check_operations(paths: &WorktreePaths, git: &Git<'_>, saved: &SavedWork) -> Result<(), Error> {
-    let entry =
-        paths.common.directory(&paths.entry)?.map(|entry| entry.names()).transpose()?.unwrap_or_default();
+    let names = paths
+        .common
+        .directory(&paths.admin_directory)?
+        .map(|admin| admin.names())
+        .transpose()?
+        .unwrap_or_default();
     let state = git.run(["ls-tree", "--name-only", "-z", "--full-tree", &format!("{}^3", saved.object)])?;
     let state: BTreeSet<OsString> = fields(&state).map(|name| OsStr::from_bytes(name).to_owned()).collect();
     for (name, operation) in OPERATIONS {
-        if entry.contains(OsStr::new(name)) {
+        if names.contains(OsStr::new(name)) {
             let home = paths.home.display();
             return Err(Error::Refused(format!("{home} is in the middle of {operation}; finish it first")));
         }

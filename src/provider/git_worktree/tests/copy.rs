@@ -118,7 +118,7 @@ impl Lab {
 
     /// Returns the tree ids that an index stores for its entries: its last extension.
     fn trees(&self, worktree: &Worktree) -> Vec<u8> {
-        let index = fs::read(self.entry(worktree).join("index")).unwrap();
+        let index = fs::read(self.admin_directory(worktree).join("index")).unwrap();
         let start = index.windows(4).rposition(|four| four == b"TREE").expect("git tells of trees too");
         let length = u32::from_be_bytes(index[start + 4..start + 8].try_into().unwrap());
         index[start + 8..start + 8 + usize::try_from(length).unwrap()].to_vec()
@@ -362,9 +362,12 @@ fn a_source_that_changes_while_it_is_copied_is_an_error() {
     fs::write(lab.path(&worktrees[0]).join("other/x"), "y\n").unwrap();
     let (_, failed) = lab.copy(&source, &worktrees[1]).unwrap_err();
     assert!(failed.to_string().contains("other/x: another program changes it"), "{failed}");
-    assert!(!lab.entry(&worktrees[1]).join("index").exists(), "an index says that the worktree is whole");
+    assert!(
+        !lab.admin_directory(&worktrees[1]).join("index").exists(),
+        "an index says that the worktree is whole"
+    );
     lab.release(&worktrees[1]);
-    assert!(!lab.path(&worktrees[1]).exists() && !lab.entry(&worktrees[1]).exists());
+    assert!(!lab.path(&worktrees[1]).exists() && !lab.admin_directory(&worktrees[1]).exists());
 }
 
 #[test]
@@ -445,7 +448,7 @@ fn an_interruption_between_two_files_ends_it() {
     lab.host.cancel.request();
     lab.copy(&source, &worktrees[1]).unwrap_err();
     assert!(!lab.path(&worktrees[1]).join("a.txt").exists());
-    assert!(!lab.entry(&worktrees[1]).join("index").exists());
+    assert!(!lab.admin_directory(&worktrees[1]).join("index").exists());
 }
 
 #[test]

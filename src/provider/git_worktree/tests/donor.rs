@@ -22,9 +22,9 @@ impl Lab {
         let task = self.task();
         register::register(&task, &worktree).unwrap();
         let paths = WorktreePaths::new(&task, &worktree).unwrap();
-        let (entry, top) = (paths.entry_path(), paths.directory().unwrap().unwrap());
-        let git = Git::open(&self.host, &entry, Some(&paths.worktree));
-        let index = entry.join("index");
+        let (admin, top) = (paths.admin_directory_path(), paths.directory().unwrap().unwrap());
+        let git = Git::open(&self.host, &admin, Some(&paths.worktree));
+        let index = admin.join("index");
         let recipient = Recipient {
             git: &git,
             commit: &worktree.commit,
@@ -324,7 +324,7 @@ fn an_index_is_never_written_in_place() {
     let lab = Lab::new();
     let worktree = lab.worktree("w");
     register::register(&lab.task(), &worktree).unwrap();
-    let (index, other_name) = (lab.entry(&worktree).join("index"), lab.repo.join("../other-name"));
+    let (index, other_name) = (lab.admin_directory(&worktree).join("index"), lab.repo.join("../other-name"));
     fs::write(&index, "before").unwrap();
     fs::hard_link(&index, &other_name).unwrap();
     super::super::populate::populate_one(&lab.task(), &worktree).unwrap();
@@ -339,7 +339,7 @@ fn the_index_has_the_permissions_that_git_gives_it() {
     lab.config(&[("core.sharedRepository", "0660")]);
     let worktrees = lab.copies(1);
     for worktree in &worktrees {
-        let mode = fs::metadata(lab.entry(worktree).join("index")).unwrap().permissions().mode();
+        let mode = fs::metadata(lab.admin_directory(worktree).join("index")).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o660);
     }
 }

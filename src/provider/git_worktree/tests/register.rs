@@ -27,9 +27,9 @@ fn an_entry_is_what_git_makes() {
         add.extend(["../gits", &lab.commit]);
         lab.git(&add);
 
-        let gits = Worktree { entry: "gits".into(), ..ours.clone() };
-        let mut ours_has = tree(&lab.entry(&ours));
-        let mut git_has = tree(&lab.entry(&gits));
+        let gits = Worktree { admin_directory: "gits".into(), ..ours.clone() };
+        let mut ours_has = tree(&lab.admin_directory(&ours));
+        let mut git_has = tree(&lab.admin_directory(&gits));
         // Intended differences: our second ownership marker, the name in the log, and the `refs` that Git 2.39 leaves
         // out.
         assert_eq!(ours_has.remove("seedbed").unwrap().1, format!("{reason}\n").into_bytes());
@@ -143,7 +143,7 @@ fn registering_again_is_no_error() {
     let worktree = lab.worktree("w");
     lab.make(&worktree);
     register(&lab.task(), &worktree).unwrap();
-    fs::write(lab.entry(&worktree).join("commondir"), "").unwrap();
+    fs::write(lab.admin_directory(&worktree).join("commondir"), "").unwrap();
     let error = register(&lab.task(), &worktree).unwrap_err().to_string();
     assert!(error.contains("commondir does not name the repository"), "{error}");
 }

@@ -34,7 +34,7 @@ fn torn_worktree_is_released() {
         for name in ["commondir", "gitdir", "HEAD", "index", "locked", "seedbed", ".git"] {
             for garbage in [None, Some(""), Some("\u{1}garbage \u{2}"), Some("/")] {
                 lab.make(&worktree);
-                let home = if name == ".git" { lab.path(&worktree) } else { lab.entry(&worktree) };
+                let home = if name == ".git" { lab.path(&worktree) } else { lab.admin_directory(&worktree) };
                 tear(&home.join(name), garbage);
                 if name != "seedbed" && name != "index" {
                     let condition = inspect(&lab.task(), &worktree).unwrap();
@@ -47,7 +47,7 @@ fn torn_worktree_is_released() {
         // A power loss leaves all files empty.
         lab.make(&worktree);
         for name in ["commondir", "gitdir", "HEAD", "index", "locked", "seedbed"] {
-            tear(&lab.entry(&worktree).join(name), Some(""));
+            tear(&lab.admin_directory(&worktree).join(name), Some(""));
         }
         tear(&lab.path(&worktree).join(".git"), Some(""));
         lab.release(&worktree);
@@ -79,7 +79,7 @@ fn half_made_worktree_is_released() {
     // Killed between creating the directory and renaming the admin directory.
     lab.make(&worktree);
     fs::create_dir_all(aside.parent().unwrap()).unwrap();
-    fs::rename(lab.entry(&worktree), &aside).unwrap();
+    fs::rename(lab.admin_directory(&worktree), &aside).unwrap();
     lab.release(&worktree);
     assert_eq!(lab.inventory(), before);
 
@@ -107,7 +107,7 @@ fn half_made_worktree_is_released() {
     lab.release(&worktree);
     assert_eq!(lab.inventory(), before);
     lab.make(&worktree);
-    fs::remove_dir_all(lab.entry(&worktree)).unwrap();
+    fs::remove_dir_all(lab.admin_directory(&worktree)).unwrap();
     lab.release(&worktree);
     assert_eq!(lab.inventory(), before);
 }

@@ -70,7 +70,7 @@ fn round_trip(lab: &Lab, worktree: &Worktree, work: impl FnOnce(&Path)) -> (Resc
     let path = lab.path(worktree);
     work(&path);
     let before = Picture::of(lab, &path);
-    let entry = lab.entry(worktree);
+    let entry = lab.admin_directory(worktree);
     let index = fs::read(entry.join("index")).unwrap();
     assert!(!unsaved_work(&lab.task(), worktree).unwrap().work.is_empty(), "there is something to rescue");
     let rescued = rescue(&lab.task(), worktree).unwrap();
@@ -133,9 +133,9 @@ fn a_torn_entry_keeps_the_files() {
         fs::write(path.join("a.txt"), "changed\n").unwrap();
         fs::write(path.join("new"), "new\n").unwrap();
         if torn.is_empty() {
-            fs::remove_dir_all(lab.entry(&worktree)).unwrap();
+            fs::remove_dir_all(lab.admin_directory(&worktree)).unwrap();
         } else {
-            fs::write(lab.entry(&worktree).join(torn), "").unwrap();
+            fs::write(lab.admin_directory(&worktree).join(torn), "").unwrap();
         }
         let mut files = BTreeMap::new();
         walk(&path, &path, &mut files);
@@ -243,7 +243,7 @@ fn a_repository_inside_is_not_passed_over() {
             &["-c", "user.name=a", "-c", "user.email=a", "commit", "-q", "--allow-empty", "-m", "m"],
         );
         if torn {
-            fs::write(lab.entry(&worktree).join("index"), "torn").unwrap();
+            fs::write(lab.admin_directory(&worktree).join("index"), "torn").unwrap();
         }
         let error = rescue(&lab.task(), &worktree).unwrap_err().to_string();
         assert!(error.contains("(nested)"), "{error}");

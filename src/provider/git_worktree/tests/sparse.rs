@@ -32,10 +32,10 @@ fn patterns_are_gits_byte_for_byte() {
         lab.git(&["worktree", "add", "-q", "--detach", "--no-checkout", "../gits"]);
         let gits = fs::canonicalize(lab.repo.join("../gits")).unwrap();
         lab.git_in(&gits, &["sparse-checkout", "set", "--cone", "--skip-checks", "--", target]);
-        let entry = lab.repo.join(".git/worktrees/gits");
-        let written = fs::read_to_string(entry.join("info/sparse-checkout")).unwrap();
+        let admin = lab.repo.join(".git/worktrees/gits");
+        let written = fs::read_to_string(admin.join("info/sparse-checkout")).unwrap();
         assert_eq!(patterns(target).unwrap(), written, "{target}");
-        assert_eq!(CONFIG, fs::read_to_string(entry.join("config.worktree")).unwrap());
+        assert_eq!(CONFIG, fs::read_to_string(admin.join("config.worktree")).unwrap());
         lab.git(&["worktree", "remove", "-f", "../gits"]);
     }
     patterns("line\nbreak").unwrap_err();

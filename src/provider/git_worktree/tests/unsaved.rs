@@ -72,7 +72,7 @@ fn uncommitted_changes_are_unsaved_work() {
 
 /// Makes the index newer than every file, so that no time is equal.
 fn settle(lab: &Lab, worktree: &Worktree) {
-    let index = fs::File::options().append(true).open(lab.entry(worktree).join("index")).unwrap();
+    let index = fs::File::options().append(true).open(lab.admin_directory(worktree).join("index")).unwrap();
     index.set_modified(SystemTime::now() + Duration::from_mins(1)).unwrap();
 }
 
@@ -125,7 +125,7 @@ fn git_decides_on_any_change() {
     });
     check("written when the index was", &|lab, path| {
         let file = fs::metadata(path.join("a.txt")).unwrap().modified().unwrap();
-        let index = lab.entry(&lab.worktree("w")).join("index");
+        let index = lab.admin_directory(&lab.worktree("w")).join("index");
         fs::File::options().append(true).open(index).unwrap().set_modified(file).unwrap();
     });
     check("gone", &|_, path| fs::remove_file(path.join("a.txt")).unwrap());
@@ -175,7 +175,7 @@ fn git_decides_on_any_change() {
         git(lab, path, &["update-ref", "refs/worktree/x", tree.trim()]);
     });
     check("an index that is no file", &|lab, _| {
-        let index = lab.entry(&lab.worktree("w")).join("index");
+        let index = lab.admin_directory(&lab.worktree("w")).join("index");
         fs::remove_file(&index).unwrap();
         let made = std::process::Command::new("mkfifo").arg(index).status().unwrap();
         assert!(made.success());
@@ -249,13 +249,13 @@ fn an_operation_in_progress() {
 #[test]
 fn unreadable_file_counts_as_unsaved_work() {
     let lost = after(|_, worktree, path| {
-        let entry = path.join("../../../.git/worktrees").join(&worktree.entry);
-        fs::write(entry.join("HEAD"), "").unwrap();
+        let admin = path.join("../../../.git/worktrees").join(&worktree.admin_directory);
+        fs::write(admin.join("HEAD"), "").unwrap();
     });
     assert!(lost.iter().any(|line| line.starts_with("HEAD of W cannot be read")), "{lost:?}");
     assert!(lost.iter().any(|line| line.starts_with("the changes in W cannot be counted")), "{lost:?}");
     let lost = after(|_, worktree, path| {
-        fs::remove_dir_all(path.join("../../../.git/worktrees").join(&worktree.entry)).unwrap();
+        fs::remove_dir_all(path.join("../../../.git/worktrees").join(&worktree.admin_directory)).unwrap();
     });
     assert_eq!(lost, ["W has 3 files or directories, and its admin directory does not exist"]);
 }

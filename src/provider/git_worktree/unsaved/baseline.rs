@@ -52,7 +52,7 @@ impl Baseline {
         run: InterruptedRun,
     ) -> Result<Self, Error> {
         let InterruptedRun { begun, made } = run;
-        let has_index = fs::symlink_metadata(paths.entry_path().join("index")).is_ok();
+        let has_index = fs::symlink_metadata(paths.admin_directory_path().join("index")).is_ok();
         let (changes, commits) = match made {
             // The run writes only files of its commit, and their index.
             LeaseProgress::Populating => (UNIX_EPOCH, UNIX_EPOCH),
@@ -75,12 +75,12 @@ impl Baseline {
         &self,
         worktree: &Worktree,
         paths: &WorktreePaths,
-        entry: &Root,
+        admin: &Root,
     ) -> Result<bool, Error> {
-        if pristine::is_admin_directory_pristine(worktree, paths, entry)? {
+        if pristine::is_admin_directory_pristine(worktree, paths, admin)? {
             return Ok(false);
         }
-        let head = paths.read_entry("HEAD")?;
+        let head = paths.read_admin_file("HEAD")?;
         let is_head = |head: &[u8]| head.starts_with(b"ref: refs/") || commits::is_object(&text(head));
         // Git was killed while it created the admin directory.
         if self.made == LeaseProgress::Populating && !matches!(head, Content::Bytes(head) if is_head(&head)) {
@@ -89,7 +89,7 @@ impl Baseline {
         let is_later = |path: &Path, found: &Metadata| {
             path != Path::new("index") && !found.is_dir() && changed(found) >= self.commits
         };
-        Ok(any(&paths.entry_path(), &BTreeSet::new(), &is_later))
+        Ok(any(&paths.admin_directory_path(), &BTreeSet::new(), &is_later))
     }
 
     /// Adds files that the commit does not have, for a worktree that has no index yet.
@@ -224,7 +224,7 @@ impl Baseline {
     }
 
     fn is_index_later(&self, paths: &WorktreePaths) -> bool {
-        let index = fs::symlink_metadata(paths.entry_path().join("index"));
+        let index = fs::symlink_metadata(paths.admin_directory_path().join("index"));
         index.is_ok_and(|index| changed(&index) >= self.changes)
     }
 

@@ -34,8 +34,8 @@ pub(in super::super) struct Tips {
 impl Tips {
     /// Reads the commits; an error if HEAD names no commit.
     pub(in super::super) fn read(task: &Task<'_>, paths: &WorktreePaths) -> Result<Self, Error> {
-        let entry = paths.entry_path();
-        let git = Git::open(task.host, &entry, None).holding(task.lock);
+        let admin = paths.admin_directory_path();
+        let git = Git::open(task.host, &admin, None).holding(task.lock);
         let mut tips = Self {
             head: git.line(["rev-parse", "--verify", "--end-of-options", "HEAD^{commit}"])?,
             ..Self::default()
@@ -61,7 +61,7 @@ impl Tips {
             moved_away = message.starts_with("checkout: moving from ");
         }
         for name in REWRITTEN {
-            if let Content::Bytes(bytes) = paths.read_entry(name)? {
+            if let Content::Bytes(bytes) = paths.read_admin_file(name)? {
                 let object = String::from_utf8_lossy(bytes.trim_ascii_end()).into_owned();
                 tips.logged.extend(is_object(&object).then_some(object));
             }
@@ -78,7 +78,7 @@ pub(super) fn add(
     unsaved_work: &mut UnsavedWork,
 ) -> Result<(), Error> {
     let path = paths.home.display();
-    if paths.common.directory(&paths.entry)?.is_none() {
+    if paths.common.directory(&paths.admin_directory)?.is_none() {
         return Ok(());
     }
     let tips = Tips::read(task, paths)?;
@@ -89,11 +89,11 @@ pub(super) fn add(
         return Ok(());
     }
     // Each commit is reported once, with the first tip that reaches it.
-    let mut told: BTreeSet<String> = BTreeSet::new();
+    let mut reported: BTreeSet<String> = BTreeSet::new();
     let mut count = |tips: BTreeSet<&str>| -> Result<Option<String>, Error> {
-        let before = told.len();
-        told.extend(lost(task, worktree, paths, &tips, None, &[])?);
-        Ok(counted(told.len() - before))
+        let before = reported.len();
+        reported.extend(lost(task, worktree, paths, &tips, None, &[])?);
+        Ok(counted(reported.len() - before))
     };
     if let Some(commits) = count(BTreeSet::from([tips.head.as_str()]))? {
         unsaved_work.work.push(format!("HEAD of {path} has {commits} that no ref reaches"));
@@ -106,7 +106,7 @@ pub(super) fn add(
     if let Some(commits) = count(tips.left.iter().map(String::as_str).collect())? {
         unsaved_work.work.push(format!("{commits} that no ref reaches were left in {path} by a checkout"));
     }
-    if let Some(commits) = counted(all.len() - told.len()) {
+    if let Some(commits) = counted(all.len() - reported.len()) {
         unsaved_work
             .ignored
             .push(format!("only the reflog of {path} has {commits}, rewritten or reset away"));

@@ -28,9 +28,9 @@ pub(in super::super) fn unsaved_work_since(
         Err(error) => return Err(error),
     }
     // The admin directory of a worktree is created before its first file.
-    let Some(entry) = paths.common.directory(&paths.entry)? else { return Ok(unsaved_work) };
+    let Some(admin) = paths.common.directory(&paths.admin_directory)? else { return Ok(unsaved_work) };
     let baseline = Baseline::new(task, worktree, &paths, run)?;
-    if baseline.has_moved(worktree, &paths, &entry)?
+    if baseline.has_moved(worktree, &paths, &admin)?
         && let Err(error) = commits::add(task, worktree, &paths, &mut unsaved_work)
     {
         unsaved_work.work.push(format!("HEAD of {} cannot be read: {error}", paths.home.display()));
@@ -39,13 +39,13 @@ pub(in super::super) fn unsaved_work_since(
         let nested = Nested::find(task, worktree, &paths)?;
         unsaved_work.blockers.extend(nested.blockers);
         if baseline.has_index {
-            add_changes(&baseline, task, worktree, &paths, &entry, &nested.places, &mut unsaved_work)?;
+            add_changes(&baseline, task, worktree, &paths, &admin, &nested.places, &mut unsaved_work)?;
         } else {
             baseline.add_untracked(worktree, &paths, &nested.places, &mut unsaved_work)?;
         }
     } else if baseline.has_index {
         // A run stages nothing and begins no operation.
-        super::add_operations(&paths, &entry, &mut unsaved_work)?;
+        super::add_operations(&paths, &admin, &mut unsaved_work)?;
         super::add_staged(task, &paths, &mut unsaved_work)?;
     }
     unsaved_work.ignored.clear();
@@ -58,22 +58,22 @@ fn add_changes(
     task: &Task<'_>,
     worktree: &Worktree,
     paths: &WorktreePaths,
-    entry: &Root,
+    admin: &Root,
     places: &BTreeSet<PathBuf>,
     unsaved_work: &mut UnsavedWork,
 ) -> Result<(), Error> {
     let path = paths.home.display();
     for (name, operation) in OPERATIONS {
-        if baseline.is_tree_later(&paths.entry_path().join(name)) {
+        if baseline.is_tree_later(&paths.admin_directory_path().join(name)) {
             unsaved_work.work.push(format!("{path} is in the middle of {operation}"));
         }
     }
-    if baseline.is_tree_later(&paths.entry_path().join("modules"))
-        && entry.directory(Path::new("modules"))?.is_some()
+    if baseline.is_tree_later(&paths.admin_directory_path().join("modules"))
+        && admin.directory(Path::new("modules"))?.is_some()
     {
         unsaved_work.beyond_rescue.push(format!(
             "{path} has submodules whose commits may be nowhere else; push those, then remove {}",
-            paths.entry_path().join("modules").display()
+            paths.admin_directory_path().join("modules").display()
         ));
     }
     if !baseline.finds_later(worktree, paths, places)? {

@@ -123,12 +123,12 @@ fn list(paths: &WorktreePaths) -> Result<String, Error> {
     let Some(entries) = paths.common.directory(Path::new("worktrees"))? else { return Ok(text) };
     for name in entries.names()? {
         // Git creates neither links nor files there.
-        let Ok(Some(entry)) = entries.directory(Path::new(&name)) else { continue };
-        let Ok(Content::Bytes(gitdir)) = read(&entry, Path::new("gitdir")) else { continue };
+        let Ok(Some(admin)) = entries.directory(Path::new(&name)) else { continue };
+        let Ok(Content::Bytes(gitdir)) = read(&admin, Path::new("gitdir")) else { continue };
         let Some(path) = gitdir.trim_ascii_end().strip_suffix(b"/.git") else { continue };
         // With `worktree.useRelativePaths` the path is relative to the admin directory.
-        let path = absolute(entry.path(), Path::new(OsStr::from_bytes(path)));
-        let (owner, session) = match Mark::read(&entry) {
+        let path = absolute(admin.path(), Path::new(OsStr::from_bytes(path)));
+        let (owner, session) = match Mark::read(&admin) {
             Some(mark) => (mark.owner, mark.session),
             None => (UNMARKED.to_owned(), String::new()),
         };

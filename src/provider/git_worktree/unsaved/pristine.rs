@@ -50,18 +50,18 @@ pub(super) fn is_pristine(
     task: &Task<'_>,
     worktree: &Worktree,
     paths: &WorktreePaths,
-    entry: &Root,
+    admin: &Root,
 ) -> Result<bool, Error> {
     // A branch is deleted with its worktree, and only Git can find other refs that reach its commits.
-    if worktree.branch.is_some() || !is_admin_directory_pristine(worktree, paths, entry)? {
+    if worktree.branch.is_some() || !is_admin_directory_pristine(worktree, paths, admin)? {
         return Ok(false);
     }
     // The layers of an overlay contain everything that was ever written in it.
     if overlay::is_wanted(worktree) {
         return Ok(overlay::is_untouched(task, worktree, paths)? && is_reached(task, worktree, paths)?);
     }
-    let written = lstat(paths.entry_path().join("index"));
-    let (Ok(Some(bytes)), Ok(written)) = (entry.read(Path::new("index"), index::MAX), written) else {
+    let written = lstat(paths.admin_directory_path().join("index"));
+    let (Ok(Some(bytes)), Ok(written)) = (admin.read(Path::new("index"), index::MAX), written) else {
         return Ok(false);
     };
     let Some(index) = Index::read(&bytes, worktree.commit.len() / 2) else { return Ok(false) };
@@ -79,16 +79,16 @@ pub(super) fn is_pristine(
 pub(super) fn is_admin_directory_pristine(
     worktree: &Worktree,
     paths: &WorktreePaths,
-    entry: &Root,
+    admin: &Root,
 ) -> Result<bool, Error> {
-    let is_empty = |name: &str| match entry.directory(Path::new(name))? {
+    let is_empty = |name: &str| match admin.directory(Path::new(name))? {
         Some(directory) => Ok::<_, Error>(directory.names()?.is_empty()),
         None => Ok(true),
     };
-    let is_logged_once = || match entry.directory(Path::new("logs"))? {
+    let is_logged_once = || match admin.directory(Path::new("logs"))? {
         Some(logs) => {
             let names = logs.names()?;
-            let log = paths.read_entry("logs/HEAD")?;
+            let log = paths.read_admin_file("logs/HEAD")?;
             let made = |log: &[u8]| log.split_inclusive(|byte| *byte == b'\n').count() == 1;
             Ok::<_, Error>(
                 names.iter().all(|name| name == "HEAD") && matches!(log, Content::Bytes(log) if made(&log)),
@@ -100,9 +100,8 @@ pub(super) fn is_admin_directory_pristine(
         Some(branch) => format!("ref: refs/heads/{branch}"),
         None => worktree.commit.clone(),
     };
-    let is_head =
-        matches!(paths.read_entry("HEAD")?, Content::Bytes(head) if head.trim_ascii_end() == made.as_bytes());
-    let names = entry.names()?;
+    let is_head = matches!(paths.read_admin_file("HEAD")?, Content::Bytes(head) if head.trim_ascii_end() == made.as_bytes());
+    let names = admin.names()?;
     let is_made = names.iter().all(|name| MADE.iter().any(|made| name == made));
     Ok(is_head && is_made && is_empty("refs")? && is_logged_once()?)
 }

@@ -31,8 +31,8 @@ pub(super) fn add(
     baseline: Option<&Baseline>,
     unsaved_work: &mut UnsavedWork,
 ) -> Result<(), Error> {
-    let entry = paths.entry_path();
-    let git = Git::open(task.host, &entry, Some(&paths.worktree)).holding(task.lock);
+    let admin = paths.admin_directory_path();
+    let git = Git::open(task.host, &admin, Some(&paths.worktree)).holding(task.lock);
     let git = EXACT.iter().fold(git, |git, setting| git.with_setting(setting));
     let changes = Changes::read(&git, worktree, paths, baseline)?;
     let listed = git.run(["ls-files", "-v", "--stage", "-z"])?;
@@ -42,7 +42,7 @@ pub(super) fn add(
     let files = listed.split(|byte| *byte == 0).filter_map(ListedFile::parse);
     let files: Vec<_> = files.filter(|file| file.mode == "160000" || is_later(file.path)).collect();
     let index_flags = index_flags::changed(&git, paths, &files)?;
-    let index = paths.common.read(&paths.entry.join("index"), index::MAX)?;
+    let index = paths.common.read(&paths.admin_directory.join("index"), index::MAX)?;
     let filtered = filtered::changed(&git, &paths.worktree, index, &files, &changes.tracked)?;
     let filtered = filtered.iter().filter(|path| !is_discovery(worktree, path)).count();
     let mut submodules = submodules(paths, &files)?;

@@ -36,11 +36,11 @@ impl Journal {
     /// Reads the journal; `None` if there is none. A journal that cannot be parsed is an error, because its effects
     /// could not be undone.
     pub(super) fn read(paths: &WorktreePaths) -> Result<Option<Self>, Error> {
-        let Some(bytes) = paths.common.read(&paths.entry.join(JOURNAL), JOURNAL_MAX)? else {
+        let Some(bytes) = paths.common.read(&paths.admin_directory.join(JOURNAL), JOURNAL_MAX)? else {
             return Ok(None);
         };
         let unreadable = || {
-            let path = paths.entry_path().join(JOURNAL);
+            let path = paths.admin_directory_path().join(JOURNAL);
             Error::Refused(format!("{} is not a journal of an update", path.display()))
         };
         Self::parse(&bytes).map(Some).ok_or_else(unreadable)
@@ -48,13 +48,13 @@ impl Journal {
 
     /// Writes the journal in one step.
     pub(super) fn write(&self, paths: &WorktreePaths) -> Result<(), Error> {
-        Ok(paths.common.replace(&paths.entry.join(JOURNAL), &self.to_bytes())?)
+        Ok(paths.common.replace(&paths.admin_directory.join(JOURNAL), &self.to_bytes())?)
     }
 
     /// Removes the journal. A missing journal is no error.
     pub(super) fn remove(paths: &WorktreePaths) -> Result<(), Error> {
-        if paths.common.directory(&paths.entry)?.is_some() {
-            paths.common.remove_file(&paths.entry.join(JOURNAL))?;
+        if paths.common.directory(&paths.admin_directory)?.is_some() {
+            paths.common.remove_file(&paths.admin_directory.join(JOURNAL))?;
         }
         Ok(())
     }

@@ -101,7 +101,7 @@ elif request["operation"] == "provision":
         os.link(new, file(number))
     except FileExistsError:
         if owner(number) != mine:
-            answer["taken"] = f"number {number} is in use by {owner(number)}"
+            answer["conflict"] = f"number {number} is in use by {owner(number)}"
     os.remove(new)
 elif request["operation"] == "inspect":
     answer["condition"] = "healthy" if owner(request["allocation"]["number"]) == request["owner"] else "broken"
@@ -158,7 +158,7 @@ fn a_swarm_that_loses_an_external_resource_to_another_plans_again() {
 fn program_that_plans_a_taken_resource_is_named() {
     let sandbox = things(
         r#"plan() { echo '{"protocol": 1, "allocations": {"shop/a": {"allocation": {"db": 1}}, "shop/b": {"allocation": {"db": 2}}}}'; }
-provision() { echo '{"protocol": 1, "taken": "db 1 is in use"}'; }"#,
+provision() { echo '{"protocol": 1, "conflict": "db 1 is in use"}'; }"#,
     );
     let said = "db 1 is in use; `./tools/thing` plans the same allocation again";
     let failed = sandbox.seedbed(&["apply"]).expect(1).says(&[said]);

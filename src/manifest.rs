@@ -46,6 +46,7 @@ pub use session_text::SessionText;
 pub(crate) use session_text::{Replace, TextEntry, map_strings};
 
 use crate::name::{SessionPath, is_name};
+pub(crate) use document::AGE_PATTERN;
 use document::Document;
 
 /// Version of the manifest format that this seedbed reads.

@@ -8,6 +8,7 @@
 //! One query runs a program of the manifest, [`Query::Program`]. The program is required to change nothing, and
 //! is not run if a manifest is only checked.
 
+mod base_age;
 mod branches;
 mod commits;
 mod directories;
@@ -24,6 +25,7 @@ pub(crate) mod untracked;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
+pub use base_age::{Age, BaseAge, RemoteBranch, base_ages};
 pub use branches::BranchNames;
 
 use serde_json::{Map, Value};
@@ -55,6 +57,9 @@ pub fn observe(host: &Host, workspace: &Path, queries: &BTreeSet<Query>) -> Resu
                 let of_repository = requests.entry(repository).or_default();
                 of_repository.refs.entry(base_ref).or_default();
                 of_repository.branches.entry(base_ref).or_default().insert(names);
+            }
+            Query::BaseAge { repository, base_ref } => {
+                requests.entry(repository).or_default().ages.insert(base_ref);
             }
             Query::Directory { path } => {
                 observation.directories.insert(path.clone(), directories::observe(workspace, path));
@@ -152,6 +157,13 @@ pub enum Query {
         base_ref: String,
         /// Names of branches that may be wanted.
         names: BranchNames,
+    },
+    /// Age of the branch that a ref is: the time since its commit and since its last fetch.
+    BaseAge {
+        /// Name of the repository; [`WORKSPACE_REPOSITORY`] for the workspace's own.
+        repository: String,
+        /// The ref as written in the manifest.
+        base_ref: String,
     },
     /// Type of a path of the workspace and, for a directory, the names in it.
     Directory {
@@ -252,6 +264,8 @@ pub struct RepositoryObservation {
     pub repository: Option<Result<Repository, String>>,
     /// Commit of each requested ref; empty if there is no repository.
     pub commits: BTreeMap<String, Result<Commit, UnknownRef>>,
+    /// Age of each ref whose age was requested and that is a branch.
+    pub ages: BTreeMap<String, Age>,
     /// Distance of each branch from the commit of each ref, for all branches that a query about the ref covers.
     pub distances: BTreeMap<(String, String), Distance>,
     /// Type of each requested path at each ref; nothing for a ref that names no commit. Branches that contain a ref's
@@ -268,6 +282,7 @@ impl RepositoryObservation {
         Self {
             repository: None,
             commits: BTreeMap::new(),
+            ages: BTreeMap::new(),
             distances: BTreeMap::new(),
             trees: BTreeMap::new(),
             untracked: BTreeMap::new(),

@@ -8,7 +8,7 @@ use std::time::Duration;
 use clap::Args;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
-use seedbed::apply::{self, Context, Occupant, Retries};
+use seedbed::apply::{self, Context, Fetched, Occupant, Retries};
 use seedbed::host::absolute;
 use seedbed::host::text::printable;
 use seedbed::manifest::Manifest;
@@ -39,6 +39,9 @@ pub(super) struct Arguments {
     /// Apply only a plan with this digest: `sha256:` and 64 digits, as `seedbed plan` prints it
     #[arg(long, value_name = "DIGEST", value_parser = digest)]
     expect: Option<String>,
+    /// First fetch the base refs that follow a remote: `origin/main`, `pull/123`
+    #[arg(long, conflicts_with = "plan")]
+    fetch: bool,
     #[command(flatten)]
     overrides: Overrides,
     #[command(flatten)]
@@ -76,8 +79,9 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode, Fa
         options.keep_failed = arguments.keep_failed;
         let expected = arguments.expect.as_deref();
         let Some((plan, path)) = saved.zip(arguments.plan.as_ref()) else {
-            let again = &arguments.again;
-            return apply_manifest(global, &project, context, &manifest, again, expected, options);
+            let fetched = plan::fetched(&project, context.swarm, &manifest, arguments.fetch)?;
+            let steps = Steps { again: &arguments.again, fetched: &fetched };
+            return apply_manifest(global, &project, context, &manifest, steps, expected, options);
         };
         check_digest(&plan, expected, context.swarm.applied()?.as_ref())?;
         let (plan, record) = checked(&project, context.swarm, &manifest, plan, path)?;
@@ -98,17 +102,27 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode, Fa
     Ok(Status::Done.into())
 }
 
+/// Steps of a run beside those of the plan.
+#[derive(Clone, Copy)]
+pub(super) struct Steps<'s> {
+    /// Steps that are repeated in active sessions.
+    pub(super) again: &'s RepeatedSteps,
+    /// Base refs that were fetched before.
+    pub(super) fetched: &'s Fetched,
+}
+
 /// Plans and applies; plans again if another run has taken the planned resources first.
 pub(super) fn apply_manifest(
     global: &Global,
     project: &Project,
     context: &Context<'_>,
     manifest: &Manifest,
-    again: &RepeatedSteps,
+    steps: Steps<'_>,
     expected: Option<&str>,
     options: apply::Options,
 ) -> Result<Plan, Failure> {
-    let (mut plan, mut input, not_refreshed) = plan::make(project, context.swarm, manifest, again)?;
+    let (mut plan, mut input, not_refreshed) =
+        plan::make(project, context.swarm, manifest, steps.again, steps.fetched)?;
     for SessionFinding { session, description, .. } in not_refreshed {
         (context.events)(&apply::Event::NotRefreshed { session, description });
     }
@@ -122,7 +136,7 @@ pub(super) fn apply_manifest(
             Err(error) => return Err(error.into()),
         };
         let planned = plan;
-        (plan, input, _) = plan::make(project, context.swarm, manifest, again)?;
+        (plan, input, _) = plan::make(project, context.swarm, manifest, steps.again, steps.fetched)?;
         let applied = input.applied.as_ref();
         let Some(why) =
             retries.conflict(&mut error, &planned, &project.registry, &input.observation, applied)

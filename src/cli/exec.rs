@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use clap::Args;
 use rustix::process::{Pid, Signal};
-use seedbed::apply::{self, Context, Destroy, Options, Unsaved};
+use seedbed::apply::{self, Context, Destroy, Fetched, Options, Unsaved};
 use seedbed::discovery;
 use seedbed::plan::Session;
 use seedbed::provider::Registry;
@@ -18,7 +18,7 @@ use seedbed::report::error;
 use seedbed::report::event::Done;
 use seedbed::state::{Record, Swarm};
 
-use super::apply::apply_manifest;
+use super::apply::{Steps, apply_manifest};
 use super::exit::{Failure, Status};
 use super::lock::{recover, with_lock};
 use super::lookup::{Active, Family};
@@ -128,8 +128,8 @@ pub(super) fn run_and_destroy(global: &Global, arguments: &RunArguments) -> Resu
         }
         let mut options = Options::default();
         options.temporary = !arguments.keep;
-        let again = RepeatedSteps::default();
-        let plan = apply_manifest(global, &project, context, &manifest, &again, None, options)?;
+        let steps = Steps { again: &RepeatedSteps::default(), fetched: &Fetched::default() };
+        let plan = apply_manifest(global, &project, context, &manifest, steps, None, options)?;
         let plan = plan.digest().to_owned();
         let code =
             context.swarm.applied()?.map(|record| run_in(global, context, &record, arguments)).transpose();

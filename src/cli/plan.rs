@@ -7,7 +7,7 @@ use std::process::ExitCode;
 
 use clap::Args;
 use rayon::prelude::*;
-use seedbed::apply::{self, PlanningInput};
+use seedbed::apply::{self, Fetched, PlanningInput};
 use seedbed::host::text::{printable, shell_quoted};
 use seedbed::manifest::Manifest;
 use seedbed::name::SessionPath;
@@ -42,6 +42,9 @@ pub(super) struct Arguments {
     /// Exit with 2 if the plan has changes
     #[arg(long)]
     detailed_exitcode: bool,
+    /// First fetch the base refs that follow a remote: `origin/main`, `pull/123`
+    #[arg(long)]
+    fetch: bool,
     #[command(flatten)]
     overrides: Overrides,
     #[command(flatten)]
@@ -55,7 +58,8 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode, Fa
     let swarm = project.swarm()?;
     settled(&swarm)?;
     applied_here::note_others(global, &swarm)?;
-    let (plan, input, kept) = make(&project, &swarm, &manifest, &arguments.again)?;
+    let fetched = fetched(&project, &swarm, &manifest, arguments.fetch)?;
+    let (plan, input, kept) = make(&project, &swarm, &manifest, &arguments.again, &fetched)?;
     let behind = behind(&swarm, &plan, &input);
     let plan = plan.with_behind(behind);
     global.unless_interrupted()?;
@@ -74,7 +78,7 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode, Fa
     notices.extend(left_by_updates(&project, &swarm, &plan, input.record.as_ref()));
     notices.extend(outdated(&project, &swarm, &plan, input.record.as_ref()));
     notices.extend(lacking(plan.behind()));
-    notices.extend(base_notes(&swarm, &plan, global.verbose));
+    notices.extend(base_notes(&swarm, &plan, &fetched, global.verbose));
     let notices: Vec<_> = notices.iter().map(|notice| pasteable(notice)).collect();
     let review = Review::new(&plan)
         .with_registry(&project.registry)
@@ -92,6 +96,23 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode, Fa
     Ok(if changes { Status::Changes } else { Status::Done }.into())
 }
 
+/// Fetches the base refs that follow a remote, if requested. Planning comes later: it is a function of what it observes.
+pub(super) fn fetched(
+    project: &Project,
+    swarm: &Swarm<'_>,
+    manifest: &Manifest,
+    is_requested: bool,
+) -> Result<Fetched, Failure> {
+    if !is_requested {
+        return Ok(Fetched::default());
+    }
+    let failed = |error: git_worktree::FetchError| {
+        let help = "help: check the network and the remote, or plan without `--fetch`";
+        Failure::new(error::FETCH_FAILED, format!("{error}\nnothing was planned\n{help}"))
+    };
+    apply::fetch(swarm, &project.registry, manifest).map_err(failed)
+}
+
 /// Observes the host and plans; every diagnostic, of any stage, is about the manifest. Also returns the files that are not
 /// refreshed because their sessions have changed them, of sessions in which there is nothing else to refresh.
 pub(super) fn make(
@@ -99,9 +120,11 @@ pub(super) fn make(
     swarm: &Swarm<'_>,
     manifest: &Manifest,
     again: &RepeatedSteps,
+    fetched: &Fetched,
 ) -> Result<(Plan, PlanningInput, Vec<SessionFinding>), Failure> {
     relocation::refuse_strays(swarm, &project.registry)?;
-    let input = apply::planning_input(swarm, &project.registry, manifest)?;
+    let mut input = apply::planning_input(swarm, &project.registry, manifest)?;
+    fetched.add_to(&mut input.observation);
     let (mut plan, input) = planned(project, manifest, input)?;
     let mut again = again.sessions(input.record.as_ref(), &plan)?;
     let mut not_refreshed = Vec::new();

@@ -21,15 +21,9 @@ use super::Host;
 use super::process::{Error, Output, Process, Stdin};
 
 /// Arguments of every call, which no configuration can override.
-const HARDENED: [&str; 22] = [
+const HARDENED: [&str; 16] = [
     "-c",
     "core.fsmonitor=false",
-    "-c",
-    "core.sshCommand=false",
-    "-c",
-    "core.askpass=true",
-    "-c",
-    "protocol.allow=never",
     "-c",
     "submodule.recurse=false",
     "-c",
@@ -46,6 +40,10 @@ const HARDENED: [&str; 22] = [
     "-c",
     "gpg.x509.program=false",
 ];
+
+/// Arguments of every call beside [`HARDENED`], except fetches.
+const WITHOUT_TRANSPORT: [&str; 6] =
+    ["-c", "core.sshCommand=false", "-c", "core.askpass=true", "-c", "protocol.allow=never"];
 
 /// Arguments of every call beside [`HARDENED`], unless the repository's hooks are to run.
 ///
@@ -66,18 +64,33 @@ const WITHOUT_HOOKS: [&str; 8] = [
 ///
 /// Messages are matched, so Git must print messages in English. A call that only reads takes no lock, which would block
 /// the Git of another process.
-const VARIABLES: [(&str, &str); 6] = [
+const VARIABLES: [(&str, &str); 5] = [
     ("LC_ALL", "C"),
     ("GIT_TERMINAL_PROMPT", "0"),
     ("GIT_NO_LAZY_FETCH", "1"),
-    // No transport at all. Git before 2.39.4, 2.40.2, 2.41.1, 2.42.2, 2.43.4 and 2.44.1 does not know the variable
-    // above, and a repository's `protocol.ext.allow` overrides `protocol.allow`. A transport may be a program that the
-    // repository chooses.
-    ("GIT_ALLOW_PROTOCOL", "none"),
     ("GIT_OPTIONAL_LOCKS", "0"),
     // The output is read as a whole, so it need not be written line by line.
     ("GIT_FLUSH", "0"),
 ];
+
+/// Variables of every call beside [`VARIABLES`], except fetches.
+const NO_TRANSPORT: [(&str, &str); 1] = [
+    // No transport at all. Git before 2.39.4, 2.40.2, 2.41.1, 2.42.2, 2.43.4 and 2.44.1 does not know
+    // `GIT_NO_LAZY_FETCH`, and a repository's `protocol.ext.allow` overrides `protocol.allow`. A transport may be a
+    // program that the repository chooses.
+    ("GIT_ALLOW_PROTOCOL", "none"),
+];
+
+/// Variables of a fetch. Nothing asks for a password, neither Git nor `ssh` nor a credential manager.
+const FETCH_VARIABLES: [(&str, &str); 4] = [
+    ("GIT_ASKPASS", "true"),
+    ("SSH_ASKPASS", "false"),
+    ("SSH_ASKPASS_REQUIRE", "force"),
+    ("GCM_INTERACTIVE", "never"),
+];
+
+/// Variables of the user that a fetch inherits.
+const USERS_TRANSPORT: [&str; 4] = ["GIT_SSH", "GIT_SSH_COMMAND", "GIT_SSL_CAINFO", "GIT_SSL_CAPATH"];
 
 /// Limit of time for one call.
 ///
@@ -113,6 +126,7 @@ pub struct Git<'a> {
     repository: Repository<'a>,
     lock: Option<&'a File>,
     hooks: bool,
+    transport: bool,
     with_any_version: bool,
     variables: Vec<(OsString, OsString)>,
     settings: Vec<&'a str>,
@@ -151,6 +165,7 @@ impl<'a> Git<'a> {
             repository,
             lock: None,
             hooks: false,
+            transport: false,
             with_any_version: false,
             variables: Vec::new(),
             settings: Vec::new(),
@@ -170,6 +185,16 @@ impl<'a> Git<'a> {
     #[must_use]
     pub fn with_hooks(mut self, hooks: bool) -> Self {
         self.hooks = hooks;
+        self
+    }
+
+    /// Permits fetches, by the protocols that the user's configuration allows.
+    ///
+    /// Only for a repository whose configuration this program has written: a configuration names programs that a fetch
+    /// runs.
+    #[must_use]
+    pub(crate) fn with_transport(mut self) -> Self {
+        self.transport = true;
         self
     }
 
@@ -280,10 +305,15 @@ impl<'a> Git<'a> {
         &self,
         args: impl IntoIterator<Item = S>,
     ) -> Result<Process, Error> {
-        let inherited = self.host.environment.iter().filter(|(name, _)| !is_scrubbed(name)).cloned();
-        let fixed = VARIABLES.map(|(name, value)| (name.into(), value.into()));
+        let is_inherited = |name: &OsStr| {
+            !is_scrubbed(name) || self.transport && USERS_TRANSPORT.iter().any(|users| name == *users)
+        };
+        let inherited = self.host.environment.iter().filter(|(name, _)| is_inherited(name)).cloned();
+        let transport = if self.transport { &FETCH_VARIABLES[..] } else { &NO_TRANSPORT[..] };
+        let fixed = VARIABLES.iter().chain(transport).map(|(name, value)| (name.into(), value.into()));
         let mut process = Process::new("git")
             .unreported_args(HARDENED)
+            .unreported_args(WITHOUT_TRANSPORT.into_iter().filter(|_| !self.transport))
             .unreported_args(WITHOUT_HOOKS.into_iter().filter(|_| !self.hooks))
             .envs(inherited.chain(fixed).chain(self.variables.iter().cloned()))
             .deadline(self.deadline)

@@ -17,6 +17,9 @@ use crate::name::NAME_PATTERN;
 /// Pattern of a variable's name in `env`.
 pub(super) const ENV_PATTERN: &str = "^[A-Z_][A-Z0-9_]*$";
 
+/// Pattern of a length of time.
+pub(crate) const AGE_PATTERN: &str = "^[0-9]{1,6}[smhdw]$";
+
 /// Maximum number of replicas of one table: a thousand times the largest swarm seen, and still planned within a second.
 pub(super) const COUNT_MAX: u32 = 10_000;
 

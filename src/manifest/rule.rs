@@ -85,6 +85,7 @@ rules! {
     NO_REPOSITORY = "no-repository", "The workspace of a session with a worktree is in a Git repository, and each declared repository is one";
     REPOSITORY = "repository", "A worktree's repository is declared, and lies outside of the sessions' worktrees";
     UNKNOWN_REF = "unknown-ref", "A base ref names a commit of the repository";
+    BASE_AGE = "base-age", "A base ref is not older than `max-base-age` allows";
     RESOURCE_NAME = "resource-name", "The names of several worktrees of one session can be part of names of refs";
     TARGET_PATH = "target-path", "A target path is a directory of the commit";
     TRACKED_PATH = "tracked-path", "The commit has no file at a path that seedbed writes";

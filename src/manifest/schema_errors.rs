@@ -7,7 +7,7 @@ use jsonschema::{JsonType, ValidationError};
 use serde_json::Value;
 
 use super::diagnostic::{Diagnostic, Location, Step};
-use super::document::ENV_PATTERN;
+use super::document::{AGE_PATTERN, ENV_PATTERN};
 use super::rule::{self, Rule};
 use super::text::{listed, quoted, toml_of, type_of};
 use super::validator::validator;
@@ -405,6 +405,7 @@ fn pattern_in_words(pattern: &str) -> (&'static str, String) {
             "the name of a variable",
             "it has capital letters, digits and `_`, and does not begin with a digit: `DATABASE_URL`".into(),
         ),
+        AGE_PATTERN => ("a length of time", "write a number and a unit: `12h`, `1d` or `2w`".into()),
         other => ("allowed", format!("it has to match the regular expression `{other}`")),
     }
 }

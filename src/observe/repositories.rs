@@ -5,8 +5,8 @@ use std::path::Path;
 use std::thread;
 
 use super::{
-    Branch, BranchNames, Error, RepositoryObservation, WORKSPACE_REPOSITORY, branch_ref, branches, commits,
-    repository, trees, untracked,
+    Branch, BranchNames, Error, RepositoryObservation, WORKSPACE_REPOSITORY, base_age, branch_ref, branches,
+    commits, repository, trees, untracked,
 };
 use crate::host::Host;
 use crate::host::git::{self, Git};
@@ -20,6 +20,8 @@ pub(super) struct Requests<'q> {
     pub(super) branches: BTreeMap<&'q str, BTreeSet<&'q BranchNames>>,
     /// For each ref, the paths of its tree, and whether they are required there.
     pub(super) refs: BTreeMap<&'q str, BTreeMap<&'q str, bool>>,
+    /// Refs whose age is requested.
+    pub(super) ages: BTreeSet<&'q str>,
     /// Globs of untracked files.
     pub(super) globs: BTreeSet<&'q String>,
 }
@@ -87,6 +89,10 @@ fn observe_repository(
     let settings = repository::settings(git, &located)?;
     let commits::Resolved { commits, tops } = joined(resolved)?;
     observed.trees = trees::observe(git, &commits, &tops, &requests.refs)?;
+    if !requests.ages.is_empty() {
+        let refs: Vec<&str> = requests.ages.iter().copied().collect();
+        observed.ages = base_age::ages(host, directory, &refs)?;
+    }
     if !requests.globs.is_empty() {
         observed.untracked = untracked::observe(git, directory, &requests.globs)?;
     }

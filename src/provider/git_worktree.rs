@@ -16,7 +16,7 @@ mod inspect;
 mod landed;
 mod reserved_names;
 mod unsaved;
-mod base_age;
+mod fetch;
 mod overlay;
 mod ownership;
 mod plan;
@@ -52,11 +52,11 @@ use super::{
     is_in_git_directory,
 };
 use crate::host::occupants::Footprint;
-use crate::manifest;
+use crate::manifest::{self, AGE_PATTERN};
 use crate::name::SessionPath;
 use crate::observe::{Observation, Query, WORKSPACE_REPOSITORY};
 
-pub use base_age::{BaseAge, RemoteBranch, base_ages};
+pub use fetch::{Error as FetchError, FetchedRef, fetch};
 pub(crate) use ownership::Mark;
 pub use plan::normalize_target_path;
 pub(crate) use progress::by_repository;
@@ -79,10 +79,16 @@ pub struct Options {
     /// Directory for the worktrees, relative to the workspace root.
     #[schemars(length(min = 1))]
     pub root_directory: PathBuf,
-    /// Commit to check out: a branch, a tag or a commit id. It is resolved once, when planning.
+    /// Commit to check out: a branch, a tag or a commit id. It is resolved once, when planning. `plan --fetch` fetches
+    /// `origin/main`, and the pull requests `pull/123` (of `origin`) and `upstream/pull/123`.
     #[schemars(length(min = 1))]
     #[schemars(extend("examples" = ["main", "v1.0"]))]
     pub base_ref: String,
+    /// Largest age of a `base-ref` that is a branch: `12h`, `1d`, `2w`. An older one is a diagnostic when a worktree is
+    /// created. The age is the time since its commit, or since its last fetch if it has all commits that were fetched.
+    /// Default: no limit.
+    #[schemars(regex(pattern = AGE_PATTERN), extend("examples" = ["1d"]))]
+    pub max_base_age: Option<String>,
     /// The one directory of the repository to check out (sparse checkout, cone mode). It is also the working directory
     /// of the session. Default: the whole tree.
     #[schemars(extend("examples" = ["services/api"]))]
@@ -160,6 +166,7 @@ impl Default for Options {
             repository: None,
             root_directory: PathBuf::from(".ai_ops/worktrees"),
             base_ref: "HEAD".to_owned(),
+            max_base_age: None,
             target_path: None,
             branch: None,
             branch_exists: BranchExists::default(),
@@ -338,12 +345,13 @@ impl Planner for GitWorktree {
         plan::surviving_branch(allocation, observation)
     }
 
-    /// Compares all options except `branch-exists`: the reaction to an existing branch is decided when a worktree is
-    /// created, and does not change later.
+    /// Compares all options except `branch-exists` and `max-base-age`: they are decided when a worktree is created, and do
+    /// not change later.
     fn is_compatible(&self, applied: &manifest::Options, requested: &manifest::Options) -> bool {
         let others = |options: &manifest::Options| {
             let mut others = options.clone();
             others.remove("branch-exists");
+            others.remove("max-base-age");
             others
         };
         applied == requested || others(applied) == others(requested)

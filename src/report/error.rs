@@ -84,6 +84,7 @@ errors! {
     SWARM_NOT_APPLIED = "swarm-not-applied", 64, "The swarm of the manifest is not applied here", "Run `seedbed apply`";
     SWARM_UNKNOWN = "swarm-unknown", 64, "No swarm of this host, or of the workspace, has this name", "Run `seedbed list`";
     USAGE = "usage", 64, "The arguments cannot be parsed, or contradict one another", "Run `seedbed help COMMAND`";
+    FETCH_FAILED = "fetch-failed", 69, "`--fetch` could not fetch a base ref; nothing was planned", "Check the network and the remote, or plan without `--fetch`";
     MANIFEST_INVALID = "manifest-invalid", 65, "The manifest has diagnostics, each in `diagnostics` with its rule", "Correct them, and check with `seedbed validate`";
     PLAN_FILE_FOREIGN = "plan-file-foreign", 65, "The plan file belongs to another swarm than the manifest, or to a repository that the manifest does not declare", "Apply it with its own manifest";
     PLAN_FILE_INVALID = "plan-file-invalid", 65, "The file is not a plan that this version can apply or show", "Save a new one with `seedbed plan -o FILE`";

@@ -1,6 +1,7 @@
 //! Tests of plans: what they promise, what they refuse, and how people review and save them.
 
 mod base_age;
+mod fetch;
 mod changed_manifests;
 mod determinism;
 mod formats;

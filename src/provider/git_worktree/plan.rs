@@ -13,7 +13,9 @@ use serde_json::{Map, Value};
 
 use self::branches::RepositoryNames;
 pub(super) use self::branches::{recreation_queries, surviving_branch};
-use self::check::{check_copied, check_discovery, check_glob, check_target, check_untracked, unknown_ref};
+use self::check::{
+    check_age, check_copied, check_discovery, check_glob, check_target, check_untracked, unknown_ref,
+};
 pub(super) use self::planned::{context, group_key, names, notices, stale, stale_update, working_directory};
 use super::reserved_names::nested_root;
 use super::{Checkout, KIND, Layout, Options, Registration, Worktree, overlay};
@@ -62,6 +64,10 @@ pub(super) fn queries(options: &manifest::Options) -> Vec<Query> {
     queries.extend(globs.map(untracked));
     if options.checkout == Checkout::Overlay {
         queries.push(Query::Overlays);
+    }
+    if options.max_base_age.is_some() {
+        let (repository, base_ref) = (repository.clone(), options.base_ref.clone());
+        queries.push(Query::BaseAge { repository, base_ref });
     }
     queries.push(Query::Commit { repository: repository.clone(), base_ref: options.base_ref });
     queries
@@ -318,6 +324,7 @@ impl<'o> Worktrees<'o> {
                 String::new()
             }
         };
+        check(check_age(observed, options, location));
         check(check_root(self.observation, root, location, ("worktrees", ".ai_ops/worktrees")));
         check(self.check_overlay(options, location));
         diagnostics.extend(self.glob_diagnostics(location, options, None));

@@ -121,6 +121,7 @@ fn worktrees() -> Vec<Case> {
         option("`link` | a path is removed", "link = [\"cache\"]", ""),
         option("`git-hooks` | any", "", "git-hooks = true"),
         option("`branch-exists` | any", "", "branch-exists = \"refuse\""),
+        option("`max-base-age` | any", "", "max-base-age = \"1d\""),
         option("`checkout` | between `auto` and `git`", "", "checkout = \"git\""),
         option("`checkout` | to or from `overlay`", "", "checkout = \"overlay\""),
         option("`base-ref` | the same commit", "", "base-ref = \"v1.0\""),

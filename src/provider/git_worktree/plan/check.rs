@@ -1,7 +1,9 @@
 //! Checks a worktree's options against the repository and the workspace as they were observed.
 
 use std::path::{Component, Path};
+use std::time::Duration;
 
+use super::super::fetch::is_proposal;
 use super::super::{Checkout, Options};
 use super::{Worktrees, diagnostic};
 use crate::host::absolute;
@@ -247,13 +249,78 @@ pub(super) fn check_glob(glob: &str, location: &Location) -> Result<(), Diagnost
     globset::Glob::new(glob).map(drop).or_else(|error| refused(&error.kind().to_string()))
 }
 
+/// Refuses a base ref that is older than the manifest allows: neither its commit nor its last fetch is young enough.
+pub(super) fn check_age(
+    observed: &RepositoryObservation,
+    options: &Options,
+    location: &Location,
+) -> Result<(), Diagnostic> {
+    let Some(limit) = &options.max_base_age else { return Ok(()) };
+    // The schema requires a time.
+    let Ok(max) = humantime::parse_duration(limit) else { return Ok(()) };
+    let location = location.key("max-base-age");
+    let base_ref = options.base_ref.escape_debug();
+    let Some(age) = observed.ages.get(&options.base_ref) else { return Ok(()) };
+    let is_fetched = age.behind == 0 && age.fetched.is_some_and(|fetched| fetched <= max);
+    if age.committed <= max || is_fetched {
+        return Ok(());
+    }
+    let fetched = match (age.fetched, &age.remote, age.behind) {
+        (_, None, _) if is_proposal(&options.base_ref) => "it was not fetched for this plan".to_owned(),
+        (_, None, _) => "it follows no remote".to_owned(),
+        (Some(fetched), Some(remote), 0) => format!("{remote} was last fetched {} ago", in_words(fetched)),
+        (None, Some(remote), 0) => format!("the last fetch of {remote} is unknown"),
+        (_, Some(remote), behind) => {
+            format!("it lacks {behind} {} of {remote}", if behind == 1 { "commit" } else { "commits" })
+        }
+    };
+    let message = format!(
+        "`{base_ref}` is older than {}: its commit is {} old, and {fetched}",
+        limit.escape_debug(),
+        in_words(age.committed)
+    );
+    let is_remote = age.remote.as_ref().is_some_and(|remote| options.base_ref.ends_with(remote.as_str()));
+    let help = match &age.remote {
+        _ if is_remote || is_proposal(&options.base_ref) => {
+            format!("`seedbed plan --fetch` fetches `{base_ref}`, and `seedbed apply --fetch` too")
+        }
+        Some(remote) => format!(
+            "bring it up to date, or use `base-ref = \"{}\"`, which `seedbed plan --fetch` fetches",
+            remote.escape_debug()
+        ),
+        None => {
+            "bring it up to date, or use a ref such as `origin/main`, which `seedbed plan --fetch` fetches"
+                .to_owned()
+        }
+    };
+    Err(diagnostic(rule::BASE_AGE, &location, &message, "too old", Some(help)))
+}
+
+/// Returns a time in its largest unit.
+fn in_words(time: Duration) -> String {
+    const UNITS: [(u64, &str); 4] = [(24 * 60 * 60, "day"), (60 * 60, "hour"), (60, "minute"), (1, "second")];
+    let seconds = time.as_secs();
+    let (length, unit) = UNITS.into_iter().find(|(length, _)| seconds >= *length).unwrap_or((1, "second"));
+    let count = seconds / length;
+    format!("{count} {unit}{}", if count == 1 { "" } else { "s" })
+}
+
 pub(super) fn unknown_ref(base_ref: &str, unknown: Option<&UnknownRef>, location: &Location) -> Diagnostic {
     let message = format!("`{}` names no commit of this repository", base_ref.escape_debug());
     let reason = unknown.map_or("was not looked up", |unknown| unknown.reason.as_str());
     let (label, help) = meant(unknown.map_or(&[], |unknown| &unknown.near), reason);
-    let help = help.unwrap_or_else(|| {
-        "write a branch, a tag or a commit; `git branch --all` and `git tag` list what there is".to_owned()
-    });
+    let help = if is_proposal(base_ref) {
+        format!(
+            "`seedbed plan --fetch` fetches `{}`, and `seedbed apply --fetch` too",
+            base_ref.escape_debug()
+        )
+    } else {
+        help.unwrap_or_else(|| {
+            "write a branch, a tag or a commit; `git branch --all` and `git tag` list what there is, and \
+             `seedbed plan --fetch` fetches a ref such as `origin/main`"
+                .to_owned()
+        })
+    };
     diagnostic(rule::UNKNOWN_REF, &location.key("base-ref"), &message, &label, Some(help))
 }
 

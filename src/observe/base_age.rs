@@ -1,14 +1,16 @@
 //! Finds the age of the refs that worktrees are created from: the date of the commit, the upstream branch, the last fetch.
 //!
-//! These facts differ between clones and from day to day, so no plan depends on them.
+//! These facts differ between clones and from day to day, so no plan depends on them. They only decide whether a base is too
+//! old to be planned.
 #![expect(clippy::disallowed_methods, reason = "reads the time of the last fetch")]
 
 use std::collections::BTreeMap;
 use std::fs::Metadata;
 use std::path::{Path, PathBuf};
-use std::time::UNIX_EPOCH;
+use std::time::{Duration, UNIX_EPOCH};
 
 use crate::host::Host;
+use crate::host::clock;
 use crate::host::git::Git;
 use crate::host::process;
 
@@ -39,16 +41,50 @@ pub struct RemoteBranch {
     pub fetched: Option<u64>,
 }
 
-/// Returns the age of each ref that is a branch or a remote-tracking branch, or HEAD on a branch; others are left out.
+/// Time since the commit of a base ref, and since the last fetch.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Age {
+    /// Time since the commit was committed; 0 if that is in the future.
+    pub committed: Duration,
+    /// Time since the last fetch of the remote-tracking branch; `None` if there is none, or if the time is unknown.
+    pub fetched: Option<Duration>,
+    /// Short name of the remote-tracking branch: the ref itself, or the upstream branch of a local one; `None` if there is
+    /// none.
+    pub remote: Option<String>,
+    /// Number of commits of the remote-tracking branch that the base ref does not have.
+    pub behind: u64,
+}
+
+/// Returns the ages of `refs` now, by their names. Refs that are no branches have none.
+pub(super) fn ages(
+    host: &Host,
+    directory: &Path,
+    refs: &[&str],
+) -> Result<BTreeMap<String, Age>, process::Error> {
+    let now = clock::seconds();
+    let since = |time: u64| Duration::from_secs(now.saturating_sub(time));
+    let age = |BaseAge { base_ref, committed, remote }: BaseAge| {
+        let (remote, fetched, behind) = match remote {
+            Some(RemoteBranch { name, behind, fetched }) => (Some(name), fetched.map(since), behind),
+            None => (None, None, 0),
+        };
+        (base_ref, Age { committed: since(committed), fetched, remote, behind })
+    };
+    Ok(base_ages(host, directory, refs)?.into_iter().map(age).collect())
+}
+
+/// Returns the age of each ref of the repository around `directory` that is a branch, a remote-tracking branch or a fetched
+/// pull request, or HEAD on a branch; others are left out.
 ///
 /// # Errors
 ///
 /// Git cannot read the refs.
-pub fn base_ages(host: &Host, workspace: &Path, refs: &[&str]) -> Result<Vec<BaseAge>, process::Error> {
+pub fn base_ages(host: &Host, directory: &Path, refs: &[&str]) -> Result<Vec<BaseAge>, process::Error> {
     if refs.is_empty() {
         return Ok(Vec::new());
     }
-    let git = Git::discover(host, workspace);
+    let git = Git::discover(host, directory);
     let head = git.output(["symbolic-ref", "--quiet", "HEAD"])?;
     let head = String::from_utf8_lossy(head.stdout.trim_ascii()).into_owned();
     let full = |base_ref: &str| match base_ref {

@@ -140,7 +140,7 @@ fn refuse_or_stop_release(context: &Context<'_>, release: &Release, options: Opt
 }
 
 /// Removes the temporary files that a killed run left beside the allocations of `record`, each directory once.
-fn sweep(context: &Context<'_>, record: &Record) -> Result<(), Error> {
+pub(super) fn sweep(context: &Context<'_>, record: &Record) -> Result<(), Error> {
     let swarm = context.swarm;
     let mut directories = BTreeSet::new();
     for session in &record.plan.sessions {

@@ -11,7 +11,7 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::{Context, Error, Failure, Run, with_task};
+use super::{Context, Error, Failure, Run, recover, with_task};
 use crate::discovery;
 use crate::host::Host;
 use crate::host::failpoint::crashpoint;
@@ -211,6 +211,8 @@ pub fn rebind(context: &Context<'_>, old: Option<&LockedSwarm<'_>>) -> Result<()
     let Some(found) = found else { return Ok(()) };
     for record in records(&found) {
         let here = Record { workspace: swarm.workspace().to_owned(), ..record.clone() };
+        // What a killed rebinding has left in an unmounted overlay would keep the overlay from being mounted.
+        recover::sweep(context, &here)?;
         each(&host, context.registry, &here, Some(swarm.file()), "rebind", |_, provider, task| {
             crashpoint!("moved.allocation");
             provider.rebind(task)

@@ -26,6 +26,7 @@ const LOG_MAX: usize = 64 << 20;
 pub(super) fn set_aside(task: &Task<'_>, worktree: &Worktree) -> Result<(), Error> {
     let (home, aside) = sites(task, worktree)?;
     ownership::of_admin_directory_if_not_others(task, &home)?;
+    overlay::keep_mountable(task, worktree, &home)?;
     overlay::unmount(worktree, &home)?;
     gc_roots::create(task, worktree, &home)?;
     move_worktree(&home, &aside)?;

@@ -101,7 +101,7 @@ fn mount_new(task: &Task<'_>, index: Option<&Path>) -> Result<PathBuf, Error> {
 pub(super) enum MountDamage {
     /// The worktree is not mounted, but can be.
     Unmounted(String),
-    /// A layer of the worktree does not exist.
+    /// The layer with the files that the session has written does not exist, or a mount would hide others.
     Lost(String),
 }
 
@@ -121,10 +121,9 @@ pub(super) fn fault(
     let Some(overlay) = Overlay::existing(task, worktree)? else {
         return missing(task.host.state.join(DIRECTORY).join(task.owner));
     };
-    for layer in [overlay.base.join("tree"), overlay.session.join("upper"), overlay.session.join("work")] {
-        if overlay.top.directory(&layer)?.is_none() {
-            return missing(overlay.top.path().join(layer));
-        }
+    // The other layers have nothing of the session: they are created again.
+    if !overlay.has_upper()? {
+        return missing(overlay.top.path().join(overlay.session.join("upper")));
     }
     if let Some(why) = covered(worktree, paths)? {
         return Ok(Some(MountDamage::Lost(why)));
@@ -156,8 +155,48 @@ pub(super) fn repair(task: &Task<'_>, worktree: &Worktree, paths: &WorktreePaths
     match fault(task, worktree, paths)? {
         None => Ok(()),
         Some(MountDamage::Lost(why)) => Err(Error::Refused(why)),
-        Some(MountDamage::Unmounted(_)) => Overlay::create(task, worktree)?.mount(paths),
+        Some(MountDamage::Unmounted(_)) => {
+            Overlay::create(task, worktree)?.mount_again(task, worktree, paths)
+        }
     }
+}
+
+/// Returns the reason why the files of an unmounted worktree cannot be inspected; `None` if it is mounted, or certainly
+/// equals its base.
+///
+/// Without a mount, Git reports neither files that the session has written, besides seedbed's own, nor changes that only
+/// the index has.
+pub(super) fn uninspected(
+    task: &Task<'_>,
+    worktree: &Worktree,
+    paths: &WorktreePaths,
+) -> Result<Option<String>, Error> {
+    if !is_unmounted(worktree, paths)? || is_untouched(task, worktree, paths)? {
+        return Ok(None);
+    }
+    Ok(match fault(task, worktree, paths)? {
+        None => None,
+        Some(MountDamage::Lost(why)) => Some(format!("{why}, so what was written in it is unknown")),
+        Some(MountDamage::Unmounted(why)) => {
+            Some(format!("{why}, and what was written in it is unknown; `seedbed apply` mounts it again"))
+        }
+    })
+}
+
+/// Returns the reason why a mounted worktree could not be mounted again after it is moved; `None` if it could.
+pub(super) fn stuck(
+    task: &Task<'_>,
+    worktree: &Worktree,
+    paths: &WorktreePaths,
+) -> Result<Option<String>, Error> {
+    let Some(upper) = upper(task, worktree) else { return Ok(None) };
+    let overlay = Overlay::existing(task, worktree)?;
+    let has_upper = overlay.map_or(Ok(false), |overlay| overlay.has_upper())?;
+    let is_lost = !has_upper && !is_unmounted(worktree, paths)?;
+    Ok(is_lost.then(|| {
+        let (path, upper) = (paths.home.display(), upper.display());
+        format!("{path} is mounted, and its layer {upper} does not exist: move that back, or `umount {path}`")
+    }))
 }
 
 /// Returns whether the session has written files into a worktree that is not mounted now, besides seedbed's own files.
@@ -225,9 +264,25 @@ pub(super) fn set_aside(task: &Task<'_>, worktree: &Worktree, aside: &WorktreePa
         return Ok(());
     }
     match Overlay::existing(&at_aside, worktree)? {
-        Some(overlay) if !overlay.is_pristine(aside, worktree)? => overlay.mount(aside),
+        Some(overlay) if overlay.has_upper()? && !overlay.is_pristine(aside, worktree)? => {
+            // Work that cannot be inspected is refused when it is checked again, unless it is discarded.
+            let _ = overlay.mount_again(&at_aside, worktree, aside);
+            Ok(())
+        }
         _ => Ok(()),
     }
+}
+
+/// Makes sure that a mounted worktree can be mounted again after it is moved: checks out its base if that is lost.
+pub(super) fn keep_mountable(
+    task: &Task<'_>,
+    worktree: &Worktree,
+    home: &WorktreePaths,
+) -> Result<(), Error> {
+    if !is_wanted(worktree) || is_unmounted(worktree, home)? {
+        return Ok(());
+    }
+    Overlay::create(task, worktree)?.complete_base(task, worktree)
 }
 
 /// Unmounts the worktree at `aside`, and renames its layers back.
@@ -236,13 +291,14 @@ pub(super) fn bring_back(task: &Task<'_>, worktree: &Worktree, aside: &WorktreeP
     rename_layers(task, worktree, Location::Aside, Location::Home)
 }
 
-/// Mounts the worktree at its home again, unless a layer does not exist.
+/// Mounts the worktree at its home again, if possible. One that cannot be mounted was not mounted before, either
+/// ([`keep_mountable`]).
 pub(super) fn mount_again(task: &Task<'_>, worktree: &Worktree, home: &WorktreePaths) -> Result<(), Error> {
     let at_home = Task { location: Location::Home, ..*task };
-    match fault(&at_home, worktree, home)? {
-        Some(MountDamage::Unmounted(_)) if home.directory()?.is_some() => repair(&at_home, worktree, home),
-        _ => Ok(()),
+    if home.directory()?.is_some() {
+        let _ = repair(&at_home, worktree, home);
     }
+    Ok(())
 }
 
 fn rename_layers(task: &Task<'_>, worktree: &Worktree, from: Location, to: Location) -> Result<(), Error> {
@@ -414,6 +470,27 @@ impl Overlay {
         users.open_or_create(Path::new(self.session.file_name().unwrap_or_default()))?;
         crashpoint!("overlay.begun");
         Ok(())
+    }
+
+    fn has_upper(&self) -> Result<bool, Error> {
+        Ok(self.top.directory(&self.session.join("upper"))?.is_some())
+    }
+
+    /// Mounts the worktree over the files that the session has written. Other layers that do not exist are created: the
+    /// base is checked out from its commit.
+    fn mount_again(&self, task: &Task<'_>, worktree: &Worktree, paths: &WorktreePaths) -> Result<(), Error> {
+        self.complete_base(task, worktree)?;
+        self.top.create_directories(&self.session.join("work"))?;
+        self.mount(paths)
+    }
+
+    /// Checks the base out again if it is lost.
+    fn complete_base(&self, task: &Task<'_>, worktree: &Worktree) -> Result<(), Error> {
+        if base::is_complete(self)? {
+            return Ok(());
+        }
+        self.begin()?;
+        base::make(task, worktree, self)
     }
 
     fn mount(&self, paths: &WorktreePaths) -> Result<(), Error> {

@@ -72,6 +72,9 @@ pub(super) fn temporary_file_directories(
     // The reflog of a branch that gave way is written back.
     let log = worktree.branch.as_ref().map(|branch| paths.common.path().join("logs/refs/heads").join(branch));
     temporary_file_directories.extend(log.and_then(|log| log.parent().map(Path::to_path_buf)));
+    // A rebinding writes the `.git` file of a worktree again, and that in the layer of an overlay.
+    temporary_file_directories.push(paths.worktree.clone());
+    temporary_file_directories.extend(overlay::upper(task, worktree));
     temporary_file_directories.extend([
         paths.admin_directory_path(),
         paths.common.path().to_owned(),

@@ -94,12 +94,10 @@ pub(super) fn unsaved_work(task: &Task<'_>, worktree: &Worktree) -> Result<Unsav
     let scan = DirectoryScan::read(&paths.worktree, &nested.places);
     unsaved_work.blockers.extend(stuck(&paths.home, &scan));
     unsaved_work.beyond_rescue.extend(unknown(&paths.home, &scan));
-    unsaved_work.beyond_rescue.extend(overlay::covered(worktree, &paths)?);
-    if overlay::hides_work(task, worktree, &paths)? {
-        unsaved_work.beyond_rescue.push(format!(
-            "{path} is not mounted, and what was written in it is unknown; `seedbed apply` mounts it again"
-        ));
-    } else if overlay::is_unmounted(worktree, &paths)? || overlay::is_untouched(task, worktree, &paths)? {
+    unsaved_work.blockers.extend(overlay::stuck(task, worktree, &paths)?);
+    if let Some(why) = overlay::uninspected(task, worktree, &paths)? {
+        unsaved_work.beyond_rescue.push(why);
+    } else if overlay::is_untouched(task, worktree, &paths)? {
         // Nothing was ever written in the mount.
     } else if let Err(error) = status::add(task, worktree, &paths, &scan, None, &mut unsaved_work) {
         unsaved_work.work.push(format!("the changes in {path} cannot be counted: {error}"));
@@ -163,6 +161,7 @@ pub(super) fn blockers(task: &Task<'_>, worktree: &Worktree) -> Result<Vec<Strin
     let Nested { mut blockers, places } = Nested::find(task, worktree, &paths)?;
     if paths.directory()?.is_some() {
         blockers.extend(stuck(&paths.home, &DirectoryScan::read(&paths.worktree, &places)));
+        blockers.extend(overlay::stuck(task, worktree, &paths)?);
     }
     Ok(blockers)
 }

@@ -256,7 +256,7 @@ fn in_state(sandbox: &Sandbox, name: &str) -> Vec<PathBuf> {
 }
 
 /// Applies or destroys a swarm with an overlay, which is killed at `point`. Then an agent writes a file in the worktree,
-/// the host is rebooted, and the shared checkout is lost, without which the overlay can never be mounted again.
+/// the host is rebooted, and the shared checkout is lost, and cannot be made again.
 fn unmountable(command: &str, point: &str) -> Option<Sandbox> {
     let sandbox = sandbox("[session.a]\nresources = [{ kind = \"git-worktree\", checkout = \"overlay\" }]\n");
     if !sandbox.can_mount() {
@@ -268,9 +268,17 @@ fn unmountable(command: &str, point: &str) -> Option<Sandbox> {
     kill(&sandbox, &[command], point);
     fs::write(worktree(&sandbox).join("work of the agent.txt"), "work\n").unwrap();
     sandbox.unmount_all();
-    let [bases] = &in_state(&sandbox, "bases")[..] else { panic!("one swarm") };
-    fs::rename(bases, sandbox.top.join("bases")).unwrap();
+    let base = base(&sandbox);
+    fs::rename(base.join("tree"), sandbox.top.join("tree")).unwrap();
+    fs::rename(base.join("index"), sandbox.top.join("index")).unwrap();
+    fs::create_dir(base.join("index")).unwrap();
     Some(sandbox)
+}
+
+/// Returns the directory of the shared checkout.
+fn base(sandbox: &Sandbox) -> PathBuf {
+    let [bases] = &in_state(sandbox, "bases")[..] else { panic!("one swarm") };
+    fs::read_dir(bases).unwrap().next().unwrap().unwrap().path()
 }
 
 /// Returns the content of the agent's file, which is in the layers of the overlay.
@@ -305,17 +313,17 @@ fn overlay_that_cannot_be_mounted_remains_with_its_work() {
 #[test]
 fn overlay_that_cannot_be_mounted_is_brought_back_from_a_killed_destroy() {
     let Some(sandbox) = unmountable("destroy", "run.intended") else { return };
-    sandbox.seedbed(&["recover"]).expect(1).says(&["cannot mount an overlay", "rolled back"]);
+    sandbox.seedbed(&["recover"]).expect(69).says(&["what was written in it is unknown"]);
     assert_eq!(layered(&sandbox), "work\n");
     // The session is active as before, and everything that releases it is refused.
     sandbox.ok(&["recover", "--give-up"]).says(&["nothing to recover"]);
     sandbox.seedbed(&["destroy"]).expect(69).says(&["what was written in it is unknown"]);
     assert_eq!(layered(&sandbox), "work\n");
     // With its shared checkout the overlay is mounted again.
-    let parent = in_state(&sandbox, "overlays").remove(0);
-    let mut entries = fs::read_dir(parent).unwrap().map(|entry| entry.unwrap().path());
-    let swarm = entries.find(|path| path.is_dir()).unwrap();
-    fs::rename(sandbox.top.join("bases"), swarm.join("bases")).unwrap();
+    let base = base(&sandbox);
+    fs::remove_dir(base.join("index")).unwrap();
+    fs::rename(sandbox.top.join("tree"), base.join("tree")).unwrap();
+    fs::rename(sandbox.top.join("index"), base.join("index")).unwrap();
     sandbox.ok(&["apply"]);
     assert_eq!(fs::read_to_string(worktree(&sandbox).join("work of the agent.txt")).unwrap(), "work\n");
     sandbox.ok(&["destroy", "--discard"]);

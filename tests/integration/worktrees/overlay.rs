@@ -130,10 +130,8 @@ fn work_in_an_overlay_is_always_found() {
         let mut shell = lab.program("sh", &directory);
         assert!(shell.args(["-e", "-c", script]).status().unwrap().success(), "{script}");
         lab.seedbed(&["destroy", "--dry-run"]).expect(69);
-        if !script.contains("git ") {
-            lab.unmount_all();
-            lab.seedbed(&["destroy", "--dry-run"]).expect(69);
-        }
+        lab.unmount_all();
+        lab.seedbed(&["destroy", "--dry-run"]).expect(69);
         lab.ok(&["destroy", "--discard"]);
     }
 }
@@ -192,6 +190,53 @@ fn a_repair_mounts_again() {
         assert_eq!(names, [".git"]);
     }
     lab.ok(&["status", "--repair"]);
+}
+
+/// The base is checked out again from its commit; only what the session has written is lost with its layer.
+#[test]
+fn overlay_whose_layers_are_lost_is_mounted_again_or_discarded() {
+    let Some(lab) = lab(FOUR) else { return };
+    lab.ok(&["apply"]);
+    let worktrees = lab.directories();
+    let layers = fs::read_dir(lab.state().join("overlays")).unwrap().map(|entry| entry.unwrap().path());
+    let layers = layers.into_iter().find(|path| path.is_dir()).unwrap();
+    fs::write(worktrees[0].join("work.txt"), "work\n").unwrap();
+
+    // While they are mounted: what is moved aside is mounted there again, and back.
+    fs::remove_dir_all(layers.join("bases")).unwrap();
+    lab.seedbed(&["destroy", "a-0", "--yes"]).expect(69).says(&["uncommitted"]);
+    lab.ok(&["destroy", "a-0", "--yes", "--rescue"]).says(&["refs/seedbed/rescue/shop/a-0"]);
+
+    // Unmounted, as after a reboot.
+    fs::write(worktrees[1].join("work.txt"), "work\n").unwrap();
+    lab.unmount_all();
+    assert!(!layers.join("bases").exists(), "it went with its only known user");
+    lab.seedbed(&["destroy", "--rescue"]).expect(69).says(&["`seedbed apply` mounts it again"]);
+    lab.ok(&["status", "--repair"]);
+    assert_eq!(lab.mounts().len(), 3);
+    assert!(worktrees[1].join("work.txt").is_file());
+    assert_eq!(fs::read_to_string(worktrees[2].join("app/main.txt")).unwrap(), "app/main.txt\n");
+    lab.assert_clean(&worktrees[2]);
+    lab.ok(&["apply"]).says(&["1 created"]);
+
+    // The layer of the work itself.
+    let own = layers.join("sessions").join(worktrees[1].file_name().unwrap());
+    fs::rename(&own, lab.top.join("moved")).unwrap();
+    for option in ["--rescue", "--discard"] {
+        let refused = lab.seedbed(&["destroy", "--yes", option]).expect(69);
+        refused.says(&["is mounted, and its layer", "move that back, or `umount"]);
+    }
+    assert_eq!(lab.mounts().len(), 4);
+    lab.unmount_all();
+    lab.seedbed(&["destroy", "--rescue"]).expect(69).says(&["so what was written in it is unknown"]);
+    lab.seedbed(&["apply"]).expect(69).says(&["so what was written in it is unknown"]);
+    lab.ok(&["apply", "--yes", "--discard"]);
+    assert_eq!(lab.mounts().len(), 4);
+    lab.ok(&["destroy", "--yes", "--discard"]);
+    let rescue = lab.git(&["for-each-ref", "--format=%(refname)", "refs/seedbed"]);
+    assert_eq!(lab.git(&["show", &format!("{rescue}:work.txt")]), "work");
+    assert_eq!(lab.git(&["diff", "--name-status", &format!("{rescue}^"), &rescue]), "A\twork.txt");
+    assert_eq!(lab.mounts(), NOTHING);
 }
 
 /// After a reboot `git checkout` works in the directory below the mount, and so does everything else.

@@ -7,6 +7,8 @@ use std::io::ErrorKind;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
+use rustix::fs::FileType;
+
 use super::super::copy::Source;
 use super::super::donor::Recipient;
 use super::super::paths::{WorktreePaths, io};
@@ -32,7 +34,7 @@ pub(super) fn name(worktree: &Worktree) -> String {
 pub(super) fn make(task: &Task<'_>, worktree: &Worktree, overlay: &Overlay) -> Result<(), Error> {
     let top = &overlay.top;
     let (tree, index) = (overlay.base.join("tree"), overlay.base.join("index"));
-    if top.read(&index, usize::MAX)?.is_some() {
+    if is_complete(overlay)? {
         return Ok(());
     }
     let paths = WorktreePaths::new(task, worktree)?;
@@ -67,18 +69,23 @@ pub(super) fn make(task: &Task<'_>, worktree: &Worktree, overlay: &Overlay) -> R
     }
 
     let _guard = guard(&overlay.overlays)?;
-    if top
-        .directory(&overlay.base)?
-        .is_some_and(|base| base.read(Path::new("index"), usize::MAX).ok().flatten().is_some())
-    {
+    if is_complete(overlay)? {
         return Ok(top.remove_all(&aside)?);
     }
+    top.remove_file(&index)?;
     top.remove_all(&tree)?;
     top.rename(&aside.join("tree"), &tree)?;
     crashpoint!("base.placed-tree");
     top.rename(&aside.join("index"), &index)?;
     crashpoint!("base.placed");
     Ok(top.remove_all(&aside)?)
+}
+
+/// Returns whether the base has its files and, created last, its index.
+pub(super) fn is_complete(overlay: &Overlay) -> Result<bool, Error> {
+    let Some(base) = overlay.top.directory(&overlay.base)? else { return Ok(false) };
+    Ok(base.file_type("index".as_ref()) == Some(FileType::RegularFile)
+        && base.directory(Path::new("tree"))?.is_some())
 }
 
 /// Makes the index at `from` that of an admin directory, if possible by a link: Git writes a new file, never into this

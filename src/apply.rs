@@ -54,7 +54,7 @@ pub use kept_branches::{KeptBranch, kept_branches};
 pub use occupants::{Occupancy, occupancy, occupancy_in};
 pub use planning_input::{
     Error as PlanningInputError, PlanningInput, against, applied_plan, planning_input,
-    planning_input_without_programs,
+    planning_input_without_programs, spawning_input,
 };
 pub use preconditions::{queries, stale_reasons};
 pub use recover::Recovered;

@@ -44,6 +44,9 @@ mod schema;
 mod project;
 mod signals;
 mod start;
+mod spawn;
+mod hook;
+mod own_session;
 mod suggestion;
 mod logs;
 mod lookup;
@@ -118,7 +121,8 @@ struct Global {
     /// Use colours
     #[arg(long, value_name = "WHEN", default_value = "auto", global = true)]
     color: terminal::Color,
-    /// Wait up to this time (`90`, `2m`) for another run on the same swarm [default: 0; 1m for programs of a killed run]
+    /// Wait up to this time (`90`, `2m`) for another run on the same swarm [default: 0; 5m for spawn, release and hook; 1m for
+    /// programs of a killed run]
     #[arg(long, value_name = "TIME", value_parser = duration, global = true)]
     lock_timeout: Option<Duration>,
     /// Print help (`-h` prints a summary)
@@ -136,6 +140,9 @@ struct Global {
     /// `true` if the command reads or writes the state directory, and fails if no state directory can be determined.
     #[arg(skip)]
     needs_state: bool,
+    /// Time to wait for another run if `lock_timeout` is `None`.
+    #[arg(skip)]
+    patience: Duration,
 }
 
 impl Global {
@@ -240,6 +247,22 @@ enum Command {
     /// above. So neither a manifest nor the state directory is needed.
     #[command(after_help = example::help("whoami"))]
     Whoami,
+    /// Add a session to the swarm, beside the manifest: for agents
+    ///
+    /// Inside a session, the new one is a child of it; elsewhere, it is at the top of the tree. It is planned and applied like a
+    /// session of the manifest, and stays until it or its parent is released.
+    #[command(after_help = example::help("spawn"))]
+    Spawn(spawn::Arguments),
+    /// Release a spawned session and its children
+    ///
+    /// Unsaved work is a reason to refuse, as for `destroy`. A spawned session is also released with its parent.
+    #[command(after_help = example::help("release"))]
+    Release(spawn::ReleaseArguments),
+    /// Make the worktrees of a coding agent: its hooks call this
+    ///
+    /// A hook of the agent runs this command instead of `git worktree`. Standard output has only what the agent reads.
+    #[command(after_help = example::help("hook"))]
+    Hook(hook::Arguments),
     /// Show the owner of a port, a path or a session
     ///
     /// The answer names the deciding rule, the line of the manifest, and the programs that listen there.
@@ -321,6 +344,9 @@ impl Command {
             | Self::Status(_)
             | Self::Collect(_)
             | Self::Explain(_)
+            | Self::Spawn(_)
+            | Self::Release(_)
+            | Self::Hook(_)
             | Self::Destroy(_)
             | Self::Recover(_)
             | Self::Rescue(_)
@@ -343,6 +369,10 @@ impl Command {
     }
 }
 
+/// Time for which a command of an agent waits for other runs: a swarm of agents spawns at once, and each spawn takes
+/// about a second.
+const PATIENCE: Duration = Duration::from_mins(5);
+
 /// Runs the command line.
 pub(crate) fn main() -> ExitCode {
     let mut arguments = match parse() {
@@ -356,6 +386,13 @@ pub(crate) fn main() -> ExitCode {
         arguments.command,
         Command::Init | Command::Validate(_) | Command::Rescue(_) | Command::Ended(_)
     );
+    if matches!(arguments.command, Command::Spawn(_) | Command::Release(_) | Command::Hook(_)) {
+        arguments.global.patience = PATIENCE;
+    }
+    if matches!(arguments.command, Command::Hook(_)) {
+        // The contract of the agent decides what is printed, and no person answers.
+        (arguments.global.json, arguments.global.yes) = (false, true);
+    }
     let json = arguments.global.json;
     // Rust has printed the location of the panic already.
     let code = match std::panic::catch_unwind(|| run(&arguments.command, &arguments.global)) {
@@ -428,6 +465,9 @@ fn run(command: &Command, global: &Global) -> Result<ExitCode, Failure> {
         Command::Env(arguments) => env::run(global, arguments),
         Command::Prompt(arguments) => env::prompt(global, arguments),
         Command::Whoami => env::whoami(global),
+        Command::Spawn(arguments) => spawn::run(global, arguments),
+        Command::Release(arguments) => spawn::release(global, arguments),
+        Command::Hook(arguments) => hook::run(global, arguments),
         Command::Explain(arguments) => explain::run(global, arguments),
         Command::Destroy(arguments) => destroy::run(global, arguments),
         Command::Doctor(arguments) => doctor::run(global, arguments),

@@ -24,6 +24,7 @@ mod fast_path;
 mod size_limits;
 mod semantics;
 mod expand;
+mod spawned;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -44,6 +45,7 @@ pub(crate) use semantics::denied_variable;
 pub use semantics::is_variable;
 pub use session_text::SessionText;
 pub(crate) use session_text::{Replace, TextEntry, map_strings};
+pub use spawned::Spawned;
 
 use crate::name::{SessionPath, is_name};
 pub(crate) use document::AGE_PATTERN;
@@ -306,6 +308,8 @@ pub struct Session {
     pub share: Option<Share>,
     /// Content of the session's table, shared by all replicas.
     pub declaration: Arc<Declaration>,
+    /// Table of a session that was spawned beside the manifest; `None` for a session that the manifest declares.
+    pub spawned: Option<Arc<Spawned>>,
 }
 
 /// Share of an allocation.

@@ -21,6 +21,7 @@ mod program_queries;
 mod read;
 mod render;
 mod external_options;
+mod spawned;
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
@@ -34,10 +35,11 @@ use serde_json::{Map, Value};
 
 pub use diff::{Action, Again, Change, DISCOVERY, Field, SETUP, WORKING_DIRECTORY};
 pub use read::Unreadable;
+pub use spawned::{Spawn, SpawnError, plan_spawned, spawn, with_spawned};
 
 use crate::host::occupants::Use;
 use crate::host::text::printable_command;
-use crate::manifest::{CommandLine, Diagnostic, Diagnostics, Location, Manifest, SessionText, rule};
+use crate::manifest::{CommandLine, Diagnostic, Diagnostics, Location, Manifest, SessionText, Spawned, rule};
 use crate::name::{HashDigits, SessionPath, Slug, scoped_name};
 use crate::observe::{Observation, Query};
 use crate::provider::{Allocation, DISCOVERY_DIRECTORY, Registry};
@@ -287,6 +289,9 @@ pub struct Session {
     /// Command that works in the session, which `seedbed start` runs in the working directory.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub command: Option<CommandLine>,
+    /// Table of a session that `seedbed spawn` added beside the manifest; absent for a session that the manifest declares.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub spawned: Option<Spawned>,
 }
 
 impl Session {
@@ -359,6 +364,8 @@ impl Damage {
 }
 
 /// Returns the observations that planning this manifest requires, except those that [`programs`] returns.
+///
+/// For an applied swarm, this is called with the manifest that [`with_spawned`] returns.
 pub fn queries(manifest: &Manifest, registry: &Registry) -> BTreeSet<Query> {
     let all_requests = requests::all_requests(manifest, registry);
     let of_kinds = all_requests
@@ -379,12 +386,13 @@ pub fn programs(
     observation: &Observation,
     applied: Option<&AppliedPlan>,
 ) -> BTreeSet<Query> {
+    let manifest = &*spawned::with_spawned(manifest, applied);
     program_queries::programs(manifest, registry, observation, applied).into_iter().collect()
 }
 
-/// Plans all sessions.
+/// Plans all sessions: those of the manifest, and the spawned sessions of the applied swarm whose parent stays.
 ///
-/// The error contains every diagnostic that can be known, not only the first; equal diagnostics of replicas appear
+/// A spawned session that the manifest declares by now is planned as the manifest declares it. The error contains every diagnostic that can be known, not only the first; equal diagnostics of replicas appear
 /// once. There is no plan for a manifest that is not [complete](Manifest::complete). The error then contains the diagnostics
 /// of the remaining parts, and may be empty.
 pub fn plan(
@@ -433,6 +441,7 @@ fn sessions(
     observation: &Observation,
     applied: Option<&AppliedPlan>,
 ) -> Result<Vec<Session>, Vec<Diagnostic>> {
+    let manifest = &*spawned::with_spawned(manifest, applied);
     // Records, discovery files and environments contain the path, and are text.
     if observation.workspace.to_str().is_none() {
         let location = Location::default().key("workspace").key("root");
@@ -454,6 +463,7 @@ fn sessions(
             diagnostics.extend(unusable);
             // A rejected part of the manifest may have declared the repository.
             diagnostics.retain(|diagnostic| manifest.complete || diagnostic.rule != rule::REPOSITORY);
+            spawned::name_spawned(manifest, &mut diagnostics);
             Err(dedupe::deduplicated(diagnostics, manifest.complete))
         }
     }

@@ -57,6 +57,7 @@ mod options;
 mod ownership;
 mod path_rules;
 mod planner;
+pub mod existing_directory;
 pub mod port_range;
 mod registry;
 mod directory_scan;
@@ -81,7 +82,8 @@ pub use lease::{
 pub use leftover::Leftover;
 pub(crate) use options::{OptionsCache, effective_options};
 pub(crate) use ownership::OwnershipMarker;
-pub(crate) use path_rules::{check_root, contains_workspace, is_in_git_directory, way};
+pub use path_rules::way;
+pub(crate) use path_rules::{check_root, contains_workspace, is_in_git_directory};
 pub use placeholders::WORKSPACE_ROOT;
 pub use planner::{PathSet, Planner, ResourceOptions};
 pub use registry::{AlreadyRegistered, Registry};

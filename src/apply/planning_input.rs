@@ -45,10 +45,7 @@ pub fn planning_input(
     manifest: &Manifest,
 ) -> Result<PlanningInput, Error> {
     let mut input = planning_input_without_programs(swarm, registry, manifest)?;
-    let queries = plan::programs(manifest, registry, &input.observation, input.applied.as_ref());
-    if !queries.is_empty() {
-        input.observation.programs = observe::observe(swarm.host(), swarm.workspace(), &queries)?.programs;
-    }
+    run_programs(&mut input, swarm, registry, manifest)?;
     Ok(input)
 }
 
@@ -60,10 +57,50 @@ pub fn planning_input_without_programs(
     manifest: &Manifest,
 ) -> Result<PlanningInput, Error> {
     let record = swarm.applied()?;
-    let workspace: &Path = swarm.workspace();
     let shared_results = Arc::new(SharedResults::default());
     let applied = record.as_ref().map(|record| applied_plan(swarm, registry, record, &shared_results));
-    let mut queries = plan::queries(manifest, registry);
+    observed(swarm, registry, manifest, record, applied, shared_results)
+}
+
+/// Inspects the host and the swarm, for planning a manifest that [`plan::spawn`] returned. Damage of the applied swarm is
+/// not inspected, because nothing of it is repaired.
+pub fn spawning_input(
+    swarm: &Swarm<'_>,
+    registry: &Registry,
+    manifest: &Manifest,
+) -> Result<PlanningInput, Error> {
+    let record = swarm.applied()?;
+    let applied = record.as_ref().map(|record| AppliedPlan::new(record.plan.clone()));
+    let mut input = observed(swarm, registry, manifest, record, applied, Arc::default())?;
+    run_programs(&mut input, swarm, registry, manifest)?;
+    Ok(input)
+}
+
+/// Runs the programs of external kinds that planning needs.
+fn run_programs(
+    input: &mut PlanningInput,
+    swarm: &Swarm<'_>,
+    registry: &Registry,
+    manifest: &Manifest,
+) -> Result<(), Error> {
+    let queries = plan::programs(manifest, registry, &input.observation, input.applied.as_ref());
+    if !queries.is_empty() {
+        input.observation.programs = observe::observe(swarm.host(), swarm.workspace(), &queries)?.programs;
+    }
+    Ok(())
+}
+
+/// Observes the host for planning `manifest` against an applied swarm.
+fn observed(
+    swarm: &Swarm<'_>,
+    registry: &Registry,
+    manifest: &Manifest,
+    record: Option<Record>,
+    applied: Option<AppliedPlan>,
+    shared_results: Arc<SharedResults>,
+) -> Result<PlanningInput, Error> {
+    let workspace: &Path = swarm.workspace();
+    let mut queries = plan::queries(&plan::with_spawned(manifest, applied.as_ref()), registry);
     queries.extend(applied.iter().flat_map(|applied| recreation_queries(applied, registry)));
     let mut observation = observe::observe(swarm.host(), workspace, &queries)?;
     if let Some(record) = &record {

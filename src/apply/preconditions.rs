@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 
+use crate::name::SessionPath;
 use crate::observe::{Observation, Query};
 use crate::plan::{AppliedPlan, Plan, PlannedRepository, Session};
 use crate::provider::{Allocation, PathSet, Registry};
@@ -31,6 +32,15 @@ pub fn stale_reasons(
             _ => "the swarm has been changed since",
         };
         return vec![what.to_owned()];
+    }
+    let spawned =
+        |of: &'_ Plan, path: &SessionPath| of.session(path).and_then(|session| session.spawned.clone());
+    let is_other = |session: &&Session| {
+        let active = applied.and_then(|applied| spawned(&applied.plan, &session.path));
+        session.spawned.is_some() && session.spawned != active
+    };
+    if let Some(session) = plan.sessions.iter().find(is_other) {
+        return vec![format!("{}: only `seedbed spawn` adds a session beside the manifest", session.path)];
     }
     let changes = plan.changes_from(registry, applied);
     let planned: HashMap<_, _> = plan.changes.iter().map(|change| (&change.session, change)).collect();

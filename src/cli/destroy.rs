@@ -104,9 +104,33 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode, Fa
     if arguments.dry_run {
         return dry_run(global, &project, arguments);
     }
+    release_selected(global, &project, arguments)
+}
+
+/// Releases one session with everything below it, as `destroy SESSION` does.
+pub(super) fn release(
+    global: &Global,
+    project: &Project,
+    session: &SessionPath,
+    unsaved: UnsavedWork,
+    stop: StopProcesses,
+) -> Result<ExitCode, Failure> {
+    let arguments = Arguments {
+        sessions: vec![session.to_string()],
+        unsaved,
+        stop,
+        conditions: Vec::new(),
+        dry_run: false,
+        gone: false,
+    };
+    release_selected(global, project, &arguments)
+}
+
+/// Releases the sessions that the arguments select, and reports the result.
+fn release_selected(global: &Global, project: &Project, arguments: &Arguments) -> Result<ExitCode, Failure> {
     let kept = AtomicUsize::new(0);
     let mut unmatched = Vec::new();
-    let done = with_lock(global, &project, "destroy", |context| {
+    let done = with_lock(global, project, "destroy", |context| {
         let events = |event: &Event| {
             let stays = matches!(event, Event::BranchKept(_) | Event::Rescued { .. });
             kept.fetch_add(usize::from(stays), Ordering::Relaxed);
@@ -115,12 +139,12 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode, Fa
         let context = &context.with_events(&events);
         recover_first(global, context, options(arguments.unsaved, arguments.stop))?;
         let Some(record) = context.swarm.applied()? else { return Ok(None) };
-        let Selection { destroy, named, kept } = selection(&project, arguments, context.swarm, &record)?;
+        let Selection { destroy, named, kept } = selection(project, arguments, context.swarm, &record)?;
         unmatched = kept;
         if !arguments.conditions.is_empty() && destroy.sessions.is_empty() {
             return Ok(Some((0, record.plan.sessions().len() + children(context, Some(&record))?)));
         }
-        consent(global, &project, &targets(context.swarm, &record, &destroy, &named))?;
+        consent(global, project, &targets(context.swarm, &record, &destroy, &named))?;
         let mut released = 0;
         for (child, record) in &named {
             released += destroy_child(context, child, record, &destroy)?;

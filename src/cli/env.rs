@@ -1,20 +1,17 @@
 //! `env`, `prompt`, `whoami`: data of a session for its programs.
-#![expect(clippy::disallowed_methods, reason = "reads the discovery file around the current directory")]
 
 use std::io::{IsTerminal as _, Read as _};
-use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Args, ValueEnum};
-use seedbed::discovery::{self, Snapshot};
+use seedbed::discovery;
 use seedbed::host::text::{printable, printable_lines};
 use seedbed::manifest::is_variable;
-use seedbed::plan::DISCOVERY_FILE;
-use seedbed::provider::DISCOVERY_DIRECTORY;
 use seedbed::report::{Environment, Prompt, SCHEMA_VERSION, error};
 
 use super::exit::{Failure, Status};
 use super::lookup::{Active, Family};
+use super::own_session::{self, OwnSession};
 use super::plan_format::choose;
 use super::project::{self, Project};
 use super::{Global, completions, output};
@@ -181,42 +178,20 @@ pub(super) fn prompt(global: &Global, arguments: &PromptArguments) -> Result<Exi
 }
 
 pub(super) fn whoami(global: &Global) -> Result<ExitCode, Failure> {
-    let directory = project::directory(global)?;
-    let relative = Path::new(DISCOVERY_DIRECTORY).join(DISCOVERY_FILE);
-    // A program of a session may work in any directory. After its workspace was moved, the variable is out of date.
-    let own = std::env::var_os("AGENT_DISCOVERY_FILE")
-        .map(PathBuf::from)
-        .filter(|file| global.directory.is_none() && file.is_file());
-    let around = || directory.ancestors().map(|above| above.join(&relative)).find(|file| file.is_file());
-    let Some(file) = own.or_else(around) else {
+    let Some(OwnSession { snapshot, .. }) = OwnSession::find(global)? else {
         return Err(Failure::new(
             error::OUTSIDE_SESSION,
             format!(
                 "{} is in no session: there is no {} in it or above it, and AGENT_DISCOVERY_FILE names none\nhelp: run `seedbed exec SESSION -- seedbed whoami`",
-                directory.display(),
-                relative.display()
+                project::directory(global)?.display(),
+                own_session::relative_file().display()
             ),
         ));
     };
-    let unreadable = |why: String| {
-        Failure::new(error::DISCOVERY_UNREADABLE, format!("{} cannot be read: {why}", file.display()))
-    };
-    let bytes = std::fs::read(&file).map_err(|error| unreadable(error.to_string()))?;
-    let snapshot: Snapshot = serde_json::from_slice(&bytes).map_err(|error| unreadable(error.to_string()))?;
     if global.json {
         output::print_json_pretty(&snapshot);
-        return Ok(Status::Done.into());
+    } else {
+        output::print(&(own_session::facts(&snapshot).join("\n") + "\n"));
     }
-    let mut lines = vec![
-        format!("session {}", printable(&snapshot.session_id)),
-        format!("works in {}", printable(&snapshot.working_directory.to_string_lossy())),
-    ];
-    if let Some(place) = &snapshot.swarm {
-        lines.extend(place.parent.iter().map(|parent| format!("parent {}", printable(parent.as_str()))));
-        lines.extend(place.children.iter().map(|child| format!("child {}", printable(child.as_str()))));
-    }
-    let sections = snapshot.soft_constraints.prompt_sections.iter();
-    lines.extend(sections.map(|section| format!("- {}", printable_lines(section))));
-    output::print(&(lines.join("\n") + "\n"));
     Ok(Status::Done.into())
 }

@@ -9,6 +9,11 @@ use std::fmt::Write as _;
 /// An exit code other than 0 is part of the purpose: "exits with 2".
 pub(super) type Example = (&'static str, &'static str);
 
+const HOOK_EXAMPLE: Example = (
+    "Create a worktree as Claude Code does",
+    "echo '{\"name\": \"feature-auth\"}' | seedbed hook claude create",
+);
+
 /// Examples of every command. A command is named as on the command line.
 const EXAMPLES: &[(&str, &[Example])] = &[
     ("init", &[("Write seedbed.toml", "seedbed init")]),
@@ -112,6 +117,27 @@ const EXAMPLES: &[(&str, &[Example])] = &[
         ],
     ),
     ("whoami", &[("Show the facts of a session", "seedbed exec lead -- seedbed whoami")]),
+    (
+        "spawn",
+        &[
+            ("Add a child to the session that this runs in", "seedbed exec lead -- seedbed spawn helper"),
+            (
+                "Add another session like one of the manifest",
+                "seedbed spawn coder-9 --parent lead --template coder",
+            ),
+        ],
+    ),
+    ("release", &[("Release a spawned session", "seedbed release coder-9")]),
+    ("hook", &[HOOK_EXAMPLE]),
+    ("hook claude", &[HOOK_EXAMPLE]),
+    ("hook claude create", &[HOOK_EXAMPLE]),
+    (
+        "hook claude remove",
+        &[(
+            "Release the session in a directory",
+            "echo \"{\\\"worktree_path\\\": \\\"$PWD\\\"}\" | seedbed hook claude remove",
+        )],
+    ),
     (
         "explain",
         &[

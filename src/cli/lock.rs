@@ -34,7 +34,7 @@ pub(super) fn with_lock<T>(
 }
 
 pub(super) fn lock<'h>(global: &Global, swarm: &Swarm<'h>, what: &str) -> Result<LockedSwarm<'h>, Failure> {
-    match swarm.lock(global.lock_timeout.unwrap_or_default(), what) {
+    match swarm.lock(global.lock_timeout.unwrap_or(global.patience), what) {
         Err(error @ state::Error::Orphaned { .. }) if global.lock_timeout.is_none() => {
             if !global.quiet {
                 let seconds = state::ORPHANS_TIMEOUT.as_secs();

@@ -52,7 +52,12 @@ impl Project {
             let message = "`--swarm` chooses an applied swarm, and this command reads a manifest\nhelp: name its file with `-f FILE`";
             return Err(Failure::new(error::USAGE, message));
         }
-        match Self::find_if_any(global)? {
+        Self::find_in(global, &directory(global)?)
+    }
+
+    /// Reads the manifest that `global` names, or the nearest one in `directory` or above it.
+    pub(super) fn find_in(global: &Global, directory: &Path) -> Result<Self, Failure> {
+        match Self::find_if_any_in(global, directory)? {
             Some(project) => Ok(project),
             None => Err(missing(global)?),
         }
@@ -100,9 +105,13 @@ impl Project {
     /// Reads the manifest, for commands that also work without one: `None` if there is none. A manifest that is named
     /// must exist.
     pub(super) fn find_if_any(global: &Global) -> Result<Option<Self>, Failure> {
-        let directory = directory(global)?;
+        Self::find_if_any_in(global, &directory(global)?)
+    }
+
+    /// Reads the manifest that `global` names, or the nearest one in `directory` or above it; `None` if there is none.
+    pub(super) fn find_if_any_in(global: &Global, directory: &Path) -> Result<Option<Self>, Failure> {
         let named = global.manifest.as_ref().map(|path| directory.join(path));
-        let Some(path) = named.or_else(|| above(&directory)) else { return Ok(None) };
+        let Some(path) = named.or_else(|| above(directory)) else { return Ok(None) };
         if path.is_dir() {
             let location = path.display();
             let help = format!("help: name the file in it: `-f {}`", path.join(MANIFEST).display());

@@ -73,6 +73,7 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode, Fa
             child_of: record.ancestors.first().cloned(),
             index: session.index,
             replica: session.replica,
+            spawned: session.spawned.is_some(),
             working_directory: absolute(swarm.workspace(), &session.working_directory),
             discovery_file: discovery::file(swarm, session),
             drift,

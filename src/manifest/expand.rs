@@ -108,12 +108,14 @@ impl Node {
             replica,
             share: None,
             declaration: Arc::clone(&self.declaration),
+            spawned: None,
         });
         self.children.iter().for_each(|child| child.count_out(Some(position), sessions));
     }
 }
 
-fn declaration(
+/// Returns the content of one table at the location `at`.
+pub(super) fn declaration(
     table: SessionTable,
     at: &KeyPath<'_>,
     in_child: bool,

@@ -96,6 +96,7 @@ rules! {
     BRANCH = "branch", "A branch has a name that Git accepts, and belongs to one session only";
     GLOB = "glob", "Globs match files of the workspace";
     COPIED_FILE = "copied-file", "Files to copy or link are untracked files that exist in the workspace";
+    EXISTING_DIRECTORY = "existing-directory", "A directory of another tool exists, apart from the workspace, and one session works in it";
     COPIED_DIRECTORY = "copied-directory", "A directory to copy is in the workspace, apart from its copies";
     PORTS_PAST_END = "ports-past-end", "The blocks of a port range end at port 65535 at the latest";
     PRIMARY_PORT = "primary-port", "The primary port is one of the ports that the session keeps";

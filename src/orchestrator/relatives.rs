@@ -259,6 +259,7 @@ impl Relative {
             replica: self.session.replica,
             share: self.child.map(|child| Share { index: child.index, of: child.count }),
             declaration: Arc::new(declaration),
+            spawned: None,
         }
     }
 }

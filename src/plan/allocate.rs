@@ -457,6 +457,7 @@ fn request<'r>(
         location: wanted.location,
         several: wanted.several,
         shares,
+        spawned: manifest.sessions[at].spawned.is_some(),
     }
 }
 

@@ -20,7 +20,7 @@ use crate::name::{SessionPath, Slug, is_name};
 use crate::provider::{Planner, Registry, ResourceOptions};
 
 /// Maximum depth of a tree of sessions: deeper than TOML nests the tables that declare one.
-const DEPTH_MAX: usize = 64;
+pub(super) const DEPTH_MAX: usize = 64;
 
 /// Reason why a document is not a plan that can be applied; each message continues after the name of the file.
 #[derive(Debug, thiserror::Error)]
@@ -182,7 +182,8 @@ impl Plan {
                 return wrong("has a name or a number of another session");
             }
             let replica = path.name().rsplit_once('-').and_then(|(_, number)| number.parse().ok());
-            if session.replica.is_some() && session.replica != replica {
+            // A spawned session has a name of its own, and the number of a free replica.
+            if session.replica.is_some() && session.replica != replica && session.spawned.is_none() {
                 return wrong("has a number that is not the one in its name");
             }
             if ![Slug::short(path), Slug::with_hash(path)].contains(&session.slug) {
@@ -228,6 +229,13 @@ impl Plan {
                 table.insert("directory".to_owned(), directory.as_str().into());
             }
             tables.insert(format!("s{at}"), table.into());
+            // A later plan reads this table.
+            tables.extend(
+                session
+                    .spawned
+                    .iter()
+                    .map(|spawned| (format!("s{at}-spawned"), spawned.table_at_the_top().into())),
+            );
         }
         let repositories = self.repositories.iter();
         let repositories: Map<String, Value> = repositories
@@ -244,7 +252,8 @@ impl Plan {
         let Some(diagnostic) = diagnostics.first() else { return Ok(()) };
         let session = diagnostic.location.steps.iter().find_map(|step| match step {
             manifest::diagnostic::Step::Key(key) => {
-                self.sessions.get(key.strip_prefix('s')?.parse::<usize>().ok()?)
+                let key = key.strip_prefix('s')?;
+                self.sessions.get(key.strip_suffix("-spawned").unwrap_or(key).parse::<usize>().ok()?)
             }
             manifest::diagnostic::Step::Index(_) => None,
         });

@@ -201,6 +201,7 @@ impl SessionAssembler<'_> {
             setup: text.setup.into_owned(),
             teardown: text.teardown.into_owned(),
             command: text.command.map(Cow::into_owned),
+            spawned: session.spawned.as_deref().cloned(),
         }
     }
 }

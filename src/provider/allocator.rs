@@ -108,6 +108,8 @@ pub struct Request<'a> {
     pub several: bool,
     /// Number of children that take a share of this allocation.
     pub shares: u32,
+    /// `true` if the session was spawned: others may follow, and their number is not known.
+    pub spawned: bool,
 }
 
 impl Request<'_> {

@@ -59,7 +59,7 @@ pub(crate) fn check_root(
 }
 
 /// Returns the relative path that leads from one absolute path without links to another: `.`, `..`, `../web`.
-pub(crate) fn way(from: &Path, to: &Path) -> PathBuf {
+pub fn way(from: &Path, to: &Path) -> PathBuf {
     let shared = from.components().zip(to.components()).take_while(|(one, other)| one == other).count();
     let up = from.components().skip(shared).map(|_| Component::ParentDir);
     let way: PathBuf = up.chain(to.components().skip(shared)).collect();

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use schemars::Schema;
 
-use super::{Allocation, Kind, directory, external, git_worktree, port_range};
+use super::{Allocation, Kind, directory, existing_directory, external, git_worktree, port_range};
 use crate::manifest::Manifest;
 
 /// Kinds that a manifest may request. A clone has the same kinds.
@@ -22,12 +22,13 @@ pub struct Registry {
 pub struct AlreadyRegistered(pub String);
 
 impl Registry {
-    /// Creates a registry with the built-in kinds: `directory`, `git-worktree` and `port-range`, and that of the
-    /// [directories of sessions](directory::session) with several worktrees.
+    /// Creates a registry with the built-in kinds: `directory`, `existing-directory`, `git-worktree` and `port-range`, and
+    /// that of the [directories of sessions](directory::session) with several worktrees.
     pub fn built_in() -> Self {
-        let kinds: [Arc<dyn Kind>; 4] = [
+        let kinds: [Arc<dyn Kind>; 5] = [
             Arc::new(directory::Directories),
             Arc::new(directory::session::SessionDirectories),
+            Arc::new(existing_directory::ExistingDirectories),
             Arc::new(git_worktree::GitWorktree),
             Arc::new(port_range::PortRange),
         ];

@@ -75,6 +75,8 @@ errors! {
     REF_UNKNOWN = "ref-unknown", 64, "A ref names no commit of the repository", "Name a branch, a tag or a commit";
     RESCUE_UNKNOWN = "rescue-unknown", 64, "No rescue has this name", "Run `seedbed rescue list`";
     SESSION_AMBIGUOUS = "session-ambiguous", 64, "More than one session has this name", "Write the path of one";
+    SESSION_DECLARED = "session-declared", 64, "The session was not spawned: the manifest declares it", "Release it with `seedbed destroy`";
+    SESSION_NAME = "session-name", 64, "The name of a session to spawn is invalid, or another session has it", "Choose another name";
     SESSION_PATTERN = "session-pattern", 64, "The glob of sessions cannot be read", "Correct the glob";
     SESSION_REQUIRED = "session-required", 64, "`run` needs the session for its command: more than one is at the top of the tree", "Pass `--session SESSION`";
     SESSION_UNKNOWN = "session-unknown", 64, "No active session has this name", "Run `seedbed status`, which lists the sessions";
@@ -83,6 +85,7 @@ errors! {
     SWARM_AMBIGUOUS = "swarm-ambiguous", 64, "More than one swarm of this host has this name, or is applied in a workspace without a manifest", "Write one of the keys that the message lists, or `--swarm NAME`";
     SWARM_NOT_APPLIED = "swarm-not-applied", 64, "The swarm of the manifest is not applied here", "Run `seedbed apply`";
     SWARM_UNKNOWN = "swarm-unknown", 64, "No swarm of this host, or of the workspace, has this name", "Run `seedbed list`";
+    TEMPLATE_UNUSABLE = "template-unusable", 64, "A session cannot be made from the template at this position of the tree", "Choose another template or parent";
     USAGE = "usage", 64, "The arguments cannot be parsed, or contradict one another", "Run `seedbed help COMMAND`";
     FETCH_FAILED = "fetch-failed", 69, "`--fetch` could not fetch a base ref; nothing was planned", "Check the network and the remote, or plan without `--fetch`";
     MANIFEST_INVALID = "manifest-invalid", 65, "The manifest has diagnostics, each in `diagnostics` with its rule", "Correct them, and check with `seedbed validate`";

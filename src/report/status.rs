@@ -76,6 +76,9 @@ pub struct SessionStatus {
     pub index: u32,
     /// Number among the replicas of the session's table, from 0; `null` if the table has no `count`.
     pub replica: Option<u32>,
+    /// `true` if `seedbed spawn` added the session beside the manifest; absent if not.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub spawned: bool,
     /// Directory that the session works in, absolute.
     pub working_directory: PathBuf,
     /// Discovery file of the session, absolute.

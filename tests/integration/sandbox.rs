@@ -343,6 +343,13 @@ impl Sandbox {
         found
     }
 
+    /// Returns the inventory without the records of applied swarms, which list what their last run did.
+    pub(crate) fn inventory_without_records(&self) -> Inventory {
+        let mut found = self.inventory();
+        found.retain(|path, _| !path.ends_with("/applied.json"));
+        found
+    }
+
     /// Runs `act`, and expects an unchanged inventory.
     #[track_caller]
     pub(crate) fn unchanged<T>(&self, act: impl FnOnce() -> T) -> T {

@@ -5,5 +5,6 @@ mod export;
 mod occupants;
 mod repeated_steps;
 mod setup;
+mod spawned;
 mod start;
 mod updates_in_place;

@@ -255,7 +255,7 @@ impl Allocator for Ports<'_> {
         reject_geometry(request)?;
         let block = Block::from_allocation(parent.allocation).ok_or_else(|| unreadable_parent(request))?;
         let rest = PortBlock::new(block.start_port + block.reserve, block.end_port);
-        let Some(share) = self.free_share(parent, rest) else {
+        let Some(share) = self.free_share(request, parent, rest) else {
             return self.instead_of_a_share(request, parent);
         };
         let ports = rest.and_then(|rest| share_of(rest, share));
@@ -277,9 +277,15 @@ impl Allocator for Ports<'_> {
 impl Ports<'_> {
     /// Returns the share that a new child takes of `rest`: its own position, or the first free one if that is owned or
     /// served. Returns `None` if no share is left.
-    fn free_share(&self, parent: &Parent<'_>, rest: Option<PortBlock>) -> Option<Share> {
-        let slots = parent.allocation.options.get("slots").and_then(Value::as_u64);
-        let of = slots.and_then(|slots| u32::try_from(slots).ok()).unwrap_or(parent.count);
+    fn free_share(
+        &self,
+        request: &Request<'_>,
+        parent: &Parent<'_>,
+        rest: Option<PortBlock>,
+    ) -> Option<Share> {
+        // The number of children that will be spawned is unknown: a block that exists is divided for them only by `slots`.
+        let is_divisible = !request.spawned || !self.kept.contains(&owner_of(parent));
+        let of = slots(parent).unwrap_or(if is_divisible { parent.count } else { 0 });
         let none = BTreeSet::new();
         let (of, used) = self.shares.get(&owner_of(parent)).map_or((of, &none), |(of, used)| (*of, used));
         // A new block is probed as a whole when it is chosen. In a block that exists already, each new share is probed.
@@ -302,6 +308,16 @@ impl Ports<'_> {
         parent: &Parent<'_>,
     ) -> Result<Planned, Diagnostics> {
         let applied = self.kept.contains(&owner_of(parent));
+        if applied && request.spawned && slots(parent).is_some() {
+            return Err(vec![diagnostic(
+                rule::SLOTS,
+                request.location,
+                &format!("every share of the ports of `{}` is in use", parent.session),
+                "finds no share left",
+                "release a session below the parent, or use a template that asks with `from = \"pool\"`",
+            )]
+            .into());
+        }
         if !applied {
             return Err(vec![diagnostic(
                 rule::SLOTS,
@@ -372,6 +388,12 @@ fn no_port_to_share(
         "finds no port in its share",
         "raise the parent's `block-size`, lower its `reserve` or `slots`, or ask with `from = \"pool\"`",
     )]
+}
+
+/// Returns the number of shares that the parent declares for its block; `None` without `slots`.
+fn slots(parent: &Parent<'_>) -> Option<u32> {
+    let slots = parent.allocation.options.get("slots").and_then(Value::as_u64);
+    slots.and_then(|slots| u32::try_from(slots).ok())
 }
 
 /// Returns the key of the block from which a share is taken.

@@ -12,7 +12,8 @@ use super::root;
 use crate::sandbox::Sandbox;
 
 /// Pages of the book whose `sh` blocks run, each in a repository of its own.
-const RUN: [&str; 4] = ["guide/first-swarm.md", "guide/agents.md", "guide/ci.md", "guide/review.md"];
+const RUN: [&str; 5] =
+    ["guide/first-swarm.md", "guide/agents.md", "guide/spawn.md", "guide/ci.md", "guide/review.md"];
 
 #[test]
 fn the_readme_is_short_and_its_quick_start_has_two_commands_each_alone_in_its_block() {
@@ -105,6 +106,11 @@ fn the_commands_of_your_first_swarm_run() {
 #[test]
 fn the_commands_of_a_swarm_of_agents_run() {
     check_page("guide/agents.md");
+}
+
+#[test]
+fn the_commands_of_sessions_that_agents_add_run() {
+    check_page("guide/spawn.md");
 }
 
 #[test]

@@ -192,6 +192,12 @@ fn directories() -> Vec<Case> {
         option("`copy-from` | any", "", "copy-from = \"fixtures\""),
         option("`root-directory` | any", "", "root-directory = \"elsewhere\""),
         from_pool("directory", "any", ""),
+        case(
+            "existing-directory | `path` | another",
+            "a",
+            &resource("existing-directory", "path = \"one\""),
+            &resource("existing-directory", "path = \"other\""),
+        ),
     ]
 }
 

@@ -24,7 +24,7 @@ use crate::sandbox::{Outcome, Sandbox};
 
 /// Every command, and the schema of its output with `--json`; `None` if its output is the same with and without
 /// `--json`.
-const COMMANDS: [(&str, Option<&str>); 26] = [
+const COMMANDS: [(&str, Option<&str>); 30] = [
     ("apply", Some("events")),
     ("collect", Some("collected")),
     ("completions", None),
@@ -34,6 +34,8 @@ const COMMANDS: [(&str, Option<&str>); 26] = [
     ("exec", Some("events")),
     ("explain", Some("explain")),
     ("export", None),
+    ("hook claude create", None),
+    ("hook claude remove", None),
     ("init", Some("init")),
     ("list", Some("list")),
     ("logs", None),
@@ -41,12 +43,14 @@ const COMMANDS: [(&str, Option<&str>); 26] = [
     ("plan", Some("plan")),
     ("prompt", Some("prompt")),
     ("recover", Some("events")),
+    ("release", Some("events")),
     ("rescue drop", Some("rescues")),
     ("rescue list", Some("rescues")),
     ("rescue restore", Some("rescues")),
     ("run", Some("events")),
     ("schema", None),
     ("show", Some("plan")),
+    ("spawn", Some("discovery")),
     ("start", Some("events")),
     ("status", Some("status")),
     ("validate", Some("diagnostics")),
@@ -189,6 +193,10 @@ fn record(sandbox: &Sandbox) -> Documents {
     r.run(0, "env", &["a"]);
     r.run(0, "prompt", &["a", "Do it."]);
     r.run_in(&directory, 0, "whoami", &[]);
+    r.run_in(&directory, 0, "spawn", &["d"]);
+    r.run(0, "status", &[]);
+    r.run(0, "plan", &[]);
+    r.run(0, "release", &["d"]);
     r.run(0, "explain", &[directory.to_str().unwrap()]);
     let port = sandbox.base_port.to_string();
     r.run(0, "explain", &[&port]);

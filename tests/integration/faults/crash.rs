@@ -50,6 +50,43 @@ fn a_destroy_killed_anywhere_is_finished() {
     });
 }
 
+/// Kills a spawn, or a release of what was spawned, at every point: one recover undoes or finishes it, and the rest of the
+/// swarm is as before.
+#[test]
+fn spawn_and_release_killed_anywhere_are_undone_and_finished() {
+    const SPAWN: [&str; 6] = ["spawn", "helper", "--parent", "lead", "--jobs", "1"];
+    const RELEASE: [&str; 4] = ["release", "helper", "--jobs", "1"];
+    let pair = PAIR.replace("\"port-range\"", "{ kind = \"port-range\", slots = 2 }");
+    let lab = sandbox(&pair);
+    lab.ok(&["apply"]);
+    let run = |args: &[&str]| {
+        let run = traced(&lab, args, None);
+        assert_eq!(run.outcome.code, 0, "{:?}", run.outcome);
+        twice(&run.counts())
+    };
+    let points = run(&SPAWN).into_iter().map(|point| format!("spawn {point}"));
+    let mut points = points.collect::<Vec<_>>();
+    points.extend(run(&RELEASE).into_iter().map(|point| format!("release {point}")));
+    check_all(&pair, &some_of(points), |sandbox, point| {
+        sandbox.ok(&["apply"]);
+        let before = sandbox.inventory_without_records();
+        let (run, point) = point.split_once(' ').unwrap();
+        if run == "release" {
+            sandbox.ok(&SPAWN);
+            crash(sandbox, &RELEASE, point);
+        } else {
+            crash(sandbox, &SPAWN, point);
+        }
+        sandbox.ok(&["recover"]);
+        // Before its record a release has not begun, and after its commit a spawn is complete.
+        let status = sandbox.ok(&["status"]).stdout;
+        if status.contains("lead/helper") {
+            sandbox.ok(&["release", "helper"]);
+        }
+        assert_same(&before, &sandbox.inventory_without_records());
+    });
+}
+
 /// Kills a run, then `recover` at every point that it reaches.
 fn check_recover(run: &'static [&'static str], at: &str) {
     let prepare = |sandbox: &Sandbox| {

@@ -255,6 +255,37 @@ fn sign(plan: &mut serde_json::Value) {
     plan["digest"] = format!("sha256:{}", seedbed::name::sha256_hex(&content)).into();
 }
 
+/// A plan of the manifest keeps the table of a spawned session, so nothing except a spawn may bring one.
+#[test]
+fn plan_file_cannot_spawn_a_session() {
+    let (sandbox, file) = saved(CODERS);
+    let good: serde_json::Value = serde_json::from_str(&fs::read_to_string(&file).unwrap()).unwrap();
+    let with = |table: serde_json::Value| {
+        let edit = |plan: &mut serde_json::Value| {
+            plan["sessions"][0]["spawned"] = serde_json::json!({ "table": table });
+        };
+        fs::write(&file, forged(&good, &edit)).unwrap();
+        sandbox.seedbed(&["apply", "../plan.json"])
+    };
+    sandbox.unchanged(|| {
+        let table = serde_json::json!({ "setup": [["touch", "PWNED"]], "resources": [] });
+        with(table).expect(69).says(&["only `seedbed spawn` adds a session beside the manifest"]);
+        with(serde_json::json!({ "env": { "PATH": "/tmp" } })).expect(65).says(&["cannot be set"]);
+        let mut replicas = good.clone();
+        replicas["sessions"][0]["spawned"] = serde_json::json!({ "table": { "count": 3 } });
+        fs::write(&file, serde_json::to_vec(&replicas).unwrap()).unwrap();
+        sandbox.seedbed(&["apply", "../plan.json"]).expect(65).says(&["has no `count`"]);
+    });
+    // A plan from before a spawn is out of date.
+    fs::write(&file, serde_json::to_vec(&good).unwrap()).unwrap();
+    sandbox.ok(&["apply", "../plan.json"]);
+    sandbox.ok(&["plan", "-o", "../plan.json"]);
+    sandbox.ok(&["spawn", "late", "--template", "coder"]);
+    sandbox.unchanged(|| sandbox.seedbed(&["apply", "../plan.json"]).expect(69));
+    sandbox.ok(&["plan", "-o", "../plan.json"]);
+    sandbox.ok(&["apply", "../plan.json"]);
+}
+
 /// R41: a value that no manifest can contain is refused in a plan, in the library as on the command line.
 #[test]
 fn the_rules_of_a_manifest_hold_for_a_plan_that_is_read() {

@@ -1,0 +1,494 @@
+//! Spawned sessions: added to an applied swarm, beside the manifest.
+//!
+//! The applied plan keeps the table of each. A plan of the manifest contains them as if the manifest declared them, so
+//! that planning has one path for all sessions. A session is spawned against the applied plan, not against the manifest:
+//! nothing else of the swarm changes then, even if the manifest has changed.
+
+use std::borrow::Cow;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use serde_json::Value;
+
+use super::read::DEPTH_MAX;
+use super::{AppliedPlan, Plan, Session};
+use crate::manifest::{
+    self, Declaration, Diagnostic, Diagnostics, From, Location, Manifest, Options, Program, Request,
+    SessionText, Spawned,
+};
+use crate::name::{SessionPath, is_name, nearest};
+use crate::observe::Observation;
+use crate::provider::{Allocation, Registry, directory, existing_directory, git_worktree, port_range};
+
+/// Session to add to an applied swarm.
+#[derive(Clone, Debug, Default)]
+#[non_exhaustive]
+pub struct Spawn {
+    /// Path of the session above the new one; `None` for a session at the top of the tree.
+    pub parent: Option<SessionPath>,
+    /// Name of the new session.
+    pub name: String,
+    /// Session table to make the session from: the path of a session of the manifest or of the swarm, or the path of a
+    /// table with `count`. `None` for a share of everything that the parent has, and at the top for the kinds that
+    /// `[defaults]` names.
+    pub template: Option<String>,
+    /// Directory of another tool in which the session works, relative to the workspace root; `None` for a directory of its
+    /// own.
+    pub adopt: Option<PathBuf>,
+    /// Base refs of the worktrees of the session, by name of the resource. Others have that of the template.
+    pub base_refs: BTreeMap<String, String>,
+}
+
+/// Reason for which a session cannot be added.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SpawnError {
+    /// The name is no name of a session.
+    #[error(
+        "`{}` is not a name of a session\nhelp: use letters, digits, `.`, `_` and `-`, at most 63, and begin with a letter or a digit", .0.escape_debug()
+    )]
+    Name(String),
+    /// The tree would be too deep.
+    #[error("a tree of sessions is at most {DEPTH_MAX} deep, and `{0}` would be deeper")]
+    Depth(SessionPath),
+    /// A session of this name is active.
+    #[error("`{0}` is active already\nhelp: choose another name, or release it with `seedbed release {0}`")]
+    Active(SessionPath),
+    /// The manifest declares the session, and it is not applied.
+    #[error("the manifest declares `{0}`\nhelp: choose another name, or create it with `seedbed apply`")]
+    Declared(SessionPath),
+    /// The parent is not active.
+    #[error("no session `{0}` is active")]
+    Parent(SessionPath),
+    /// No session table has the name of the template.
+    #[error("no session `{}` can be the template{}", name.escape_debug(), nearest.as_ref().map(|near| format!("\nhelp: did you mean `{near}`?")).unwrap_or_default())]
+    Template {
+        /// Name of the template.
+        name: String,
+        /// Most similar path that exists.
+        nearest: Option<String>,
+    },
+    /// The template takes shares of a parent, and the session has none.
+    #[error(
+        "`{0}` takes shares of its parent, and a session at the top has no parent\nhelp: pass `--parent SESSION`, or a template at the top"
+    )]
+    Top(SessionPath),
+    /// The template takes a share of a resource that the parent does not have.
+    #[error(
+        "`{parent}` has no {kind} called `{resource}` to take a share of\nhelp: choose another template or parent"
+    )]
+    NothingToShare {
+        /// Path of the parent.
+        parent: SessionPath,
+        /// Kind of the resource.
+        kind: String,
+        /// Name of the resource.
+        resource: String,
+    },
+    /// The session cannot be planned.
+    #[error("the session cannot be planned")]
+    Diagnostics(Diagnostics),
+    /// The applied sessions would be planned differently now, so that nothing can be planned beside them.
+    #[error("`{0}` was applied with options that are planned differently now\nhelp: run `seedbed apply`")]
+    Changed(SessionPath),
+}
+
+/// Returns the manifest with the spawned sessions of the applied swarm, as planning sees it. Pure.
+///
+/// A spawned session is part of it as long as its parent is. A session that the manifest declares too is the manifest's.
+pub fn with_spawned<'m>(manifest: &'m Manifest, applied: Option<&AppliedPlan>) -> Cow<'m, Manifest> {
+    let mut manifest = Cow::Borrowed(manifest);
+    for session in applied.iter().flat_map(|applied| &applied.plan.sessions) {
+        let Some(spawned) = &session.spawned else { continue };
+        let position = |path: &SessionPath| manifest.sessions.iter().position(|other| other.path == *path);
+        let parent = session.parent.as_ref().map(position);
+        if position(&session.path).is_some() || parent == Some(None) {
+            continue;
+        }
+        let added = manifest::Session {
+            path: session.path.clone(),
+            parent: parent.flatten(),
+            replica: session.replica,
+            share: None,
+            declaration: Arc::new(spawned.declaration(&session.path)),
+            spawned: Some(Arc::new(spawned.clone())),
+        };
+        insert(manifest.to_mut(), added);
+    }
+    manifest
+}
+
+/// Inserts a session behind the other sessions below its parent, and returns its position.
+fn insert(manifest: &mut Manifest, session: manifest::Session) -> usize {
+    let sessions = &mut manifest.sessions;
+    let at = match session.parent {
+        None => sessions.len(),
+        Some(parent) => {
+            let top = &sessions[parent].path;
+            parent + sessions[parent..].iter().take_while(|other| other.path.is_at_or_below(top)).count()
+        }
+    };
+    for parent in sessions.iter_mut().filter_map(|session| session.parent.as_mut()) {
+        *parent += usize::from(*parent >= at);
+    }
+    sessions.insert(at, session);
+    at
+}
+
+/// Names the spawned session in each diagnostic about one: the manifest does not have its table.
+pub(super) fn name_spawned(manifest: &Manifest, diagnostics: &mut [Diagnostic]) {
+    for session in manifest.sessions.iter().filter(|session| session.spawned.is_some()) {
+        let table = &session.declaration.location.steps;
+        for diagnostic in diagnostics.iter_mut().filter(|found| found.location.steps.starts_with(table)) {
+            diagnostic.message = format!("spawned session `{}`: {}", session.path, diagnostic.message);
+        }
+    }
+}
+
+/// Returns the manifest of the applied swarm with one more session, and with the sessions below its template. Pure.
+///
+/// [`plan_spawned`] plans it.
+pub fn spawn(
+    manifest: &Manifest,
+    registry: &Registry,
+    applied: Option<&AppliedPlan>,
+    request: &Spawn,
+) -> Result<Manifest, SpawnError> {
+    let declared = with_spawned(manifest, applied);
+    let mut all = manifest_of(manifest, registry, applied.map(|applied| &applied.plan));
+    let parent = match &request.parent {
+        None => None,
+        Some(path) => {
+            let position = all.sessions.iter().position(|session| session.path == *path);
+            Some(position.ok_or_else(|| SpawnError::Parent(path.clone()))?)
+        }
+    };
+    let path = path_of(request, &declared, &all)?;
+    let template = request.template.as_ref().map(|name| find_template(&declared, name)).transpose()?;
+    let table = template.map(|at| table_path(&declared.sessions[at]));
+    let above =
+        parent.map(|parent| all.sessions[parent].declaration.resources.as_deref().unwrap_or_default());
+    let mut declaration = match template {
+        Some(at) => pooled(&declared.sessions[at].declaration, manifest),
+        None => default_declaration(above, manifest),
+    };
+    if let Some(path) = &request.adopt {
+        adopt(&mut declaration, path, parent.is_none(), manifest);
+    }
+    check_shares(&declaration, request, table.as_ref(), above)?;
+    set_base_refs(&mut declaration, &request.base_refs);
+    let replica = template.and_then(|at| declared.sessions[at].replica);
+    let replica = replica.and_then(|_| Some(free_number(&path, table.as_ref()?, &declared)));
+    let top = insert(&mut all, spawned(path, parent, replica, table, &declaration));
+    let Some(template) = template else { return Ok(all) };
+    // The children that the manifest declares come along; spawned ones do not.
+    let mut positions = BTreeMap::from([(template, top)]);
+    for (at, session) in declared.sessions.iter().enumerate().skip(template + 1) {
+        let parent = session.parent.and_then(|parent| positions.get(&parent).copied());
+        let Some(parent) = parent.filter(|_| session.spawned.is_none()) else { continue };
+        let path = all.sessions[parent].path.child(session.path.name());
+        let declaration = pooled(&session.declaration, manifest);
+        let table = Some(table_path(session));
+        positions
+            .insert(at, insert(&mut all, spawned(path, Some(parent), session.replica, table, &declaration)));
+    }
+    Ok(all)
+}
+
+/// Returns the session of a manifest that is spawned with this content.
+fn spawned(
+    path: SessionPath,
+    parent: Option<usize>,
+    replica: Option<u32>,
+    template: Option<SessionPath>,
+    declaration: &Declaration,
+) -> manifest::Session {
+    let spawned = Spawned::new(template, declaration);
+    let declaration = Arc::new(spawned.declaration(&path));
+    manifest::Session { path, parent, replica, share: None, declaration, spawned: Some(Arc::new(spawned)) }
+}
+
+/// Returns the path of the new session, if no other session has it.
+fn path_of(request: &Spawn, declared: &Manifest, all: &Manifest) -> Result<SessionPath, SpawnError> {
+    if !is_name(&request.name) {
+        return Err(SpawnError::Name(request.name.clone()));
+    }
+    let path = match &request.parent {
+        None => SessionPath::top(&request.name),
+        Some(parent) => parent.child(&request.name),
+    };
+    if path.as_str().split('/').count() >= DEPTH_MAX {
+        return Err(SpawnError::Depth(path));
+    }
+    let is_same = |session: &&manifest::Session| session.path.as_str().eq_ignore_ascii_case(path.as_str());
+    if let Some(other) = all.sessions.iter().find(is_same) {
+        return Err(SpawnError::Active(other.path.clone()));
+    }
+    match declared.sessions.iter().find(is_same) {
+        Some(other) => Err(SpawnError::Declared(other.path.clone())),
+        None => Ok(path),
+    }
+}
+
+/// Returns the position of the session that the user calls `name`: a path, a table with `count`, or a unique name.
+fn find_template(manifest: &Manifest, name: &str) -> Result<usize, SpawnError> {
+    let sessions = &manifest.sessions;
+    let named = |is: &dyn Fn(&manifest::Session) -> bool| sessions.iter().position(is);
+    let of_table =
+        |session: &manifest::Session| session.replica.is_some() && table_path(session).as_str() == name;
+    if let Some(at) = named(&|session| session.path.as_str() == name).or_else(|| named(&of_table)) {
+        return Ok(at);
+    }
+    let is_called =
+        |session: &manifest::Session| session.path.name() == name || table_path(session).name() == name;
+    let tables: BTreeSet<_> = sessions.iter().filter(|session| is_called(session)).map(table_path).collect();
+    named(&is_called).filter(|_| tables.len() == 1).ok_or_else(|| {
+        let paths: Vec<_> = sessions.iter().map(table_path).collect();
+        let nearest = nearest(name, paths.iter().map(SessionPath::as_str)).map(str::to_owned);
+        SpawnError::Template { name: name.to_owned(), nearest }
+    })
+}
+
+/// Returns the path of the table that a session was made from: its path without the number of a replica.
+fn table_path(session: &manifest::Session) -> SessionPath {
+    if let Some(template) = session.spawned.as_ref().and_then(|spawned| spawned.template.clone()) {
+        return template;
+    }
+    let path = session.path.as_str();
+    let number = session.replica.map(|replica| format!("-{replica}"));
+    let table = number.and_then(|number| path.strip_suffix(&number));
+    table.map_or_else(|| session.path.clone(), SessionPath::from_id)
+}
+
+/// Returns the number of a new replica: the one in its name, or the lowest that no replica of the table has.
+fn free_number(path: &SessionPath, table: &SessionPath, declared: &Manifest) -> u32 {
+    let used: BTreeSet<u32> = declared
+        .sessions
+        .iter()
+        .filter(|session| table_path(session) == *table)
+        .filter_map(|session| session.replica)
+        .collect();
+    let own = path.name().strip_prefix(table.name()).and_then(|rest| rest.strip_prefix('-')?.parse().ok());
+    let own = own.filter(|number| !used.contains(number));
+    own.or_else(|| (0..u32::MAX).find(|number| !used.contains(number))).unwrap_or(u32::MAX)
+}
+
+/// Returns a declaration whose requests do not depend on the defaults of the manifest.
+fn pooled(declaration: &Declaration, manifest: &Manifest) -> Declaration {
+    let mut declaration = declaration.clone();
+    for request in declaration.resources.iter_mut().flatten() {
+        if request.from == From::Pool {
+            let mut options = manifest.defaults.get(&request.kind).cloned().unwrap_or_default();
+            options.append(&mut request.options);
+            request.options = options;
+        }
+    }
+    declaration
+}
+
+/// Returns the content of a session without a template.
+///
+/// A child takes a share of each resource of its parent, whose requests are given. A session at the top has a worktree,
+/// and the other kinds that `[defaults]` names.
+fn default_declaration(parent: Option<&[Request]>, manifest: &Manifest) -> Declaration {
+    let resources = if let Some(above) = parent {
+        above.iter().map(|of| share_of(of, manifest)).collect()
+    } else {
+        let kinds: BTreeSet<&str> =
+            manifest.defaults.keys().map(String::as_str).chain([git_worktree::KIND]).collect();
+        let request = |kind: &str| Request {
+            kind: kind.to_owned(),
+            name: None,
+            from: From::Pool,
+            options: manifest.defaults.get(kind).cloned().unwrap_or_default(),
+            location: Location::default(),
+        };
+        kinds.into_iter().map(request).collect()
+    };
+    let resources = Some(resources);
+    Declaration {
+        complete: true,
+        location: Location::default(),
+        resources,
+        directory: None,
+        text: SessionText::default(),
+    }
+}
+
+/// Lets a session work in a directory of another tool, instead of in its own. At the top it has ports, too.
+fn adopt(declaration: &mut Declaration, path: &Path, is_top: bool, manifest: &Manifest) {
+    let requests = declaration.resources.get_or_insert_default();
+    requests.retain(|request| {
+        ![git_worktree::KIND, directory::KIND, existing_directory::KIND].contains(&&*request.kind)
+    });
+    let request = |kind: &str, options: Options| Request {
+        kind: kind.to_owned(),
+        name: None,
+        from: From::Pool,
+        options,
+        location: Location::default(),
+    };
+    if is_top && requests.is_empty() {
+        let defaults = manifest.defaults.get(port_range::KIND).cloned().unwrap_or_default();
+        requests.push(request(port_range::KIND, defaults));
+    }
+    let path = Options::from_iter([("path".to_owned(), path.to_string_lossy().into())]);
+    requests.insert(0, request(existing_directory::KIND, path));
+    declaration.directory = None;
+}
+
+/// Returns the request of a child for a share of a resource of its parent.
+///
+/// A child inherits the branch of a worktree, and two worktrees cannot have one branch. A directory of another tool cannot
+/// be shared: the child has a worktree instead.
+fn share_of(of: &Request, manifest: &Manifest) -> Request {
+    if of.kind == existing_directory::KIND {
+        let options = manifest.defaults.get(git_worktree::KIND).cloned().unwrap_or_default();
+        let (kind, location) = (git_worktree::KIND.to_owned(), Location::default());
+        return Request { kind, name: None, from: From::Pool, options, location };
+    }
+    let mut options = Options::new();
+    let branch = of.options.get("branch").and_then(Value::as_str);
+    if let Some(branch) = branch.filter(|branch| of.kind == git_worktree::KIND && !branch.contains("{{")) {
+        options.insert("branch".to_owned(), format!("{branch}-{{{{ session.name }}}}").into());
+    }
+    let (kind, name) = (of.kind.clone(), of.name.clone());
+    Request { kind, name, from: From::Parent, options, location: Location::default() }
+}
+
+/// Checks that the parent has each resource that the session takes a share of.
+fn check_shares(
+    declaration: &Declaration,
+    request: &Spawn,
+    table: Option<&SessionPath>,
+    above: Option<&[Request]>,
+) -> Result<(), SpawnError> {
+    let mut shares = declaration.resources.iter().flatten().filter(|request| request.from == From::Parent);
+    let Some(parent) = &request.parent else {
+        let is_child = shares.next().is_some() || declaration.resources.is_none();
+        return match table.filter(|_| is_child) {
+            Some(table) => Err(SpawnError::Top(table.clone())),
+            None => Ok(()),
+        };
+    };
+    let above = above.unwrap_or_default();
+    let has = |share: &&Request| above.iter().any(|of| of.kind == share.kind && of.name() == share.name());
+    match shares.find(|share| !has(share)) {
+        None => Ok(()),
+        Some(share) => {
+            let (kind, resource) = (share.kind.clone(), share.name().to_owned());
+            Err(SpawnError::NothingToShare { parent: parent.clone(), kind, resource })
+        }
+    }
+}
+
+/// Sets the base refs of worktrees, by name of the resource.
+fn set_base_refs(declaration: &mut Declaration, base_refs: &BTreeMap<String, String>) {
+    for request in declaration.resources.iter_mut().flatten() {
+        if let Some(base) = base_refs.get(request.name()).filter(|_| request.kind == git_worktree::KIND) {
+            request.options.insert("base-ref".to_owned(), base.as_str().into());
+        }
+    }
+}
+
+/// Returns a manifest that requests exactly the allocations of the applied plan.
+///
+/// Of the other content of a session, it has only the variables, which templates of other sessions may use.
+fn manifest_of(manifest: &Manifest, registry: &Registry, applied: Option<&Plan>) -> Manifest {
+    let mut all = Manifest {
+        complete: true,
+        swarm: manifest.swarm.clone(),
+        workspace_root: manifest.workspace_root.clone(),
+        repositories: manifest.repositories.clone(),
+        directory: manifest.directory.clone(),
+        overrides: applied.map(|applied| applied.overrides.clone()).unwrap_or_default(),
+        defaults: manifest.defaults.clone(),
+        providers: manifest.providers.clone(),
+        sessions: Vec::new(),
+    };
+    // The options of applied sessions are complete, except for those that a kind leaves out by default.
+    for (kind, options) in &mut all.defaults {
+        let complete = registry.get(kind).map(|kind| kind.options(&Options::new(), None, &Options::new()));
+        options.retain(|key, _| complete.as_ref().is_none_or(|complete| complete.contains_key(key)));
+    }
+    let Some(applied) = applied else { return all };
+    let mut positions = BTreeMap::new();
+    for session in &applied.sessions {
+        for held in &session.allocations {
+            if let Some(program) = &held.external {
+                let (command, timeout, claim) = (program.command.clone(), program.timeout, program.claim);
+                all.providers.insert(held.kind.clone(), Program { command, timeout, claim });
+            }
+        }
+        positions.insert(&session.path, all.sessions.len());
+        let parent = session.parent.as_ref().and_then(|parent| positions.get(parent).copied());
+        all.sessions.push(declared(session, parent, registry));
+    }
+    all
+}
+
+/// Returns the session of a manifest that requests the allocations of an active session.
+fn declared(session: &Session, parent: Option<usize>, registry: &Registry) -> manifest::Session {
+    let none = Options::new();
+    let request = |held: &Allocation| {
+        // A child would inherit each option that it lacks.
+        let kind = registry.get(&held.kind);
+        let mut options = kind.map(|kind| kind.options(&none, None, &none)).unwrap_or_default();
+        options.extend(held.options.clone());
+        let from = if held.shared { From::Parent } else { From::Pool };
+        Request {
+            kind: held.kind.clone(),
+            name: held.name.clone(),
+            from,
+            options,
+            location: Location::default(),
+        }
+    };
+    let requested = session.allocations.iter().filter(|held| !registry.is_implied(&held.kind));
+    let env = session.env.iter().map(|(name, value)| (name.clone(), literal(value)));
+    let text = SessionText { env: Cow::Owned(env.collect()), ..SessionText::default() };
+    let declaration = Declaration {
+        complete: true,
+        location: Location::default(),
+        resources: Some(requested.map(request).collect()),
+        directory: session.directory.clone(),
+        text,
+    };
+    let (path, replica) = (session.path.clone(), session.replica);
+    manifest::Session {
+        path,
+        parent,
+        replica,
+        share: None,
+        declaration: Arc::new(declaration),
+        spawned: None,
+    }
+}
+
+/// Returns a template that renders to this text.
+fn literal(text: &str) -> String {
+    let is_template = ["{{", "{%", "{#"].iter().any(|open| text.contains(open));
+    if is_template { text.replace('{', "{{ '{' }}") } else { text.to_owned() }
+}
+
+/// Plans a manifest that [`spawn`] returned: the applied sessions as they are, and the new ones. Pure.
+pub fn plan_spawned(
+    manifest: &Manifest,
+    registry: &Registry,
+    observation: &Observation,
+    applied: Option<&AppliedPlan>,
+) -> Result<Plan, SpawnError> {
+    let mut plan = super::plan(manifest, registry, observation, applied).map_err(SpawnError::Diagnostics)?;
+    for session in &mut plan.sessions {
+        let Some(active) = applied.and_then(|applied| applied.plan.session(&session.path)) else { continue };
+        if active.allocations != session.allocations {
+            return Err(SpawnError::Changed(session.path.clone()));
+        }
+        let children = std::mem::take(&mut session.children);
+        *session = Session { children, ..active.clone() };
+    }
+    plan.digest = plan.computed_digest();
+    plan.changes = plan.changes_from(registry, applied);
+    Ok(plan)
+}

@@ -24,6 +24,7 @@ mod retry;
 mod provision;
 mod recover;
 mod refresh;
+mod repositories;
 mod release;
 mod release_set;
 mod repair;
@@ -39,6 +40,7 @@ mod unsaved_work;
 mod updates;
 mod usage;
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -65,6 +67,7 @@ pub use release_impact::{
 pub use release_set::{Destroy, Occupants, STOP_PATIENCE};
 pub use relocation::{Relation, Stray, adopt, forget, rebind, replaced_repository, strays};
 pub use repair::{Repair, repair};
+pub use repositories::{UnusableRepository, unusable_repositories};
 pub use restore::{RestoreError, restore};
 pub use retry::Retries;
 pub use updates::left_by_updates;
@@ -163,10 +166,12 @@ pub fn apply(
         child: None,
         temporary: options.temporary,
         not_set_up: applied.map(|applied| provision::still_not_set_up(applied, plan)).unwrap_or_default(),
+        forgotten: BTreeMap::new(),
         plan: plan.clone(),
         release: None,
     };
     if let Some(before) = applied.filter(|_| !kinds.is_empty()) {
+        repositories::require(context, before, &kinds)?;
         let left = occupants::left_for_teardown(before, &kinds);
         stop_processes::refuse_or_stop(context, before, &kinds, options, &left)?;
         unsaved_work::secure(context, before, &kinds, options.unsaved)?;
@@ -195,6 +200,7 @@ pub fn check_releases(
     let Some(before) = applied.filter(|_| !kinds.is_empty()) else {
         return occupants::refuse(Vec::new(), 0, findings);
     };
+    repositories::require(context, before, &kinds)?;
     for finding in stop_processes::refusals(unsaved_work::check(context, before, &kinds, options.unsaved))? {
         if !findings.contains(&finding) {
             findings.push(finding);
@@ -362,6 +368,7 @@ fn task<'a>(
         ancestors,
         allocation,
         location: Location::Home,
+        is_forgotten: record.is_forgotten(&session.path, allocation.name()),
         lock,
         on_populated: OnPopulated::default(),
         shared_results: None,

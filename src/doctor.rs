@@ -173,8 +173,10 @@ pub enum Id {
     LockFile,
     /// An ended run left a temporary file or directory.
     Leftover,
-    /// A worktree belongs to a swarm that has no record here.
+    /// A worktree belongs to no session that has a record here.
     UnknownWorktree,
+    /// A repository of an applied swarm cannot be used.
+    UnusableRepository,
 }
 
 /// Returns all problems, the most severe first.

@@ -321,6 +321,7 @@ impl Orchestrator {
                 child: family.as_ref().map(|family| family.child),
                 temporary: false,
                 not_set_up: BTreeMap::new(),
+                forgotten: BTreeMap::new(),
                 plan: input.plan(family.as_ref(), registry)?,
                 release: None,
             };

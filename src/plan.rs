@@ -455,7 +455,7 @@ fn sessions(
         scope.spawn(|_| compiled = render::compile(manifest));
         external_options::allocate(manifest, registry, observation, applied)
     });
-    let unusable = repositories::diagnostics(manifest, observation);
+    let unusable = repositories::diagnostics(manifest, observation, applied);
     match render::render(manifest, registry, allocated, compiled) {
         Ok(sessions) if manifest.complete && unusable.is_empty() => Ok(sessions),
         rendered => {

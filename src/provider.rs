@@ -278,13 +278,13 @@ pub trait Provider: Send + Sync {
         Ok(None)
     }
 
-    /// Returns the unsaved work that [`Provider::forget`] would discard. Changes nothing.
+    /// Returns the unsaved work that [`Provider::forget`] would discard, and obstacles. Changes nothing.
     fn unsaved_work_outside(&self, _task: &Task<'_>) -> Result<UnsavedWork, Error> {
         Ok(UnsavedWork::default())
     }
 
-    /// Removes the parts of an allocation outside its workspace, which does not exist any more. Idempotent. Default:
-    /// releases the allocation.
+    /// Removes the parts of an allocation that can be reached although its workspace does not exist any more. Idempotent.
+    /// Default: releases the allocation.
     fn forget(&self, task: &Task<'_>) -> Result<(), Error> {
         self.release(task)
     }

@@ -6,7 +6,7 @@ use super::destroy::destroy as destroy_one;
 use super::recover::undo_or_finish;
 use super::release_impact::{self, ReleaseImpact};
 use super::release_set::Destroy;
-use super::{Context, Error, Options, occupants, unsaved_work};
+use super::{Context, Error, Options, occupants, repositories, unsaved_work};
 use crate::provider::{Registry, SharedResults};
 use crate::state::{self, LockedSwarm, Record, Swarm};
 
@@ -29,6 +29,7 @@ pub fn release_impact(
     applied: &Record,
     destroy: &Destroy,
 ) -> Result<ReleaseImpact, state::Error> {
+    let applied = &repositories::with_forgotten(swarm.host(), registry, applied, destroy);
     if !destroy.children {
         return release_impact::impact_of_kinds(
             swarm,
@@ -47,7 +48,9 @@ pub fn release_impact(
     )?;
     for found in destroy.children_of(swarm.host(), applied)? {
         if let (Some(child), Some(record)) = (found.swarm(swarm.host()), found.record()) {
-            let released = Destroy::default().kinds(record);
+            let whole = destroy.clone().with_all_sessions();
+            let record = &repositories::with_forgotten(swarm.host(), registry, record, &whole);
+            let released = whole.kinds(record);
             impact.add(release_impact::impact_without_children(
                 &child,
                 registry,
@@ -108,8 +111,7 @@ fn destroy_locked(
     occupants::refuse(occupancy.refusals(destroy.occupants), occupancy.uninspected, findings)?;
     while let Some(child) = locked.last() {
         if let Some(record) = child.applied()? {
-            let Destroy { unsaved, occupants, .. } = *destroy;
-            let whole = Destroy { unsaved, occupants, ..Destroy::default() };
+            let whole = Destroy { children: false, ..destroy.clone().with_all_sessions() };
             destroy_one(&of_child(context, child), &record, &whole)?;
         }
         // An error here does not undo the release; at worst an empty file remains.

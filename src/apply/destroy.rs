@@ -3,7 +3,10 @@
 use std::collections::BTreeSet;
 
 use super::release_set::{Destroy, ResourcesBySession};
-use super::{Context, Error, Options, kept_branches, occupants, stop_processes, transaction, unsaved_work};
+use super::{
+    Context, Error, Options, kept_branches, occupants, repositories, stop_processes, transaction,
+    unsaved_work,
+};
 use crate::state::{Record, Recovery, Release};
 
 /// Releases sessions of an applied swarm, those below others first. Returns the record of the sessions that remain.
@@ -16,17 +19,19 @@ pub(super) fn destroy(
 ) -> Result<Option<Record>, Error> {
     context.swarm.require_recovered()?;
     let kinds = destroy.kinds(applied);
+    let before = &repositories::with_forgotten(context.swarm.host(), context.registry, applied, destroy);
+    repositories::require(context, before, &kinds)?;
     let options = Options { unsaved: destroy.unsaved, occupants: destroy.occupants, ..Options::default() };
     stop_processes::refuse_or_stop(
         context,
-        applied,
+        before,
         &kinds,
         options,
-        &occupants::left_for_teardown(applied, &kinds),
+        &occupants::left_for_teardown(before, &kinds),
     )?;
-    unsaved_work::secure(context, applied, &kinds, destroy.unsaved)?;
+    unsaved_work::secure(context, before, &kinds, destroy.unsaved)?;
     let release =
-        Release { before: applied.clone(), kinds, unsaved: destroy.unsaved, recovery: Recovery::Finish };
+        Release { before: before.clone(), kinds, unsaved: destroy.unsaved, recovery: Recovery::Finish };
     let mut record = without(applied, &release.kinds);
     record.release = Some(Box::new(release));
     let done = transaction::run(context, &record, Some(applied), options);

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::UnusableRepository;
 use crate::name::SessionPath;
 use crate::plan::{Occupant, Session, SessionFinding};
 use crate::{provider, state};
@@ -145,6 +146,8 @@ pub enum Error {
         /// Name of the kind.
         kind: String,
     },
+    /// Repositories of what is released cannot be used; nothing was changed.
+    Unusable(Vec<UnusableRepository>),
     /// Recovery was interrupted; the next recovery continues.
     Interrupted,
     /// The state directory could not be used; nothing of the run remains.
@@ -190,6 +193,7 @@ impl fmt::Display for Error {
                 "session `{session}` has a resource of kind `{kind}`, which only the program that provisioned it can \
                  release; nothing was changed"
             ),
+            Self::Unusable(repositories) => list(repositories).fmt(f),
             Self::Interrupted => f.write_str("interrupted"),
             Self::State(error) | Self::Unfinished(error) => error.fmt(f),
         }
@@ -208,6 +212,7 @@ impl std::error::Error for Error {
             | Self::Refused(_)
             | Self::Occupied { .. }
             | Self::UnknownKind { .. }
+            | Self::Unusable(_)
             | Self::Interrupted => None,
         }
     }
@@ -232,6 +237,7 @@ impl Error {
             | Self::Refused(_)
             | Self::Occupied { .. }
             | Self::UnknownKind { .. }
+            | Self::Unusable(_)
             | Self::NotRescued { interrupted: false, .. } => ErrorKind::Refused,
             Self::NotRescued { interrupted: true, .. }
             | Self::Failed { interrupted: true, .. }

@@ -76,6 +76,7 @@ fn is_for(error: &Error) -> bool {
         // A finding that another option covers is checked again later.
         Error::Refused(_)
         | Error::UnknownKind { .. }
+        | Error::Unusable(_)
         | Error::State(state::Error::File(_))
         | Error::Unfinished(state::Error::File(_)) => true,
         Error::Failed { interrupted, .. } | Error::NotRescued { interrupted, .. } => !interrupted,

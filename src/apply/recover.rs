@@ -12,7 +12,8 @@ use super::occupants::Marks;
 use super::release::Teardowns;
 use super::release_set;
 use super::{
-    Context, Error, Options, occupants, rescue, stop_processes, transaction, unsaved_work, with_task,
+    Context, Error, Options, occupants, repositories, rescue, stop_processes, transaction, unsaved_work,
+    with_task,
 };
 use crate::host::failpoint::crashpoint;
 use crate::host::files::{self, Root};
@@ -62,6 +63,7 @@ pub(super) fn undo_or_finish(context: &Context<'_>, options: Options) -> Result<
     for release in releases {
         unsaved_work::refuse_unknown_kinds(context, &release.before, &release.kinds)?;
     }
+    require_repositories(context, interrupted.as_ref(), committed.as_ref())?;
     rescue::sweep_after_a_kill(context)?;
     let applied = context.swarm.applied()?;
     if let Some(mut record) = interrupted {
@@ -119,6 +121,23 @@ pub(super) fn undo_or_finish(context: &Context<'_>, options: Options) -> Result<
     )?;
     transaction::finish(context, &record, Vec::new())?;
     Ok(Recovered::Finished)
+}
+
+/// Refuses to recover a run with resources of a repository that cannot be used.
+fn require_repositories(
+    context: &Context<'_>,
+    interrupted: Option<&Record>,
+    committed: Option<&Record>,
+) -> Result<(), Error> {
+    if let Some(record) = interrupted {
+        repositories::require_to_recover(context, record, &release_set::provisioned(record))?;
+    }
+    for record in interrupted.into_iter().chain(committed) {
+        if let Some(release) = &record.release {
+            repositories::require_to_recover(context, &release.before, &release.kinds)?;
+        }
+    }
+    Ok(())
 }
 
 /// Returns the policy for unsaved work in what a run has provisioned. Work in a swarm that was created for one command

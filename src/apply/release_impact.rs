@@ -255,15 +255,19 @@ impl Search<'_> {
         each(&record.plan.sessions, released, registry, host, |session, allocation, provider| {
             let found = with_task(host, record, session, allocation, None, |task| {
                 let task = &Task { shared_results: Some(shared_results), location, ..*task };
-                match self {
+                let mut found = match self {
                     Self::Obstacles => {
-                        Ok(UnsavedWork { blockers: provider.blockers(task)?, ..UnsavedWork::default() })
+                        UnsavedWork { blockers: provider.blockers(task)?, ..UnsavedWork::default() }
                     }
-                    Self::Work => provider.unsaved_work(task),
+                    Self::Work => provider.unsaved_work(task)?,
                     Self::WorkSince(progress) => {
-                        provider.unsaved_work_since(task, progress.in_session(session))
+                        provider.unsaved_work_since(task, progress.in_session(session))?
                     }
+                };
+                if task.is_forgotten {
+                    found.ignored.extend(provider.manual_cleanup(task));
                 }
+                Ok(found)
             });
             let found = (session.path.clone(), allocation.name().to_owned(), found);
             all.lock().unwrap_or_else(PoisonError::into_inner).push(found);

@@ -23,6 +23,9 @@ pub struct Destroy {
     pub unsaved: Unsaved,
     /// Policy for processes that use the sessions.
     pub occupants: Occupants,
+    /// Names of repositories that cannot be used and are given up: of their worktrees, only what lies outside of the
+    /// repositories is released. A repository that can be used is not given up. Default: none.
+    pub forget: BTreeSet<String>,
     /// `true` if children that programs have provisioned from these sessions are released as well, before the sessions.
     /// If `false`, they are a reason to refuse. Default: `false`.
     pub children: bool,

@@ -54,10 +54,10 @@ pub fn strays(host: &Host, registry: &Registry, workspace: &Path) -> Result<Vec<
     let own: BTreeSet<String> = found
         .iter()
         .filter(|found| found.workspace() == Some(workspace))
-        .flat_map(records)
+        .flat_map(RecordedSwarm::records)
         .map(|record| record.owner.clone())
         .collect();
-    found.retain(|found| !records(found).any(|record| own.contains(&owner_of_copy(record, workspace))));
+    found.retain(|found| !found.records().any(|record| own.contains(&owner_of_copy(record, workspace))));
     Ok(found.into_iter().filter_map(|found| stray(host, registry, workspace, found)).collect())
 }
 
@@ -79,7 +79,8 @@ fn stray(host: &Host, registry: &Registry, workspace: &Path, found: RecordedSwar
         let copy = Record { owner: owner_of_copy(record, workspace), ..record.clone() };
         has_ownership_marker(host, registry, &copy, workspace)
     };
-    let is_here = records(&found)
+    let is_here = found
+        .records()
         .any(|record| has_ownership_marker(host, registry, record, workspace) || is_taken_in(record));
     if !is_here && !is_half_moved {
         return None;
@@ -101,7 +102,7 @@ fn relation(
     if is_gone(other) || std::fs::canonicalize(other).is_ok_and(|other| other == workspace) {
         return Some(Relation::Moved);
     }
-    if !records(found).any(|record| has_ownership_marker(host, registry, record, other)) {
+    if !found.records().any(|record| has_ownership_marker(host, registry, record, other)) {
         return Some(Relation::Moved);
     }
     let id = |path: &Path| {
@@ -116,12 +117,6 @@ fn relation(
     let is_same =
         id(workspace) == id(other) || common(workspace).is_some_and(|own| common(other) == Some(own));
     (!is_same).then_some(Relation::Copied)
-}
-
-/// Returns every record of a swarm, in any stage of its run.
-fn records(found: &RecordedSwarm) -> impl Iterator<Item = &Record> {
-    let before = found.run.as_ref().and_then(|run| run.release.as_ref()).map(|release| &release.before);
-    found.applied.iter().chain(&found.run).chain(before)
 }
 
 fn has_ownership_marker(host: &Host, registry: &Registry, record: &Record, workspace: &Path) -> bool {
@@ -140,7 +135,7 @@ pub fn replaced_repository(host: &Host, registry: &Registry, found: &RecordedSwa
     /// Unit of [`Record::since`].
     const SECOND: Duration = Duration::from_secs(1);
     let mut replaced = None;
-    for record in records(found) {
+    for record in found.records() {
         let since = humantime::parse_rfc3339(record.since.as_deref()?).ok()? + SECOND;
         let mut is_here = false;
         let looked = each(host, registry, record, None, "inspect", |_, provider, task| {
@@ -209,7 +204,7 @@ pub fn rebind(context: &Context<'_>, old: Option<&LockedSwarm<'_>>) -> Result<()
         None => swarm.found()?,
     };
     let Some(found) = found else { return Ok(()) };
-    for record in records(&found) {
+    for record in found.records() {
         let here = Record { workspace: swarm.workspace().to_owned(), ..record.clone() };
         // What a killed rebinding has left in an unmounted overlay would keep the overlay from being mounted.
         recover::sweep(context, &here)?;
@@ -299,21 +294,25 @@ pub fn forget(context: &Context<'_>, unsaved: Unsaved) -> Result<Vec<Failure>, E
     let host = swarm.host();
     let Some(found) = swarm.found()? else { return Ok(Vec::new()) };
     let mut findings = Vec::new();
-    for record in records(&found) {
+    for record in found.records() {
         let looked = each(host, context.registry, record, None, "inspect", |session, provider, task| {
             let kept = provider.unsaved_work_outside(task)?;
-            let lines = kept.work.into_iter().chain(kept.beyond_rescue);
-            findings.extend(lines.map(|line| SessionFinding::new(session.path.clone(), line)));
+            let lines = kept.work.into_iter().chain(kept.beyond_rescue).chain(kept.unknown);
+            for finding in lines.map(|line| SessionFinding::new(session.path.clone(), line)) {
+                // Both locations of a lease are inspected.
+                if !findings.contains(&finding) {
+                    findings.push(finding);
+                }
+            }
             Ok(())
         });
         looked.map_err(failed)?;
     }
-    findings.dedup();
     if !findings.is_empty() && unsaved != Unsaved::Discard {
         return Err(Error::Refused(findings));
     }
     let mut failures: Vec<Failure> = Vec::new();
-    for record in records(&found) {
+    for record in found.records() {
         for session in record.plan.sessions.iter().rev() {
             for allocation in session.allocations.iter().rev() {
                 crashpoint!("gone.allocation");

@@ -9,7 +9,7 @@ use std::time::Duration;
 use clap::Args;
 use seedbed::apply::{
     self, Context, Destroy, Event, Occupancy, Occupant, Occupants, Options, Recovered, Relation,
-    ReleaseImpact, SessionFinding, Unsaved,
+    ReleaseImpact, SessionFinding, Unsaved, UnusableRepository,
 };
 use seedbed::host::Host;
 use seedbed::host::text::printable;
@@ -21,11 +21,12 @@ use seedbed::report::event::Done;
 use seedbed::state::{self, Record, RecordedSwarm, Swarm};
 
 use super::apply::{ask, has_terminal};
-use super::exit::{Failure, Status, at_work};
+use super::exit::{self, Failure, Status, at_work};
 use super::lock::{recover as recover_first, with_lock};
 use super::output::{count, count_of};
 use super::project::{self, Project};
 use super::release_options::{StopProcesses, UnsavedWork, options};
+use super::suggestion::pasteable;
 use super::{Global, applied_here, completions, lookup, output, relocation};
 
 mod dry_run;
@@ -55,6 +56,9 @@ pub(super) struct Arguments {
     /// workspace
     #[arg(long, conflicts_with = "dry_run")]
     gone: bool,
+    /// Give up what is in this repository of the manifest, which was deleted or cannot be used; can be repeated
+    #[arg(long, value_name = "REPOSITORY", conflicts_with = "gone")]
+    forget: Vec<String>,
 }
 
 /// Arguments of `recover`. Without `--rescue` and `--discard`, the choice of the interrupted run applies.
@@ -122,6 +126,7 @@ pub(super) fn release(
         conditions: Vec::new(),
         dry_run: false,
         gone: false,
+        forget: Vec::new(),
     };
     release_selected(global, project, &arguments)
 }
@@ -129,7 +134,7 @@ pub(super) fn release(
 /// Releases the sessions that the arguments select, and reports the result.
 fn release_selected(global: &Global, project: &Project, arguments: &Arguments) -> Result<ExitCode, Failure> {
     let kept = AtomicUsize::new(0);
-    let mut unmatched = Vec::new();
+    let (mut unmatched, mut unusable) = (Vec::new(), Vec::new());
     let done = with_lock(global, project, "destroy", |context| {
         let events = |event: &Event| {
             let stays = matches!(event, Event::BranchKept(_) | Event::Rescued { .. });
@@ -139,9 +144,18 @@ fn release_selected(global: &Global, project: &Project, arguments: &Arguments) -
         let context = &context.with_events(&events);
         recover_first(global, context, options(arguments.unsaved, arguments.stop))?;
         let Some(record) = context.swarm.applied()? else { return Ok(None) };
-        let Selection { destroy, named, kept } = selection(project, arguments, context.swarm, &record)?;
-        unmatched = kept;
-        if !arguments.conditions.is_empty() && destroy.sessions.is_empty() {
+        let Selection { destroy, named, kept, unusable: found, is_empty } =
+            selection(project, arguments, context.swarm, &record)?;
+        (unmatched, unusable) = (kept, found);
+        if is_empty && !unusable.is_empty() && arguments.conditions.is_empty() {
+            return Err(Failure::Apply(apply::Error::Unusable(unusable.clone())));
+        }
+        if !global.quiet && !global.json {
+            for repository in &unusable {
+                say!("{}", exit::unusable(repository));
+            }
+        }
+        if is_empty {
             return Ok(Some((0, record.plan.sessions().len() + children(context, Some(&record))?)));
         }
         consent(global, project, &targets(context.swarm, &record, &destroy, &named))?;
@@ -160,7 +174,7 @@ fn release_selected(global: &Global, project: &Project, arguments: &Arguments) -
     })?;
     let (released, left) = done.unwrap_or_default();
     if global.json {
-        let unmatched = (!arguments.conditions.is_empty()).then_some(unmatched);
+        let unmatched = (!arguments.conditions.is_empty() || !unusable.is_empty()).then_some(unmatched);
         output::print_line(Done { unmatched, ..destroyed(released, left) });
     } else if !global.quiet {
         for finding in &unmatched {
@@ -181,7 +195,13 @@ fn release_selected(global: &Global, project: &Project, arguments: &Arguments) -
             Some((released, left)) => say!("{} released, {left} still active", count(released, "session")),
         }
     }
-    Ok(Status::Done.into())
+    if unusable.is_empty() {
+        return Ok(Status::Done.into());
+    }
+    if !global.json && !global.quiet {
+        say!("{}", pasteable(&exit::repository_remedy(&unusable)));
+    }
+    Ok(Status::Refused.into())
 }
 
 /// Returns the result of a destroy: the number of sessions that it released, and of those that are still active.
@@ -258,8 +278,13 @@ struct Selection<'h> {
     destroy: Destroy,
     /// Children that programs have provisioned and that are named.
     named: Vec<(Swarm<'h>, Record)>,
-    /// Sessions that do not meet the conditions of `--where`, with the reasons.
+    /// Sessions that do not meet the conditions of `--where`, or that have a worktree of a repository that cannot be used,
+    /// with the reasons.
     kept: Vec<SessionFinding>,
+    /// Repositories that cannot be used and are not given up.
+    unusable: Vec<UnusableRepository>,
+    /// `true` if nothing is released.
+    is_empty: bool,
 }
 
 /// Returns the sessions that the arguments select: sessions of the swarm, and their children by id.
@@ -286,16 +311,20 @@ fn selection<'h>(
             }
         }
     }
-    let mut kept = Vec::new();
-    if !arguments.conditions.is_empty() {
-        if let Some(child) = named.first() {
-            let message =
-                format!("`--where` selects sessions of the manifest, and {child} is a child of one");
-            return Err(Failure::new(error::USAGE, message));
+    let conditions = &arguments.conditions;
+    if let Some(child) = named.first().filter(|_| !conditions.is_empty()) {
+        let message = format!("`--where` selects sessions of the manifest, and {child} is a child of one");
+        return Err(Failure::new(error::USAGE, message));
+    }
+    destroy.forget = forgotten(project, arguments, swarm, record, &children)?;
+    let (mut kept, mut unusable, mut is_empty) = (Vec::new(), Vec::new(), false);
+    if named.is_empty() || !destroy.sessions.is_empty() {
+        let selected = rule::select(project, swarm, record, &children, &destroy, conditions)?;
+        if !conditions.is_empty() || !selected.unusable.is_empty() {
+            is_empty = selected.sessions.is_empty() && named.is_empty();
+            (destroy.sessions, kept) = (selected.sessions, selected.kept);
+            unusable = selected.unusable;
         }
-        let conditions = &arguments.conditions;
-        let selected = rule::select(project, swarm, record, &children, &destroy.sessions, conditions)?;
-        (destroy.sessions, kept) = (selected.sessions, selected.kept);
     }
     // A child below another named child, or below a named session, is released together with it.
     let also_removed = |child: &Record| {
@@ -305,7 +334,47 @@ fn selection<'h>(
         })
     };
     children.retain(|(child, record)| named.contains(child.name()) && !also_removed(record));
-    Ok(Selection { destroy, named: children, kept })
+    Ok(Selection { destroy, named: children, kept, unusable, is_empty })
+}
+
+/// Returns the names of the repositories of `--forget`. Each has to be one that sessions have worktrees of and that
+/// cannot be used.
+fn forgotten(
+    project: &Project,
+    arguments: &Arguments,
+    swarm: &Swarm<'_>,
+    record: &Record,
+    children: &[(Swarm<'_>, Record)],
+) -> Result<BTreeSet<String>, Failure> {
+    let all =
+        || std::iter::once((swarm, record)).chain(children.iter().map(|(swarm, record)| (swarm, record)));
+    for name in &arguments.forget {
+        let repositories = || all().flat_map(|(_, record)| record.plan.repositories());
+        let Some(repository) = repositories().find(|repository| repository.name == *name) else {
+            let names: BTreeSet<_> = repositories().map(|repository| repository.name.as_str()).collect();
+            let help = match names.into_iter().collect::<Vec<_>>().join(", ") {
+                names if names.is_empty() => "run `seedbed destroy` without `--forget`".to_owned(),
+                names => format!("name one of these: {names}"),
+            };
+            let message =
+                format!("no session has a worktree of a repository `{}`\nhelp: {help}", printable(name));
+            return Err(Failure::new(error::USAGE, message));
+        };
+        let is_unusable = |(swarm, record): (&Swarm<'_>, &Record)| {
+            apply::unusable_repositories(swarm, &project.registry, record)
+                .iter()
+                .any(|unusable| unusable.name == *name)
+        };
+        if !all().any(is_unusable) {
+            let root = repository.root.display();
+            let message = format!(
+                "the repository `{name}` ({root}) can be used, so nothing in it has to be given up\n\
+                 help: run `seedbed destroy` without `--forget`"
+            );
+            return Err(Failure::new(error::REPOSITORY_USABLE, message));
+        }
+    }
+    Ok(arguments.forget.iter().cloned().collect())
 }
 
 /// Releases a child that a program has provisioned, after its own children; returns the number of released sessions.

@@ -3,11 +3,12 @@
 use std::fmt::Display;
 use std::process::ExitCode;
 
-use seedbed::apply::{self, FindingKind, SessionFinding};
+use seedbed::apply::{self, FindingKind, SessionFinding, UnusableRepository};
 use seedbed::host::files;
 use seedbed::host::process::{self, Cancel};
 use seedbed::host::text::{printable, printable_lines};
 use seedbed::manifest::Report;
+use seedbed::name::SessionPath;
 use seedbed::report::error::{self, ErrorId, Identified};
 use seedbed::report::event::Failed;
 use seedbed::{observe, orchestrator, state};
@@ -122,7 +123,10 @@ impl Failure {
             }
             Self::Apply(error) => matches!(
                 error,
-                apply::Error::Refused(_) | apply::Error::Occupied { .. } | apply::Error::Stale(_)
+                apply::Error::Refused(_)
+                    | apply::Error::Occupied { .. }
+                    | apply::Error::Stale(_)
+                    | apply::Error::Unusable(_)
             ),
             Self::Interrupted => false,
         };
@@ -252,6 +256,11 @@ impl Failure {
             Self::Apply(error @ apply::Error::UnknownKind { .. }) => {
                 vec![printable_lines(&error.to_string()), "help: release it with that program".to_owned()]
             }
+            Self::Apply(apply::Error::Unusable(repositories)) => {
+                let mut lines: Vec<_> = repositories.iter().map(unusable).collect();
+                lines.push(repository_remedy(repositories));
+                lines
+            }
             Self::Apply(apply::Error::Interrupted) => {
                 vec!["interrupted".to_owned(), "help: continue with `seedbed recover`".to_owned()]
             }
@@ -330,6 +339,23 @@ fn by_session(occupants: &[apply::Occupant], findings: &[SessionFinding]) -> Vec
     let mut lines: Vec<_> = occupants.chain(findings).collect();
     lines.sort_by_key(|(session, _)| *session);
     lines.into_iter().map(|(_, line)| format!("  {line}")).collect()
+}
+
+/// Formats a repository that cannot be used, with its sessions, on one line.
+pub(super) fn unusable(repository: &UnusableRepository) -> String {
+    let sessions: Vec<_> = repository.sessions.iter().map(SessionPath::as_str).collect();
+    let have = if sessions.len() == 1 { "has a worktree" } else { "have worktrees" };
+    format!("{}; {} {have} of it", printable(&repository.to_string()), sessions.join(", "))
+}
+
+/// Returns the remedy for repositories that cannot be used, at least one.
+pub(super) fn repository_remedy(repositories: &[UnusableRepository]) -> String {
+    let it = if repositories.len() == 1 { "it" } else { "them" };
+    let names: Vec<_> = repositories.iter().map(|one| format!(" --forget {}", one.name)).collect();
+    format!(
+        "help: bring {it} back; if what is in {it} is lost for good, give it up with `seedbed destroy{}`",
+        names.concat()
+    )
 }
 
 /// Returns the remedy for work that would be lost, if some is known; `work` names the work.

@@ -2,10 +2,11 @@
 
 use seedbed::apply::{self, Context, Event, Options, Recovered};
 use seedbed::host::text::printable;
+use seedbed::report::error;
 use seedbed::state::{self, LockedSwarm, Swarm};
 
 use super::Global;
-use super::exit::Failure;
+use super::exit::{self, Failure};
 use super::progress::Progress;
 use super::project::Project;
 use super::relocation;
@@ -61,6 +62,15 @@ pub(super) fn recover(
         if loses_work && !global.quiet && !global.json {
             say!("a run was interrupted, and recovering it would remove work:");
         }
+    });
+    let recovered = recovered.map_err(|error| match error {
+        apply::Error::Unusable(repositories) => {
+            let lines: Vec<_> = repositories.iter().map(exit::unusable).collect();
+            let help = "help: a run was interrupted: bring it back, then run `seedbed recover`; if what is in it is lost for \
+                        good: `seedbed recover --give-up`";
+            Failure::new(error::REPOSITORY_UNUSABLE, format!("{}\n{help}", lines.join("\n")))
+        }
+        error => error.into(),
     })?;
     if recovered != Recovered::Nothing && !global.quiet && !global.json {
         say!("{recovered}");

@@ -56,6 +56,11 @@ impl Active<'_> {
     pub(super) fn directory(&self, registry: &Registry) -> Result<PathBuf, Failure> {
         let Self { swarm, record, session } = self;
         apply::directory(swarm, registry, record, session).map_err(|why| {
+            let mut unusable = apply::unusable_repositories(swarm, registry, record);
+            unusable.retain(|repository| repository.sessions.contains(&session.path));
+            if !unusable.is_empty() {
+                return Failure::Apply(apply::Error::Unusable(unusable));
+            }
             let why = format!(
                 "session {} has no directory to work in: {}\nhelp: `seedbed apply` creates it again, `seedbed destroy` removes it",
                 printable(session.path.as_str()),

@@ -21,10 +21,11 @@ use seedbed::report::status::{
 use seedbed::report::{DiskUsage, SCHEMA_VERSION};
 use seedbed::state::{Record, RecordedSwarm, Swarm};
 
-use super::exit::{Failure, Status};
+use super::exit::{self, Failure, Status};
 use super::lock::with_lock;
 use super::lookup::{Active, Family};
 use super::project::Project;
+use super::suggestion::pasteable;
 use super::{Global, lookup, output, unfinished_runs};
 
 /// Arguments of `status`.
@@ -130,6 +131,13 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode, Fa
         say!("{}", printable(line));
     }
     output::print(&text::text(&sessions, &inspected.broken, global.verbose));
+    let unusable = apply::unusable_repositories(swarm, &project.registry, record);
+    if !unusable.is_empty() && !global.quiet {
+        for repository in &unusable {
+            say!("{}", exit::unusable(repository));
+        }
+        say!("{}", pasteable(&exit::repository_remedy(&unusable)));
+    }
     Ok(status.into())
 }
 

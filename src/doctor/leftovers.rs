@@ -8,15 +8,15 @@ use super::Severity::{Fails, Warns};
 use super::repository::LINE_MAX;
 use super::{Case, Findings, Id};
 use crate::apply::{self, Relation, Stray};
-use crate::host::absolute;
 use crate::host::files::{self, Root};
 use crate::host::leases::{self, Lease};
 use crate::host::text::shell_quoted;
+use crate::host::{Host, absolute};
 use crate::manifest;
 use crate::observe::{self, PortOwner, Query};
-use crate::provider::git_worktree::Mark;
+use crate::provider::git_worktree::{self, Mark, Worktree};
 use crate::provider::{Examination, Leftover, Registry};
-use crate::state;
+use crate::state::{self, Record, RecordedSwarm};
 
 /// First remedy for resources that this state directory does not know.
 const OTHER_STATE_DIRECTORY: &str =
@@ -39,8 +39,9 @@ pub(super) fn inspect(case: &Case<'_>, examination: &Examination<'_>, findings: 
     leaked_leases(&leases, &owners, findings);
     unowned_lock_files(case, &leases, &owners, findings);
     let others = examination.other_common_dirs.iter().map(PathBuf::as_path);
+    let recorded = recorded_worktrees(case.host);
     for common_dir in examination.common_dir.into_iter().chain(others) {
-        unknown_worktrees(common_dir, &owners, findings);
+        unknown_worktrees(common_dir, &owners, &recorded, findings);
     }
     unowned_leftovers(examination, &owners, findings);
 }
@@ -85,21 +86,56 @@ fn unowned_lock_files(case: &Case<'_>, leases: &[Lease], owners: &BTreeSet<Strin
     }
 }
 
-/// Finds worktrees of the repository whose ownership marker is of no swarm of this state directory.
-fn unknown_worktrees(common_dir: &Path, owners: &BTreeSet<String>, findings: &mut Findings) {
-    for (Mark { session, owner }, path) in marked(common_dir) {
-        if owners.contains(&owner) {
+/// Returns the admin directories of the worktrees in all records of this host.
+fn recorded_worktrees(host: &Host) -> BTreeSet<PathBuf> {
+    let mut all = state::swarms(host).unwrap_or_default();
+    all.extend(state::sessions(host).unwrap_or_default());
+    let of_record = |record: &Record| {
+        let allocations = record.plan.sessions().iter().flat_map(|session| &session.allocations);
+        let worktrees = allocations.filter_map(Worktree::from_allocation);
+        worktrees
+            .filter_map(|worktree| git_worktree::admin_directory(&record.workspace, &worktree).ok())
+            .collect::<Vec<_>>()
+    };
+    all.iter().flat_map(RecordedSwarm::records).flat_map(of_record).collect()
+}
+
+/// Finds worktrees of the repository with an ownership marker that no record of this state directory has: their swarm is
+/// unknown, or their repository or workspace was given up.
+fn unknown_worktrees(
+    common_dir: &Path,
+    owners: &BTreeSet<String>,
+    recorded: &BTreeSet<PathBuf>,
+    findings: &mut Findings,
+) {
+    for Marked { mark: Mark { session, owner }, path, entry } in marked(common_dir) {
+        let name = entry.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+        if recorded.contains(&entry.with_file_name(git_worktree::without_stand_in(&owner, &name))) {
             continue;
         }
-        let shown = path.display();
-        let what =
-            format!("the worktree {shown} belongs to the session {session}, whose swarm is unknown here");
-        let quoted = shell_quoted(&path.to_string_lossy());
-        let remedy = format!(
-            "{OTHER_STATE_DIRECTORY}; if its records are lost, and no commit in it is needed: git worktree unlock {quoted} \
-             && git worktree remove {quoted}"
-        );
-        findings.add(Warns, Id::UnknownWorktree, what, remedy);
+        let (shown, quoted) = (path.display(), shell_quoted(&path.to_string_lossy()));
+        let git = format!("git -C {}", shell_quoted(&common_dir.to_string_lossy()));
+        let what = if owners.contains(&owner) {
+            format!(
+                "the worktree {shown} belonged to the session {session}, whose swarm has no worktree here any more"
+            )
+        } else {
+            format!("the worktree {shown} belongs to the session {session}, whose swarm is unknown here")
+        };
+        let condition = if owners.contains(&owner) {
+            "if no commit and no staged file of it is needed".to_owned()
+        } else {
+            format!(
+                "{OTHER_STATE_DIRECTORY}; if its records are lost, and no commit and no staged file of it is needed"
+            )
+        };
+        let remedy = if path.symlink_metadata().is_ok() {
+            format!("{git} worktree unlock {quoted} && {git} worktree remove {quoted}")
+        } else {
+            // Its commits are in no directory any more.
+            format!("{git} worktree unlock {quoted} && {git} worktree prune")
+        };
+        findings.add(Warns, Id::UnknownWorktree, what, format!("{condition}: {remedy}"));
     }
 }
 
@@ -161,7 +197,26 @@ fn runs(case: &Case<'_>, moved: &BTreeSet<String>, findings: &mut Findings) {
                 format!("a run of {what} {name} of {shown} was interrupted"),
                 format!("seedbed recover, in {shown}; if that cannot succeed: seedbed recover --give-up"),
             );
+        } else {
+            unusable_repositories(case, &found, findings);
         }
+    }
+}
+
+/// Finds repositories of an applied swarm that cannot be used.
+fn unusable_repositories(case: &Case<'_>, found: &RecordedSwarm, findings: &mut Findings) {
+    let Some((swarm, record)) = found.swarm(case.host).zip(found.record()) else { return };
+    for repository in apply::unusable_repositories(&swarm, &Registry::built_in(), record) {
+        let (name, workspace) = (found.name(), record.workspace.display());
+        findings.add(
+            Warns,
+            Id::UnusableRepository,
+            format!("swarm {name} of {workspace}: {repository}"),
+            format!(
+                "bring it back; if what is in it is lost for good: seedbed destroy --forget {}, in {workspace}",
+                repository.name
+            ),
+        );
     }
 }
 
@@ -237,8 +292,17 @@ fn has_lease(leased: &[Lease], owner: &str) -> bool {
     leased.iter().any(|lease| lease.owner == owner)
 }
 
-/// Returns the worktrees of a repository that have an ownership marker, and their paths.
-fn marked(common_dir: &Path) -> Vec<(Mark, PathBuf)> {
+/// A worktree with an ownership marker.
+struct Marked {
+    mark: Mark,
+    /// Path of the worktree, which need not exist.
+    path: PathBuf,
+    /// Path of its admin directory.
+    entry: PathBuf,
+}
+
+/// Returns the worktrees of a repository that have an ownership marker.
+fn marked(common_dir: &Path) -> Vec<Marked> {
     let Ok(Some(entries)) =
         Root::open(common_dir).and_then(|common| common.directory(Path::new("worktrees")))
     else {
@@ -247,7 +311,8 @@ fn marked(common_dir: &Path) -> Vec<(Mark, PathBuf)> {
     let of_admin_directory = |name: OsString| {
         let entry = entries.directory(Path::new(&name)).ok().flatten()?;
         let git_file = String::from_utf8(entry.read(Path::new("gitdir"), LINE_MAX).ok().flatten()?).ok()?;
-        Some((Mark::read(&entry)?, Path::new(git_file.trim_end()).parent()?.to_owned()))
+        let path = Path::new(git_file.trim_end()).parent()?.to_owned();
+        Some(Marked { mark: Mark::read(&entry)?, path, entry: entry.path().to_owned() })
     };
     entries.names().unwrap_or_default().into_iter().filter_map(of_admin_directory).collect()
 }

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::path::PathBuf;
 
 use super::ChildError;
-use crate::apply::{self, Failure, Occupant, SessionFinding};
+use crate::apply::{self, Failure, FindingKind, Occupant, SessionFinding};
 use crate::host::files;
 use crate::host::text::printable;
 use crate::manifest::{Diagnostic, Diagnostics};
@@ -113,6 +113,18 @@ impl Error {
             | apply::Error::NotTornDown(failures)
             | apply::Error::NotSetUp(failures) => Self::Release(failures),
             apply::Error::UnknownKind { kind, .. } => Self::UnknownKind(kind),
+            apply::Error::Unusable(repositories) => Self::WouldLose(
+                repositories
+                    .iter()
+                    .flat_map(|repository| {
+                        let what = repository.to_string();
+                        repository.sessions.iter().map(move |session| SessionFinding {
+                            kind: FindingKind::Obstacle,
+                            ..SessionFinding::new(session.clone(), what.clone())
+                        })
+                    })
+                    .collect(),
+            ),
             apply::Error::Refused(findings) => Self::WouldLose(findings),
             apply::Error::Occupied { occupants, findings, .. } => Self::Occupied { occupants, findings },
             apply::Error::Stale(diagnostics) => Self::Diagnostics(

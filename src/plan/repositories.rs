@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Component, Path, PathBuf};
 
-use super::{Plan, PlannedRepository, Session};
+use super::{AppliedPlan, Plan, PlannedRepository, Session};
 use crate::host::text::printable;
 use crate::manifest::{Diagnostic, Location, Manifest, rule};
 use crate::name::is_name;
@@ -19,11 +19,25 @@ pub(super) fn queries(manifest: &Manifest) -> impl Iterator<Item = Query> {
 }
 
 /// Returns the diagnostics of declared repositories that cannot be used.
-pub(super) fn diagnostics(manifest: &Manifest, observation: &Observation) -> Vec<Diagnostic> {
+pub(super) fn diagnostics(
+    manifest: &Manifest,
+    observation: &Observation,
+    applied: Option<&AppliedPlan>,
+) -> Vec<Diagnostic> {
     let unusable = manifest.repositories.keys().filter_map(|name| {
         let Some(Err(why)) = &observation.repository(name).repository else { return None };
         let location = Location::default().key("repository").key(name).key("root");
-        let help = "write the path from the directory of this file to the top of a repository";
+        let is_used = |applied: &AppliedPlan| {
+            applied.plan.repositories.iter().any(|repository| repository.name == *name)
+        };
+        let help = if applied.is_some_and(is_used) {
+            format!(
+                "active sessions have worktrees of it: bring it back; if what is in it is lost for good, give it up with \
+                 `seedbed destroy --forget {name}`"
+            )
+        } else {
+            "write the path from the directory of this file to the top of a repository".to_owned()
+        };
         Some(
             Diagnostic::new(rule::NO_REPOSITORY, location, why, "no repository that can be used")
                 .with_help(help),

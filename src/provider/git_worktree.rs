@@ -1,6 +1,7 @@
 //! Provides the `git-worktree` kind: a work tree of the repository, at a commit resolved at plan time.
 
 mod footprint;
+mod forgotten;
 mod aside;
 mod branch;
 mod child;
@@ -61,6 +62,7 @@ pub(crate) use ownership::Mark;
 pub use plan::normalize_target_path;
 pub(crate) use progress::by_repository;
 pub use progress::{Progress, admin_directory, progress, repository_directory};
+pub(crate) use reserved_names::without_stand_in;
 pub(crate) use unsaved::is_discovery;
 
 /// Name of the kind.
@@ -525,20 +527,28 @@ impl Provider for GitWorktree {
     }
 
     fn check_ready(&self, task: &Task<'_>) -> Result<(), Error> {
-        release::check_ready(task, &worktree(task)?)
+        if task.is_forgotten { Ok(()) } else { release::check_ready(task, &worktree(task)?) }
     }
 
     fn unsaved_work(&self, task: &Task<'_>) -> Result<UnsavedWork, Error> {
         let worktree = worktree(task)?;
+        if task.is_forgotten {
+            return forgotten::unsaved_work(task, &worktree);
+        }
         unsaved::unsaved_work(task, &worktree).map_err(|error| aside::named_at_home(task, &worktree, error))
     }
 
     fn unsaved_work_since(&self, task: &Task<'_>, run: InterruptedRun) -> Result<UnsavedWork, Error> {
-        unsaved::unsaved_work_since(task, &worktree(task)?, run)
+        let worktree = worktree(task)?;
+        if task.is_forgotten {
+            return forgotten::unsaved_work(task, &worktree);
+        }
+        unsaved::unsaved_work_since(task, &worktree, run)
     }
 
     fn blockers(&self, task: &Task<'_>) -> Result<Vec<String>, Error> {
-        unsaved::blockers(task, &worktree(task)?)
+        let blockers = if task.is_forgotten { forgotten::blockers } else { unsaved::blockers };
+        blockers(task, &worktree(task)?)
     }
 
     fn rescue(&self, task: &Task<'_>) -> Result<Rescue, Error> {
@@ -563,19 +573,22 @@ impl Provider for GitWorktree {
     }
 
     fn set_aside(&self, task: &Task<'_>) -> Result<(), Error> {
-        aside::set_aside(task, &worktree(task)?)
+        let set_aside = if task.is_forgotten { forgotten::set_aside } else { aside::set_aside };
+        set_aside(task, &worktree(task)?)
     }
 
     fn give_way(&self, task: &Task<'_>) -> Result<(), Error> {
-        aside::give_way(task, &worktree(task)?)
+        if task.is_forgotten { Ok(()) } else { aside::give_way(task, &worktree(task)?) }
     }
 
     fn bring_back(&self, task: &Task<'_>) -> Result<(), Error> {
-        aside::bring_back(task, &worktree(task)?)
+        let bring_back = if task.is_forgotten { forgotten::bring_back } else { aside::bring_back };
+        bring_back(task, &worktree(task)?)
     }
 
     fn release(&self, task: &Task<'_>) -> Result<(), Error> {
-        release::release(task, &worktree(task)?)
+        let release = if task.is_forgotten { forgotten::release } else { release::release };
+        release(task, &worktree(task)?)
     }
 
     fn has_ownership_marker(&self, task: &Task<'_>) -> bool {
@@ -603,18 +616,22 @@ impl Provider for GitWorktree {
     }
 
     fn unsaved_work_outside(&self, task: &Task<'_>) -> Result<UnsavedWork, Error> {
-        overlay::unsaved_work_outside(task, &worktree(task)?)
+        forgotten::unsaved_work(task, &worktree(task)?)
     }
 
     fn forget(&self, task: &Task<'_>) -> Result<(), Error> {
-        let worktree = worktree(task)?;
-        overlay::remove(task, &worktree)?;
-        repository::forget(task, &worktree)
+        forgotten::release(task, &worktree(task)?)
     }
 
     fn manual_cleanup(&self, task: &Task<'_>) -> Vec<String> {
         Worktree::from_allocation(task.allocation)
-            .map(|worktree| manual_cleanup::manual_cleanup(task, &worktree))
+            .map(|worktree| {
+                if task.is_forgotten {
+                    forgotten::given_up(&worktree)
+                } else {
+                    manual_cleanup::manual_cleanup(task, &worktree)
+                }
+            })
             .unwrap_or_default()
     }
 

@@ -25,6 +25,10 @@ pub struct Task<'a> {
     pub allocation: &'a Allocation,
     /// Location of the lease.
     pub location: Location,
+    /// `true` if what contains the lease, a repository, cannot be used, and everything in it is given up. Every step then
+    /// acts only on what lies elsewhere. Default: `false`; always for kinds without
+    /// [`Planner::repository`](super::Planner::repository).
+    pub is_forgotten: bool,
     /// Lock of the swarm, which Git processes get as their standard input. So the lock outlives a killed seedbed as
     /// long as they run. `None` if nothing is changed, and in tests.
     pub lock: Option<&'a std::fs::File>,

@@ -49,12 +49,23 @@ pub struct Record {
     /// Sessions whose `setup` has not succeeded, which a failed run left with [`keep_failed`](crate::apply::Options).
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub not_set_up: BTreeMap<SessionPath, NotSetUp>,
+    /// Resources that are given up because their repository cannot be used, by session; empty except in
+    /// [`Release::before`].
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub forgotten: BTreeMap<SessionPath, Vec<String>>,
     /// The plan; without sessions if everything is released.
     pub plan: Plan,
     /// Allocations that the run of this record releases; `None` after their release, and for a run that releases
     /// nothing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub release: Option<Box<Release>>,
+}
+
+impl Record {
+    /// Returns whether a resource of a session is given up together with its repository.
+    pub(crate) fn is_forgotten(&self, session: &SessionPath, resource: &str) -> bool {
+        self.forgotten.get(session).is_some_and(|names| names.iter().any(|name| name == resource))
+    }
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]

@@ -98,6 +98,12 @@ impl RecordedSwarm {
         self.applied.as_ref().or_else(before).or(self.run.as_ref())
     }
 
+    /// Returns every record of the swarm, in any stage of its run.
+    pub fn records(&self) -> impl Iterator<Item = &Record> {
+        let before = self.run.as_ref().and_then(|run| run.release.as_ref()).map(|release| &release.before);
+        self.applied.iter().chain(&self.run).chain(before)
+    }
+
     /// Returns whether a run is in progress, or was interrupted.
     pub fn is_unfinished(&self) -> bool {
         !self.unfinished().is_empty()

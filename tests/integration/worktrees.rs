@@ -5,6 +5,7 @@ mod checkout;
 mod concurrent_git;
 mod garbage_collection;
 mod git_environment;
+mod gone_repositories;
 mod lost_worktrees;
 mod overlay;
 mod permissions;

@@ -7,9 +7,10 @@ use seedbed::apply::{self, Occupants, SessionFinding, Unsaved};
 use seedbed::host::text::printable;
 use seedbed::report::event::DryRun;
 
-use super::super::exit::{Failure, Status, uninspected};
+use super::super::exit::{Failure, Status, repository_remedy, uninspected};
 use super::super::plan::settled;
 use super::super::project::Project;
+use super::super::suggestion::pasteable;
 use super::super::{Global, applied_here, output, relocation};
 use super::{
     Arguments, Selection, Target, impact, listed, not_released, occupancy, refuses, selection, targets,
@@ -32,12 +33,9 @@ pub(super) fn dry_run(
         }
         return Ok(Status::Done.into());
     };
-    let Selection { destroy, named, kept: unmatched } = selection(project, arguments, &swarm, &record)?;
-    let targets = if arguments.conditions.is_empty() || !destroy.sessions.is_empty() {
-        targets(&swarm, &record, &destroy, &named)
-    } else {
-        Vec::new()
-    };
+    let Selection { destroy, named, kept: unmatched, unusable, is_empty } =
+        selection(project, arguments, &swarm, &record)?;
+    let targets = if is_empty { Vec::new() } else { targets(&swarm, &record, &destroy, &named) };
     let (impact, sessions) = impact(project, &targets)?;
     let mut branches = Vec::new();
     for Target { swarm, record, destroy } in &targets {
@@ -47,7 +45,9 @@ pub(super) fn dry_run(
     let refused = impact.refused(destroy.unsaved);
     let occupancy = occupancy(project, &targets)?;
     let stops = destroy.occupants != Occupants::Refuse;
-    let is_refused = !refused.is_empty() || occupancy.occupants.iter().any(|one| refuses(one, stops));
+    let is_refused = !unusable.is_empty()
+        || !refused.is_empty()
+        || occupancy.occupants.iter().any(|one| refuses(one, stops));
     let work = impact.refused(Unsaved::Keep);
     if global.json {
         let is_rescued = destroy.unsaved == Unsaved::Rescue;
@@ -92,6 +92,9 @@ pub(super) fn dry_run(
             };
             let line = printable(&occupant.described());
             let _ = writeln!(text, "  {}: {would}{line}", occupant.session);
+        }
+        if !unusable.is_empty() && !global.quiet {
+            say!("{}", pasteable(&repository_remedy(&unusable)));
         }
         if occupancy.uninspected > 0 && !global.quiet {
             say!("{}", uninspected(occupancy.uninspected));

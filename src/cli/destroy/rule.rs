@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use seedbed::apply::{self, Destroy, SessionFinding, Usage};
+use seedbed::apply::{self, Destroy, SessionFinding, UnusableRepository, Usage};
 use seedbed::collect::{self, Outcome, Source};
 use seedbed::host::clock;
 use seedbed::name::SessionPath;
@@ -32,6 +32,8 @@ pub(super) enum Condition {
 pub(super) struct Selected {
     pub(super) sessions: BTreeSet<SessionPath>,
     pub(super) kept: Vec<SessionFinding>,
+    /// Repositories of sessions that are kept because of them.
+    pub(super) unusable: Vec<UnusableRepository>,
 }
 
 /// Parses one condition.
@@ -52,7 +54,8 @@ pub(super) fn condition(text: &str) -> Result<Condition, String> {
 #[derive(Default)]
 struct Reasons(BTreeMap<String, Vec<String>>);
 
-/// Selects sessions of an applied swarm. `candidates` are sessions with everything below them; empty for all.
+/// Selects sessions of an applied swarm among those of `destroy`, without those that have a worktree of a repository that
+/// cannot be used and is not given up.
 ///
 /// `children` are those that programs have provisioned. Each is released with its parent, so it has to meet the
 /// conditions too.
@@ -61,23 +64,27 @@ pub(super) fn select(
     swarm: &Swarm<'_>,
     record: &Record,
     children: &[(Swarm<'_>, Record)],
-    candidates: &BTreeSet<SessionPath>,
+    destroy: &Destroy,
     conditions: &[Condition],
 ) -> Result<Selected, Failure> {
-    let mut reasons = Reasons::default();
+    let (mut reasons, mut selected) = (Reasons::default(), Selected::default());
     let children = children.iter().map(|(swarm, record)| (swarm, record));
     let all: Vec<(&Swarm<'_>, &Record)> = std::iter::once((swarm, record)).chain(children).collect();
     for (swarm, record) in &all {
         for condition in conditions {
             reasons.add(project, swarm, record, condition)?;
         }
-    }
-    let mut selected = Selected::default();
-    for session in record.plan.sessions() {
-        let path = &session.path;
-        if !candidates.is_empty() && !candidates.iter().any(|top| path.is_at_or_below(top)) {
-            continue;
+        let mut unusable = apply::unusable_repositories(swarm, &project.registry, record);
+        unusable.retain(|repository| !destroy.forget.contains(&repository.name));
+        for repository in &unusable {
+            for session in &repository.sessions {
+                reasons.insert(record, session, repository.to_string());
+            }
         }
+        selected.unusable.extend(unusable);
+    }
+    for session in destroy.sessions_of(record) {
+        let path = &session.path;
         let below: BTreeSet<&str> = record
             .plan
             .sessions()

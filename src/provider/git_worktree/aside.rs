@@ -63,10 +63,7 @@ pub(super) fn give_way(task: &Task<'_>, worktree: &Worktree) -> Result<(), Error
 pub(super) fn bring_back(task: &Task<'_>, worktree: &Worktree) -> Result<(), Error> {
     let (home, aside) = sites(task, worktree)?;
     if aside.directory()?.is_some() && home.directory()?.is_some() {
-        let (there, kept) = (home.worktree.display(), aside.worktree.display());
-        return Err(Error::Refused(format!(
-            "{there} exists again, and the worktree that belongs there is kept as {kept}: move {there} away"
-        )));
+        return Err(Error::Refused(both_exist(&home.worktree, &aside.worktree)));
     }
     restore_branch(task, worktree, &aside)?;
     overlay::bring_back(task, worktree, &aside)?;
@@ -86,6 +83,12 @@ pub(super) fn bring_back(task: &Task<'_>, worktree: &Worktree) -> Result<(), Err
     overlay::mount_again(task, worktree, &home)?;
     home.common.remove_directory(Path::new(reserved_names::MARK))?;
     Ok(aside.base.remove_hidden(&aside.parent)?)
+}
+
+/// Describes a worktree that cannot be brought back from `aside`, because another directory is at `home`.
+pub(super) fn both_exist(home: &Path, aside: &Path) -> String {
+    let (home, aside) = (home.display(), aside.display());
+    format!("{home} exists again, and the worktree that belongs there is kept as {aside}: move {home} away")
 }
 
 /// Creates the branch that gave way again, at the same commit and with the same reflog.

@@ -31,7 +31,7 @@ use crate::host::failpoint::crashpoint;
 use crate::host::files::{self, Root};
 use crate::host::mounts::{self, Layers};
 use crate::provider::name_list::list;
-use crate::provider::{Error, Location, Task, UnsavedWork};
+use crate::provider::{Error, Location, Task};
 
 /// Directory of all overlays, in the state directory.
 const DIRECTORY: &str = "overlays";
@@ -373,25 +373,29 @@ pub(super) fn rebind(task: &Task<'_>, worktree: &Worktree, paths: &WorktreePaths
     Ok(())
 }
 
-/// Returns the unsaved work that [`remove`] would discard if the worktree's repository does not exist. If a mount still
-/// shows the layer, this is [`Error::Refused`].
-pub(super) fn unsaved_work_outside(task: &Task<'_>, worktree: &Worktree) -> Result<UnsavedWork, Error> {
-    let mut unsaved_work = UnsavedWork::default();
+/// Returns whether a directory of the worktree has only files that seedbed wrote.
+pub(super) fn is_bare(directory: &Path, worktree: &Worktree) -> Result<bool, Error> {
+    upper_layer::is_nothing(directory, worktree)
+}
+
+/// Returns the unsaved work that [`remove`] would discard if the worktree's repository cannot be used, one line. If a
+/// mount other than `own` still shows the layer, this is [`Error::Refused`].
+pub(super) fn unsaved_work_outside(
+    task: &Task<'_>,
+    worktree: &Worktree,
+    own: Option<&Path>,
+) -> Result<Option<String>, Error> {
     if !is_wanted(worktree) {
-        return Ok(unsaved_work);
+        return Ok(None);
     }
-    let Some(overlay) = Overlay::existing(task, worktree)? else { return Ok(unsaved_work) };
-    let Some(upper) = overlay.top.directory(&overlay.session.join("upper"))? else { return Ok(unsaved_work) };
+    let Some(overlay) = Overlay::existing(task, worktree)? else { return Ok(None) };
+    let Some(upper) = overlay.top.directory(&overlay.session.join("upper"))? else { return Ok(None) };
     let path = upper.path().display();
-    if let Some(place) = mounts::shown_at(upper.path()) {
+    if let Some(place) = mounts::shown_at(upper.path()).filter(|place| Some(place.as_path()) != own) {
         return Err(Error::Refused(format!("{path} is still mounted at {}: unmount it", place.display())));
     }
-    if !upper_layer::is_nothing(upper.path(), worktree)? {
-        unsaved_work
-            .beyond_rescue
-            .push(format!("{path} has files that were written in the worktree: copy them elsewhere"));
-    }
-    Ok(unsaved_work)
+    let is_written = !upper_layer::is_nothing(upper.path(), worktree)?;
+    Ok(is_written.then(|| format!("{path} has files that were written in the worktree: copy them elsewhere")))
 }
 
 /// Returns whether the worktree is planned as a mount but not mounted, for instance after a reboot.

@@ -59,26 +59,9 @@ impl WorktreePaths {
     /// Finds the site at another location than the task's.
     pub(super) fn at(location: Location, task: &Task<'_>, worktree: &Worktree) -> Result<Self, Error> {
         let workspace = canonical(task.workspace)?;
-        let (above, below) = anchor(&workspace, &worktree.worktree_path);
-        let home = above.join(&below);
-        let below = below_at(location, task, worktree, &below);
-        let (Some(parent), Some(name)) = (below.parent(), below.file_name()) else {
-            return Err(Error::Refused(format!("{} cannot be a worktree", worktree.worktree_path.display())));
-        };
-        if worktree.admin_directory.is_empty()
-            || worktree.admin_directory.contains(['/', '\0'])
-            || worktree.admin_directory.starts_with('.')
-        {
-            return Err(Error::Refused(format!("{:?} cannot name a worktree", worktree.admin_directory)));
-        }
-        // A session's own directory is no work tree, even if the session has created a repository there.
-        let own = worktree.session_directory().filter(|_| location == Location::Home);
-        let own = own.and_then(|_| parent.file_name());
-        let around = if own.is_some() { parent.parent().unwrap_or(parent) } else { parent };
-        let (base, around) = innermost(Root::open(&above)?, around)?;
-        let parent = own.map_or_else(|| around.clone(), |own| around.join(own));
-        let (root_above, root_below) = anchor(&workspace, &worktree.repo_root);
-        let repo_root = canonical(&root_above.join(root_below))?;
+        let DirectoryPaths { base, parent, around, name, worktree: path, home } =
+            DirectoryPaths::at(location, task, worktree, &workspace)?;
+        let repo_root = repo_root(&workspace, worktree)?;
         let source = if worktree.repository.is_some() { &repo_root } else { &workspace }.clone();
         Ok(Self {
             common: Root::open(&common_dir(&repo_root)?)?,
@@ -87,8 +70,8 @@ impl WorktreePaths {
             base,
             parent,
             around,
-            name: name.to_owned(),
-            worktree: above.join(&below),
+            name,
+            worktree: path,
             admin_directory: admin_directory_at(location, task, worktree),
             home,
             admin_name: worktree.admin_directory.clone(),
@@ -150,11 +133,67 @@ impl WorktreePaths {
     }
 }
 
+/// Location of a worktree's directory, which is found without its repository. The fields are those of [`WorktreePaths`].
+#[derive(Debug)]
+pub(super) struct DirectoryPaths {
+    pub(super) base: Root,
+    pub(super) parent: PathBuf,
+    pub(super) around: PathBuf,
+    pub(super) name: OsString,
+    pub(super) worktree: PathBuf,
+    pub(super) home: PathBuf,
+}
+
+impl DirectoryPaths {
+    /// Finds the directory at a location. `workspace` is the canonical path of the workspace.
+    pub(super) fn at(
+        location: Location,
+        task: &Task<'_>,
+        worktree: &Worktree,
+        workspace: &Path,
+    ) -> Result<Self, Error> {
+        let (above, below) = anchor(workspace, &worktree.worktree_path);
+        let home = above.join(&below);
+        let below = below_at(location, task, worktree, &below);
+        let (Some(parent), Some(name)) = (below.parent(), below.file_name()) else {
+            return Err(Error::Refused(format!("{} cannot be a worktree", worktree.worktree_path.display())));
+        };
+        if worktree.admin_directory.is_empty()
+            || worktree.admin_directory.contains(['/', '\0'])
+            || worktree.admin_directory.starts_with('.')
+        {
+            return Err(Error::Refused(format!("{:?} cannot name a worktree", worktree.admin_directory)));
+        }
+        // A session's own directory is no work tree, even if the session has created a repository there.
+        let own = worktree.session_directory().filter(|_| location == Location::Home);
+        let own = own.and_then(|_| parent.file_name());
+        let around = if own.is_some() { parent.parent().unwrap_or(parent) } else { parent };
+        let (base, around) = innermost(Root::open(&above)?, around)?;
+        let parent = own.map_or_else(|| around.clone(), |own| around.join(own));
+        Ok(Self { base, parent, around, name: name.to_owned(), worktree: above.join(&below), home })
+    }
+
+    /// Opens the directory; `None` if it does not exist.
+    pub(super) fn directory(&self) -> Result<Option<Root>, Error> {
+        Ok(self.base.directory(&self.parent.join(&self.name))?)
+    }
+}
+
 /// Opens the common git directory of a worktree's repository.
 pub(super) fn common_of(workspace: &Path, worktree: &Worktree) -> Result<Root, Error> {
-    let workspace = canonical(workspace)?;
-    let (above, below) = anchor(&workspace, &worktree.repo_root);
-    Ok(Root::open(&common_dir(&canonical(&above.join(below))?)?)?)
+    Ok(Root::open(&common_dir(&repo_root(&canonical(workspace)?, worktree)?)?)?)
+}
+
+/// Returns the canonical top of the worktree's repository, which has to exist.
+fn repo_root(workspace: &Path, worktree: &Worktree) -> Result<PathBuf, Error> {
+    let (above, below) = anchor(workspace, &worktree.repo_root);
+    let root = above.join(below);
+    match fs::canonicalize(&root) {
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            Err(Error::Refused(format!("{} does not exist", root.display())))
+        }
+        found => found.map_err(io("find", &root)),
+    }
 }
 
 /// Returns the path of a worktree at a location. `below` is the path at [`Location::Home`], relative to the same
@@ -230,12 +269,23 @@ pub(super) fn remove_out_of_sight(root: &Root, from: &Path, trash: &Path) -> Res
 
 /// Renames a worktree's directory from one of its sites to another; `false` if the directory does not exist.
 pub(super) fn move_worktree(from: &WorktreePaths, to: &WorktreePaths) -> Result<bool, Error> {
-    if from.directory()?.is_none() {
+    move_out((&from.base, from.parent.join(&from.name)), &to.base, &to.parent, &to.name)
+}
+
+/// Renames a directory to `name` in the directory `parent` of `base`, which is created and hidden from Git; `false` if
+/// the directory does not exist.
+pub(super) fn move_out(
+    (root, path): (&Root, PathBuf),
+    base: &Root,
+    parent: &Path,
+    name: &OsStr,
+) -> Result<bool, Error> {
+    if root.directory(&path)?.is_none() {
         return Ok(false);
     }
     retry_while_missing(|| {
-        let target = to.base.create_hidden(&to.parent)?;
-        Ok(from.base.rename_into(&from.parent.join(&from.name), &target, Path::new(&to.name))?)
+        let target = base.create_hidden(parent)?;
+        Ok(root.rename_into(&path, &target, Path::new(name))?)
     })
 }
 

@@ -6,18 +6,23 @@
 
 use std::path::{Path, PathBuf};
 
+use rustix::fs::{Access, AtFlags, CWD, accessat};
+
 use super::ownership;
-use super::paths::{Content, WorktreePaths, read, remove_out_of_sight};
+use super::paths::{Content, WorktreePaths, common_of, io, read, remove_out_of_sight};
 use super::repository::Lock;
 use super::{Worktree, aside, branch, gc_roots, landed, overlay, repository, reserved_names, sparse};
 use crate::host::failpoint::crashpoint;
 use crate::host::git::Git;
 use crate::provider::{Error, Location, Task};
 
-/// Checks that Git can read the repository, which is needed to remove branches.
+/// Checks that Git can read the repository, which is needed to remove branches, and that this user can write to it.
 pub(super) fn check_ready(task: &Task<'_>, worktree: &Worktree) -> Result<(), Error> {
-    let paths = WorktreePaths::new(task, worktree)?;
-    Ok(Git::open(task.host, paths.common.path(), None).check()?)
+    let common = common_of(task.workspace, worktree)?;
+    let access = Access::READ_OK | Access::WRITE_OK | Access::EXEC_OK;
+    accessat(CWD, common.path(), access, AtFlags::EACCESS)
+        .map_err(|error| io("write to", common.path())(error.into()))?;
+    Ok(Git::open(task.host, common.path(), None).check()?)
 }
 
 /// Removes every existing part of the worktree. A missing part is no error. A part that belongs to another owner is

@@ -33,7 +33,7 @@ pub use restore_into::{Restored, restore_into};
 pub use saved::{SavedWork, common_directory, delete, list, short_name};
 
 use super::checkout_config::EXACT;
-use super::paths::WorktreePaths;
+use super::paths::{DirectoryPaths, WorktreePaths, canonical};
 use super::unsaved::{self, Tips};
 use super::{Worktree, overlay, reserved_names};
 use crate::host::clock;
@@ -189,10 +189,12 @@ struct Scratch<'s> {
     path: PathBuf,
 }
 
-/// Removes the scratch directories of rescues that were killed.
+/// Removes the scratch directories of rescues that were killed. The repository may be gone: other repositories of the
+/// swarm had work to rescue.
 pub(super) fn sweep(task: &Task<'_>, worktree: &Worktree) -> Result<(), Error> {
+    let workspace = canonical(task.workspace)?;
     for location in [Location::Home, Location::Aside] {
-        let paths = WorktreePaths::at(location, task, worktree)?;
+        let paths = DirectoryPaths::at(location, task, worktree, &workspace)?;
         paths.base.remove_all(&paths.around.join(reserved_names::scratch(task, worktree)))?;
         paths.base.remove_hidden(&paths.around)?;
         if overlay::is_wanted(worktree)

@@ -52,7 +52,16 @@ pub(super) fn aside_admin_directory(task: &Task<'_>, worktree: &Worktree) -> Pat
 
 /// Returns the name of the admin directory that stands in for one that is aside. Git accepts it as a part of a ref's name.
 pub(super) fn stand_in_name(task: &Task<'_>, worktree: &Worktree) -> String {
-    format!("seedbed-aside-{}-{}", task.owner, worktree.admin_directory)
+    format!("{}{}", stand_in_head(task.owner), worktree.admin_directory)
+}
+
+fn stand_in_head(owner: &str) -> String {
+    format!("seedbed-aside-{owner}-")
+}
+
+/// Returns the name of the admin directory for which one of this name stands in, or the name itself.
+pub(crate) fn without_stand_in<'n>(owner: &str, name: &'n str) -> &'n str {
+    name.strip_prefix(&stand_in_head(owner)).unwrap_or(name)
 }
 
 /// Returns the path of that admin directory, relative to the common git directory.

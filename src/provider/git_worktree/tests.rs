@@ -136,6 +136,7 @@ impl Lab {
 
     fn task(&self) -> Task<'_> {
         Task {
+            is_forgotten: false,
             location: crate::provider::Location::Home,
             host: &self.host,
             workspace: &self.repo,

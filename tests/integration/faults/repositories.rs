@@ -18,6 +18,18 @@ resources = [{ kind = "git-worktree", repository = "docs", target-path = "app" }
 setup = ["true"]
 "#;
 
+/// A session in two of them.
+const BOTH: &str = r#"
+[session.both]
+resources = [{ kind = "git-worktree", name = "api" }, { kind = "git-worktree", name = "web", repository = "web", branch = "agents/both" }, "port-range"]
+"#;
+
+/// An overlay of another repository.
+const MOUNTED: &str = r#"
+[session.mounted]
+resources = [{ kind = "git-worktree", repository = "web", checkout = "overlay" }]
+"#;
+
 fn sandbox() -> Sandbox {
     let sandbox = Sandbox::in_memory();
     for name in ["web", "docs"] {
@@ -76,5 +88,61 @@ fn run_in_three_repositories_is_rolled_back_when_a_step_fails() {
             sandbox.ok(&["destroy"]);
         }
         assert_put_back(&before, &sandbox);
+    }
+}
+
+#[test]
+fn destroy_that_gives_up_a_repository_is_finished_when_it_is_killed() {
+    let sandbox = sandbox();
+    sandbox.manifest(&format!("{THREE}{BOTH}{MOUNTED}"));
+    if !sandbox.can_mount() {
+        sandbox.manifest(&format!("{THREE}{BOTH}"));
+    }
+    let (web, kept) = (sandbox.top.join("web"), sandbox.top.join("kept"));
+    let before = sandbox.inventory();
+    let apply = || {
+        sandbox.ok(&["apply"]);
+        std::fs::rename(&web, &kept).unwrap();
+    };
+    // The repository comes back as it was before the swarm was applied.
+    let clean = sandbox.top.join("clean");
+    let copied = std::process::Command::new("cp").arg("-a").args([&web, &clean]).status();
+    assert!(copied.unwrap().success());
+    let give_up = ["destroy", "--forget", "web", "--discard"];
+    let restore = || {
+        std::fs::remove_dir_all(&kept).unwrap();
+        let copied = std::process::Command::new("cp").arg("-a").args([&clean, &web]).status();
+        assert!(copied.unwrap().success());
+        assert_put_back(&before, &sandbox);
+    };
+    apply();
+    let destroy = traced(&sandbox, &give_up, None);
+    assert_eq!(destroy.outcome.code, 0, "{:?}", destroy.outcome);
+    restore();
+    for point in some_of(twice(&destroy.counts())) {
+        apply();
+        crash_if_reached(&sandbox, &give_up, &point);
+        sandbox.ok(&["recover"]);
+        sandbox.ok(&give_up);
+        restore();
+    }
+    let failing = failing();
+    let mut counts = destroy.counts();
+    counts.retain(|point, _| failing.contains(point));
+    for point in some_of(twice(&counts)) {
+        apply();
+        let run = traced(&sandbox, &give_up, Some(&format!("{point}=enospc")));
+        if run.outcome.code != 0 {
+            // Rolled back, so that everything works again once the repository is back; or left for recovery.
+            if run.outcome.code != 73 {
+                std::fs::rename(&kept, &web).unwrap();
+                sandbox.ok(&["status", "--repair"]);
+                sandbox.ok(&["status", "--detailed-exitcode"]);
+                std::fs::rename(&web, &kept).unwrap();
+            }
+            sandbox.ok(&["recover"]);
+            sandbox.seedbed(&give_up);
+        }
+        restore();
     }
 }

@@ -197,20 +197,3 @@ fn repository_whose_root_changes_gets_a_worktree_of_the_new_one() {
     assert_eq!(sandbox.git_in(&sandbox.top.join("web"), &["branch", "--list", "agents/*"]), "");
     sandbox.ok(&["destroy"]);
 }
-
-#[test]
-fn repository_that_is_gone_is_named_before_any_effect() {
-    let sandbox = two();
-    let web = sandbox.top.join("web");
-    let moved = sandbox.top.join("moved");
-    sandbox.ok(&["apply"]);
-    fs::rename(&web, &moved).unwrap();
-    for (args, code) in [(&["apply"][..], 65), (&["destroy"], 1), (&["destroy", "web"], 1)] {
-        sandbox.unchanged(|| sandbox.seedbed(args).expect(code).says(&[web.to_str().unwrap()]));
-    }
-    assert!(sandbox.ok(&["status"]).stdout.contains("web      broken"));
-    // The rest is released.
-    sandbox.ok(&["destroy", "api"]);
-    fs::rename(&moved, &web).unwrap();
-    sandbox.ok(&["destroy"]);
-}

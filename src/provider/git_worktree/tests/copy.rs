@@ -35,6 +35,7 @@ impl Lab {
             .iter()
             .zip(&hears)
             .map(|(allocation, hears)| Task {
+                is_forgotten: false,
                 allocation,
                 on_populated: OnPopulated::new(hears),
                 ..self.task()

@@ -204,18 +204,19 @@ pub(super) fn refresh(task: &Task<'_>, worktree: &Worktree) -> Result<Vec<String
     }
     let paths = WorktreePaths::new(task, worktree)?;
     let untracked = untracked(task, worktree, &paths)?;
+    let (worktree, mut kept) = with_existing_sources(worktree, &untracked);
     let (copies, tracked) = (Copies::read(&paths), tracked(task, &paths, &untracked)?);
     let is_free = |path: &Path| -> Result<bool, Error> {
         Ok(tracked.at(path).is_none() && !is_obstructed(&paths, path)?)
     };
-    let (mut made, mut kept) = (BTreeMap::new(), Vec::new());
+    let mut made = BTreeMap::new();
     for path in matched(&worktree.copy, &untracked)?.into_values().flatten() {
         let from = paths.source.join(path);
         let copy = match copies.0.get(path) {
             None if !is_free(path)? => continue,
             None => copy(&from, &destination(&paths, path)?)?,
             Some(old) if !changed(task, &paths, path, old, &here(&paths, path))? => continue,
-            Some(old) => match replace(worktree, &paths, path, old)? {
+            Some(old) => match replace(&worktree, &paths, path, old)? {
                 Replaced::Copy(copy) => Some(copy),
                 Replaced::Kept(why) => {
                     kept.push(why);
@@ -226,8 +227,25 @@ pub(super) fn refresh(task: &Task<'_>, worktree: &Worktree) -> Result<Vec<String
         made.extend(copy.map(|copy| (path.to_owned(), (here(&paths, path), copy))));
     }
     record(&paths, copies, made)?;
-    create_links(worktree, &paths, &untracked, |path| Ok(is_free(path)? && link(&paths, path)?))?;
+    create_links(&worktree, &paths, &untracked, |path| Ok(is_free(path)? && link(&paths, path)?))?;
     Ok(kept)
+}
+
+/// Returns the worktree without the globs that name files which the workspace no longer has, and one line for each: the
+/// copies of a session outlast their sources.
+fn with_existing_sources(worktree: &Worktree, untracked: &[PathBuf]) -> (Worktree, Vec<String>) {
+    let mut existing = worktree.clone();
+    let mut missing = Vec::new();
+    for globs in [&mut existing.copy, &mut existing.link] {
+        globs.retain(|glob| {
+            let has_match = matched(std::slice::from_ref(glob), untracked).is_ok();
+            if !has_match {
+                missing.push(format!("`{glob}` is no untracked file of the workspace any more"));
+            }
+            has_match
+        });
+    }
+    (existing, missing)
 }
 
 /// Returns whether the session has put a file or a link in the place of a directory above a path.
@@ -253,6 +271,8 @@ pub(super) fn refreshable(task: &Task<'_>, worktree: &Worktree) -> Result<Refres
     }
     let paths = WorktreePaths::new(task, worktree)?;
     let untracked = untracked(task, worktree, &paths)?;
+    let (worktree, missing) = with_existing_sources(worktree, &untracked);
+    found.kept = missing;
     let (copies, tracked) = (Copies::read(&paths), tracked(task, &paths, &untracked)?);
     let here = |path: &Path| here(&paths, path);
     let is_missing = |path: &Path| {

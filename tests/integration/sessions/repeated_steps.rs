@@ -86,7 +86,8 @@ fn copies_are_refreshed_where_their_sessions_have_not_changed_them() {
     sandbox.write(".gitignore", ".env*\n");
     sandbox.commit("ignores");
     sandbox.write(".env", "A=1\n");
-    let manifest = "[session.a]\ncount = 3\nresources = [{ kind = \"git-worktree\", copy = [\".env*\"] }]\n";
+    let manifest =
+        "[session.a]\ncount = 3\nresources = [{ kind = \"git-worktree\", copy = [\".env*\", \".env\"] }]\n";
     sandbox.manifest(manifest);
     sandbox.ok(&["apply"]);
     let env = |at: usize| sandbox.directory(&format!("a-{at}")).join(".env");
@@ -111,6 +112,14 @@ fn copies_are_refreshed_where_their_sessions_have_not_changed_them() {
     sandbox.ok(&["apply", "--refresh"]);
     assert_eq!([text(0), text(1), text(2)], ["A=22\n", "A=mine\n", "A=22\n"]);
     assert!(!sandbox.ok(&["plan"]).stdout.contains("--refresh"));
+    // A copy outlasts its source, and the others are refreshed.
+    fs::remove_file(sandbox.repository.join(".env")).unwrap();
+    let missing = ["a-0: not refreshed: `.env` is no untracked file of the workspace any more"];
+    sandbox.ok(&["apply", "--refresh"]).says(&missing);
+    sandbox.write(".env.local", "B=2\n");
+    sandbox.ok(&["apply", "--refresh"]).says(&missing);
+    assert_eq!(fs::read_to_string(paths[0].with_file_name(".env.local")).unwrap(), "B=2\n");
+    assert_eq!(text(0), "A=22\n");
     sandbox.assert_clean(&sandbox.directory("a-0"));
     sandbox.ok(&["destroy"]);
 }

@@ -162,6 +162,7 @@ pub fn apply(
         owner,
         workspace: context.swarm.workspace().to_owned(),
         since: applied.map_or_else(|| Some(clock::now()), |applied| applied.since.clone()),
+        created: applied.map(|applied| applied.created_with(plan, &clock::now())).unwrap_or_default(),
         ancestors: Vec::new(),
         child: None,
         temporary: options.temporary,

@@ -15,6 +15,7 @@ mod positions;
 mod report;
 mod excerpt;
 mod to_json;
+mod lifetime;
 mod session_text;
 mod document;
 mod schema;
@@ -37,6 +38,7 @@ use toml::de::{DeTable, DeValue};
 
 pub use diagnostic::{Diagnostic, Diagnostics, Location};
 pub use excerpt::Excerpt;
+pub use lifetime::{Lifetime, NoLifetime};
 pub use overrides::Override;
 pub use report::{Entry, Report, Validation};
 pub use rule::Rule;
@@ -336,6 +338,8 @@ pub struct Declaration {
     pub resources: Option<Vec<Request>>,
     /// Name of the resource in whose directory the session works; `None` for the default.
     pub directory: Option<String>,
+    /// Time after which the session has expired; `None` if it never expires.
+    pub expires: Option<Lifetime>,
     /// Templates of everything else that the table gives its sessions.
     pub text: SessionText<'static>,
 }
@@ -464,7 +468,11 @@ fn read_document(
         overrides: Vec::new(),
         defaults: document.defaults,
         providers: document.provider.into_iter().map(|(name, provider)| (name, provider.program())).collect(),
-        sessions: expand::sessions(document.session, &expand::TaintedTables::by(diagnostics)),
+        sessions: expand::sessions(
+            document.session,
+            document.expires.as_deref(),
+            &expand::TaintedTables::by(diagnostics),
+        ),
     })
 }
 

@@ -39,7 +39,9 @@ pub use spawned::{Spawn, SpawnError, plan_spawned, spawn, with_spawned};
 
 use crate::host::occupants::Use;
 use crate::host::text::printable_command;
-use crate::manifest::{CommandLine, Diagnostic, Diagnostics, Location, Manifest, SessionText, Spawned, rule};
+use crate::manifest::{
+    CommandLine, Diagnostic, Diagnostics, Lifetime, Location, Manifest, SessionText, Spawned, rule,
+};
 use crate::name::{HashDigits, SessionPath, Slug, scoped_name};
 use crate::observe::{Observation, Query};
 use crate::provider::{Allocation, DISCOVERY_DIRECTORY, Registry};
@@ -270,6 +272,9 @@ pub struct Session {
     /// Name of the resource in whose directory the session works; absent if the session chooses none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub directory: Option<String>,
+    /// Time after which the session has expired; absent if it never expires.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires: Option<Lifetime>,
     /// Path of the discovery file, relative to the workspace root.
     ///
     /// `null` for a session without a directory of its own; its discovery file is in the state directory.

@@ -61,6 +61,9 @@ pub struct ListedSwarm {
     pub sessions: Vec<SessionPath>,
     /// Paths of the sessions whose setup failed or was not run.
     pub not_set_up: Vec<SessionPath>,
+    /// Paths of the sessions that have expired.
+    #[serde(default)]
+    pub expired: Vec<SessionPath>,
     /// Records of the swarm.
     #[serde(flatten)]
     pub recorded: Recorded,

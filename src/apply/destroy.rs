@@ -51,6 +51,7 @@ fn without(applied: &Record, released: &ResourcesBySession) -> Record {
         session.children.retain(|child| stays.contains(child));
     }
     after.not_set_up.retain(|path, _| stays.contains(path));
+    after.created.retain(|path, _| stays.contains(path));
     after.plan.digest = after.plan.computed_digest();
     after
 }

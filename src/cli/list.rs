@@ -7,7 +7,7 @@ use clap::Args;
 use seedbed::apply;
 use seedbed::host::text::printable;
 use seedbed::host::{Host, clock};
-use seedbed::name::PortBlock;
+use seedbed::name::{PortBlock, SessionPath};
 use seedbed::provider::Registry;
 use seedbed::report::{DiskUsage, List, ListedChild, ListedSwarm, Ports, Recorded, SCHEMA_VERSION};
 use seedbed::state::{self, Record, RecordedSwarm};
@@ -136,6 +136,7 @@ fn listed(found: &RecordedSwarm, children: &[RecordedSwarm], context: &Context<'
         swarm: found.name().to_owned(),
         sessions: sessions.map(|session| session.path.clone()).collect(),
         not_set_up: record.into_iter().flat_map(|record| record.not_set_up.keys().cloned()).collect(),
+        expired: expired(found),
         recorded: recorded(found, context),
         children: children.iter().map(|child| listed_child(child, context)).collect(),
     }
@@ -175,6 +176,10 @@ fn states(found: &RecordedSwarm) -> Vec<String> {
         1 => states.push("broken: the setup of 1 session failed or was not run".to_owned()),
         sessions => states.push(format!("broken: the setup of {sessions} sessions failed or was not run")),
     }
+    match expired(found).len() {
+        0 => {}
+        sessions => states.push(format!("{} expired", output::count(sessions, "session"))),
+    }
     states.extend(unfinished_runs::described(found));
     if !found.unreadable.is_empty() {
         states.push("has a record that cannot be read".to_owned());
@@ -183,6 +188,11 @@ fn states(found: &RecordedSwarm) -> Vec<String> {
         states.push("workspace missing".to_owned());
     }
     states
+}
+
+fn expired(found: &RecordedSwarm) -> Vec<SessionPath> {
+    let expired = found.applied.iter().flat_map(|record| record.expired(clock::seconds()));
+    expired.map(|session| session.path.clone()).collect()
 }
 
 fn workspace_exists(found: &RecordedSwarm) -> Option<bool> {

@@ -16,7 +16,7 @@ use seedbed::plan::Session;
 use seedbed::provider::git_worktree::{self, Worktree};
 use seedbed::provider::{Allocation, Registry};
 use seedbed::report::status::{
-    ActiveRun, Commits, PortStatus, Repairs, SessionStatus, SwarmStatus, Work, WorktreeStatus,
+    ActiveRun, Commits, ExpiryStatus, PortStatus, Repairs, SessionStatus, SwarmStatus, Work, WorktreeStatus,
 };
 use seedbed::report::{DiskUsage, SCHEMA_VERSION};
 use seedbed::state::{Record, RecordedSwarm, Swarm};
@@ -62,6 +62,7 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode, Fa
     let active = family.sessions();
     let mut progress = progress(swarm, &active);
     let holders = holders(&project.registry, &active, &served);
+    let now = clock::seconds();
     let sessions = active.iter().map(|active @ Active { swarm, record, session }| {
         let drift = inspected.drift.remove(&session.id).unwrap_or_default();
         let unsaved = inspected.unsaved.remove(&session.id).unwrap_or_default();
@@ -93,6 +94,11 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode, Fa
             listening: listening(session, &holders),
             resources: resources(&project.registry, session),
             environment: discovery::environment(swarm, session),
+            expiry: record.expiry(session).map(|expiry| ExpiryStatus {
+                at: expiry.at.map(clock::rfc3339),
+                expired: expiry.is_past(now),
+                after: expiry.after,
+            }),
             usage: usage.remove(&session.id),
             last_run: swarm.last_run(&session.scoped_name),
         }

@@ -56,6 +56,11 @@ pub fn rfc3339(seconds: u64) -> String {
     humantime::format_rfc3339_seconds(UNIX_EPOCH + Duration::from_secs(seconds.min(LAST))).to_string()
 }
 
+/// Returns the seconds since 1970 of a time in the format of [`now`]; `None` for another text or an earlier time.
+pub fn parse(text: &str) -> Option<u64> {
+    Some(humantime::parse_rfc3339(text).ok()?.duration_since(UNIX_EPOCH).ok()?.as_secs())
+}
+
 #[cfg(test)]
 mod tests {
     #[test]

@@ -10,6 +10,7 @@ use serde::Deserialize;
 use serde::de::{Deserializer, Error as _};
 use serde_json::{Map, Value};
 
+use super::lifetime::EXPIRES_PATTERN;
 use super::session_text::SessionText;
 use super::{CommandLine, From, Program};
 use crate::name::NAME_PATTERN;
@@ -44,6 +45,9 @@ pub(super) struct Document {
     #[serde(default)]
     #[schemars(with = "BTreeMap<Name, Repository>")]
     pub(super) repository: BTreeMap<String, Repository>,
+    /// Time after which each session has expired, for sessions without an `expires` of their own. Default: `"never"`.
+    #[schemars(regex(pattern = EXPIRES_PATTERN), extend("examples" = ["2w"]))]
+    pub(super) expires: Option<String>,
     /// Default options of a kind, for every session that requests it, e.g. `[defaults.git-worktree]`. The options of an
     /// entry of `resources` take precedence.
     #[serde(default)]
@@ -129,6 +133,11 @@ pub(super) struct SessionTable {
     /// with several worktrees, the directory that contains them.
     #[schemars(regex(pattern = NAME_PATTERN), extend("examples" = ["web"]))]
     pub(super) directory: Option<String>,
+    /// Time from the creation of the session after which it has expired: a number and `m`, `h`, `d` or `w`, or `"never"`.
+    /// It only marks: `seedbed status` and `list` show expired sessions, and `seedbed destroy --where expired` releases
+    /// them. Default: `expires` of the parent; at the top of the tree, that of the manifest.
+    #[schemars(regex(pattern = EXPIRES_PATTERN), extend("examples" = ["3d"]))]
+    pub(super) expires: Option<String>,
     /// Environment variables. Values are templates: `"http://localhost:{{ port.http }}"`.
     #[serde(default)]
     #[schemars(with = "BTreeMap<EnvName, EnvValue>")]

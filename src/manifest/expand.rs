@@ -8,6 +8,7 @@ use rayon::prelude::*;
 use super::diagnostic::{Diagnostic, Step};
 use super::document::{Resource, SessionTable};
 use super::key_path::KeyPath;
+use super::lifetime::Lifetime;
 use super::rule;
 use super::session_text::SessionText;
 use super::{Declaration, From, Request, Session};
@@ -15,12 +16,17 @@ use crate::name::SessionPath;
 
 /// Returns all sessions in canonical order: parents before their children, names bytewise, replicas by number.
 ///
-/// Declarations of `tainted` tables are marked as incomplete.
-pub(super) fn sessions(tables: BTreeMap<String, SessionTable>, tainted: &TaintedTables) -> Vec<Session> {
+/// Sessions without `expires` have the one of their parent, or else `expires`. Declarations of `tainted` tables are marked as
+/// incomplete.
+pub(super) fn sessions(
+    tables: BTreeMap<String, SessionTable>,
+    expires: Option<&str>,
+    tainted: &TaintedTables,
+) -> Vec<Session> {
     let at = KeyPath::ROOT.key("session");
     let tables: Vec<_> = tables.into_iter().collect();
-    let nodes: Vec<_> =
-        tables.into_par_iter().map(|(name, table)| Node::new(name, table, &at, false, tainted)).collect();
+    let top = |(name, table)| Node::new(name, table, &at, (false, expires), tainted);
+    let nodes: Vec<_> = tables.into_par_iter().map(top).collect();
     let mut sessions = Vec::new();
     for node in nodes {
         node.count_out(None, &mut sessions);
@@ -39,7 +45,7 @@ impl TaintedTables {
     /// Finds the tables that these diagnostics are in.
     pub(super) fn by(diagnostics: &[Diagnostic]) -> Self {
         let text = SessionText::default().entries().map(|(key, _)| key);
-        let is_told = |key: &str| key == "count" || text.contains(&key);
+        let is_told = |key: &str| ["count", "expires"].contains(&key) || text.contains(&key);
         let tables = diagnostics.iter().filter_map(|diagnostic| {
             // A path is `session.NAME`, then any number of `child.NAME`, then the wrong part.
             let steps = &diagnostic.location.steps;
@@ -73,13 +79,16 @@ impl Node {
         name: String,
         mut table: SessionTable,
         at: &KeyPath<'_>,
-        in_child: bool,
+        (in_child, expires): (bool, Option<&str>),
         tainted: &TaintedTables,
     ) -> Self {
         let way = at.key(&name);
         let below = way.key("child");
         let children = std::mem::take(&mut table.child).into_iter();
-        let children = children.map(|(name, table)| Self::new(name, table, &below, true, tainted)).collect();
+        table.expires = table.expires.or_else(|| expires.map(str::to_owned));
+        let expires = (true, table.expires.as_deref());
+        let children =
+            children.map(|(name, table)| Self::new(name, table, &below, expires, tainted)).collect();
         let count = table.count;
         let declaration = Arc::new(declaration(table, &way, in_child, tainted));
         Self { name, count, declaration, children }
@@ -139,6 +148,7 @@ pub(super) fn declaration(
         // A session at the top has no parent to share with.
         resources: resources.or_else(|| (!in_child).then(Vec::new)),
         directory: table.directory,
+        expires: table.expires.and_then(|expires| Lifetime::try_from(expires).ok()),
         text,
         location,
     }

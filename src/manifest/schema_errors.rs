@@ -8,6 +8,7 @@ use serde_json::Value;
 
 use super::diagnostic::{Diagnostic, Location, Step};
 use super::document::{AGE_PATTERN, ENV_PATTERN};
+use super::lifetime::EXPIRES_PATTERN;
 use super::rule::{self, Rule};
 use super::text::{listed, quoted, toml_of, type_of};
 use super::validator::validator;
@@ -318,7 +319,11 @@ impl<'a> InvalidValue<'a> {
     fn unlike(&self, pattern: &str) -> Diagnostic {
         let (what, form) = pattern_in_words(pattern);
         Diagnostic::new(
-            if what == "allowed" { rule::NOT_ALLOWED } else { rule::NOT_A_NAME },
+            if pattern == NAME_PATTERN || pattern == ENV_PATTERN {
+                rule::NOT_A_NAME
+            } else {
+                rule::NOT_ALLOWED
+            },
             self.location.clone(),
             format!("{} is {}, which is not {what}", self.name(), quoted_value(self.value)),
             format!("not {what}"),
@@ -406,6 +411,7 @@ fn pattern_in_words(pattern: &str) -> (&'static str, String) {
             "it has capital letters, digits and `_`, and does not begin with a digit: `DATABASE_URL`".into(),
         ),
         AGE_PATTERN => ("a length of time", "write a number and a unit: `12h`, `1d` or `2w`".into()),
+        EXPIRES_PATTERN => ("a lifetime", "write a number from 1 to 9999 and `m`, `h`, `d` or `w`, such as `3d`, or `never`".into()),
         other => ("allowed", format!("it has to match the regular expression `{other}`")),
     }
 }

@@ -250,6 +250,7 @@ impl Relative {
             complete: true,
             resources: Some(requests.collect()),
             directory: None,
+            expires: None,
             text: SessionText::default(),
             location,
         };

@@ -194,6 +194,7 @@ impl SessionAssembler<'_> {
             discovery_file: directory.as_deref().map(discovery_file),
             working_directory: directory.unwrap_or_else(|| PathBuf::from(".")),
             directory: chosen,
+            expires: session.declaration.expires.clone(),
             allocations,
             env,
             prompt_sections,

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{DiskUsage, SCHEMA_VERSION};
 use crate::apply::{Failure, SessionFinding};
+use crate::manifest::Lifetime;
 use crate::name::SessionPath;
 use crate::state::SessionRun;
 
@@ -111,12 +112,27 @@ pub struct SessionStatus {
     pub resources: BTreeMap<String, String>,
     /// Variables of the session's environment and their values.
     pub environment: BTreeMap<String, String>,
+    /// Expiry of the session; `null` if it never expires.
+    #[serde(default)]
+    pub expiry: Option<ExpiryStatus>,
     /// Disk space of the session, for `--sizes`; absent without it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub usage: Option<DiskUsage>,
     /// The last command that `start` or `exec` ran in the session; `null` if there was none.
     #[serde(default)]
     pub last_run: Option<SessionRun>,
+}
+
+/// Expiry of a session, which only marks it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ExpiryStatus {
+    /// Time from the creation of the session to its expiry, `expires` of the manifest.
+    pub after: Lifetime,
+    /// Time of the expiry, in UTC as RFC 3339; `null` if it is unknown when the session was created.
+    pub at: Option<String>,
+    /// `true` if the session has expired.
+    pub expired: bool,
 }
 
 /// State of the work in a session.

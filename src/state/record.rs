@@ -1,6 +1,6 @@
 //! Records: what a run writes down before it changes anything.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
@@ -8,9 +8,11 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::Error;
+use crate::host::clock;
 use crate::host::files::{self, Root};
+use crate::manifest::Lifetime;
 use crate::name::SessionPath;
-use crate::plan::Plan;
+use crate::plan::{Plan, Session};
 
 /// Version of the format of record files.
 pub const SCHEMA_VERSION: u32 = 3;
@@ -33,6 +35,10 @@ pub struct Record {
     /// version.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub since: Option<String>,
+    /// Times at which sessions were created, in UTC as RFC 3339, by path; without those that were created when the swarm
+    /// was first applied.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub created: BTreeMap<SessionPath, String>,
     /// Ids of the sessions above a standalone session, nearest first, which have the same ownership marker. In a swarm,
     /// the plan lists the ancestors instead.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -65,6 +71,51 @@ impl Record {
     /// Returns whether a resource of a session is given up together with its repository.
     pub(crate) fn is_forgotten(&self, session: &SessionPath, resource: &str) -> bool {
         self.forgotten.get(session).is_some_and(|names| names.iter().any(|name| name == resource))
+    }
+}
+
+/// Expiry of a session.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Expiry {
+    /// Lifetime of the session.
+    pub after: Lifetime,
+    /// Time of the expiry, in seconds since 1970; `None` if it is unknown when the session was created.
+    pub at: Option<u64>,
+}
+
+impl Expiry {
+    /// Returns whether the session has expired at `now`, in seconds since 1970.
+    pub fn is_past(&self, now: u64) -> bool {
+        self.at.is_some_and(|at| at <= now)
+    }
+}
+
+impl Record {
+    /// Returns the times at which the sessions of `plan` were created if this record is applied and the others are created
+    /// at `now`.
+    pub(crate) fn created_with(&self, plan: &Plan, now: &str) -> BTreeMap<SessionPath, String> {
+        let active: BTreeSet<_> = self.plan.sessions.iter().map(|session| &session.path).collect();
+        let created = plan.sessions.iter().filter_map(|session| {
+            let path = &session.path;
+            let time = if active.contains(path) { self.created.get(path)?.as_str() } else { now };
+            Some((path.clone(), time.to_owned()))
+        });
+        created.collect()
+    }
+
+    /// Returns the expiry of a session of the plan; `None` if it never expires.
+    pub fn expiry(&self, session: &Session) -> Option<Expiry> {
+        let after = session.expires.clone()?;
+        let created = self.created.get(&session.path).or(self.since.as_ref());
+        let created = created.and_then(|created| clock::parse(created));
+        Some(Expiry { at: created.map(|created| created.saturating_add(after.seconds())), after })
+    }
+
+    /// Returns the sessions that have expired at `now`, in seconds since 1970.
+    pub fn expired(&self, now: u64) -> impl Iterator<Item = &Session> {
+        let is_expired = move |session: &&Session| self.expiry(session).is_some_and(|it| it.is_past(now));
+        self.plan.sessions.iter().filter(is_expired)
     }
 }
 

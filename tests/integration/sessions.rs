@@ -1,6 +1,7 @@
 //! Tests of applied sessions: what they have, what their commands do, and who uses them.
 
 mod applied_swarm;
+mod expiry;
 mod export;
 mod occupants;
 mod repeated_steps;

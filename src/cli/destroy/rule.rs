@@ -7,7 +7,7 @@ use seedbed::apply::{self, Destroy, SessionFinding, UnusableRepository, Usage};
 use seedbed::collect::{self, Outcome, Source};
 use seedbed::host::clock;
 use seedbed::name::SessionPath;
-use seedbed::state::{Record, Swarm};
+use seedbed::state::{Expiry, Record, Swarm};
 
 use super::super::exit::Failure;
 use super::super::output::count;
@@ -25,6 +25,8 @@ pub(super) enum Condition {
     Clean,
     /// No process uses it.
     NoProcess,
+    /// Its `expires` of the manifest is past.
+    Expired,
 }
 
 /// Sessions that meet all conditions together with everything below them, and the reasons for the others.
@@ -44,8 +46,9 @@ pub(super) fn condition(text: &str) -> Result<Condition, String> {
         ("idle", Some(time)) => time_limit(time).map(Condition::Idle),
         ("clean", None) => Ok(Condition::Clean),
         ("no-process", None) => Ok(Condition::NoProcess),
+        ("expired", None) => Ok(Condition::Expired),
         _ => Err(format!(
-            "`{text}` is no condition: write `landed`, `landed=REF`, `idle=TIME`, `clean` or `no-process`"
+            "`{text}` is no condition: write `landed`, `landed=REF`, `idle=TIME`, `clean`, `no-process` or `expired`"
         )),
     }
 }
@@ -152,6 +155,15 @@ impl Reasons {
                 }
             }
             Condition::Landed(into) => self.add_unlanded(swarm, record, into.as_deref())?,
+            // A child that a program has created expires with the session that it belongs to.
+            Condition::Expired if !record.ancestors.is_empty() => {}
+            Condition::Expired => {
+                for session in record.plan.sessions() {
+                    if let Some(why) = why_not_expired(record.expiry(session)) {
+                        self.insert(record, &session.path, why);
+                    }
+                }
+            }
         }
         Ok(())
     }
@@ -205,6 +217,12 @@ fn why_not_idle(usage: Option<&Usage>, is_running: bool, time: Duration) -> Opti
         Some(age) if age >= time => None,
         _ => Some(format!("it was changed at {}", clock::rfc3339(changed))),
     }
+}
+
+fn why_not_expired(expiry: Option<Expiry>) -> Option<String> {
+    let Some(expiry) = expiry else { return Some("it never expires".to_owned()) };
+    let Some(at) = expiry.at else { return Some("it is unknown when it was created".to_owned()) };
+    (!expiry.is_past(clock::seconds())).then(|| format!("it expires at {}", clock::rfc3339(at)))
 }
 
 /// Returns the reasons why a session has not landed: it has made no commit, or the commits in one of its worktrees have

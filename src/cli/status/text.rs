@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
 use seedbed::host::text::{printable, shell_quoted};
-use seedbed::report::status::{Commits, PortStatus, SessionStatus, Work};
+use seedbed::report::status::{Commits, ExpiryStatus, PortStatus, SessionStatus, Work};
 
 use super::super::suggestion::pasteable;
 use super::super::{output, plan};
@@ -93,6 +93,12 @@ fn details(session: &SessionStatus, verbose: bool) -> Vec<String> {
         session.listening.iter().filter(|port| session.ports.iter().all(|named| named.port != **port));
     let others: Vec<_> = others.map(u16::to_string).collect();
     details.extend((!others.is_empty()).then(|| format!("also listens on {}", others.join(", "))));
+    details.extend(session.expiry.as_ref().and_then(|expiry| {
+        let ExpiryStatus { after, at, expired } = expiry;
+        let at = at.as_deref().unwrap_or("an unknown time");
+        let word = if *expired { "expired" } else { "expires" };
+        (*expired || verbose).then(|| format!("{word} at {at}, {after} after its creation"))
+    }));
     details.extend(session.usage.as_ref().map(|usage| {
         let changed = usage.changed.as_deref().unwrap_or("unknown");
         format!("{} on disk, last change {changed}", output::size(usage.bytes))

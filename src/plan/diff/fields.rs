@@ -79,6 +79,10 @@ pub(super) fn changed_data(active: &Session, session: &Session) -> Vec<Field> {
         let value = |session: &Session| session.directory.as_deref().map(Value::from);
         add(&mut fields, || WORKING_DIRECTORY.to_owned(), value(active), value(session));
     }
+    if active.expires != session.expires {
+        let value = |session: &Session| session.expires.as_ref().map(|expires| expires.to_string().into());
+        add(&mut fields, || "expires".to_owned(), value(active), value(session));
+    }
     if active.children != session.children {
         let (old, new): (BTreeSet<_>, BTreeSet<_>) =
             (active.children.iter().collect(), session.children.iter().collect());

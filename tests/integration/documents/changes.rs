@@ -75,6 +75,7 @@ fn sessions() -> Vec<Case> {
         key("`metadata` | any", "metadata = { team = \"a\" }", "metadata = { team = \"b\" }"),
         key("`setup` | any", "setup = [\"true\"]", "setup = [\"make\"]"),
         key("`teardown` | any", "teardown = [\"true\"]", ""),
+        key("`expires` | any", "expires = \"3d\"", ""),
         key("`command` | any", "command = \"true\"", "command = \"agent\""),
         case("Sessions | `resources` | one more", "a", &session("\"directory\""), &both),
         case("Sessions | `resources` | one less", "a", &both, &session("\"directory\"")),

@@ -161,6 +161,7 @@ pub fn apply(
         schema_version: state::SCHEMA_VERSION,
         owner,
         workspace: context.swarm.workspace().to_owned(),
+        manifest: context.swarm.manifest().map(ToOwned::to_owned),
         since: applied.map_or_else(|| Some(clock::now()), |applied| applied.since.clone()),
         created: applied.map(|applied| applied.created_with(plan, &clock::now())).unwrap_or_default(),
         ancestors: Vec::new(),
@@ -267,7 +268,13 @@ impl Run<'_> {
 
     fn write_discovery(&self, session: &Session) -> Result<(), Failure> {
         let swarm = self.context.swarm;
-        let snapshot = discovery::snapshot(self.record, session, self.context.registry, swarm.workspace());
+        let snapshot = discovery::snapshot(
+            self.record,
+            session,
+            self.context.registry,
+            swarm.workspace(),
+            &swarm.host().state,
+        );
         discovery::write(swarm, session, &snapshot)
             .map_err(|error| Failure::new(session, "discovery file", error.to_string()))?;
         (self.context.events)(&Event::Ready { session: session.path.clone() });

@@ -100,15 +100,31 @@ pub struct SwarmPosition {
     pub children: Vec<SessionPath>,
     /// Number of the session in the swarm.
     pub index: u32,
+    /// Absolute path of the manifest; absent if a program has applied the swarm without one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub manifest: Option<PathBuf>,
+    /// Absolute path of the directory with the records of the swarm.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub state_directory: Option<PathBuf>,
+    /// Commands that change nothing and that the reader of the file may run, by name: the program and its arguments.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub commands: BTreeMap<String, Vec<String>>,
     /// Reason for which `setup` of the session has not succeeded, after a failed `apply --keep-failed`; absent if the
     /// setup succeeded.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub setup: Option<String>,
 }
 
-/// Returns the snapshot of a session of a record in the workspace at `workspace`.
-pub fn snapshot(record: &Record, session: &Session, registry: &Registry, workspace: &Path) -> Snapshot {
+/// Returns the snapshot of a session of a record in the workspace at `workspace`. `state` is the state directory.
+pub fn snapshot(
+    record: &Record,
+    session: &Session,
+    registry: &Registry,
+    workspace: &Path,
+    state: &Path,
+) -> Snapshot {
     let plan = &record.plan;
+    let manifest = record.manifest.as_ref().map(|manifest| absolute(workspace, manifest));
     let requested = session.allocations.iter().filter(|allocation| !registry.is_implied(&allocation.kind));
     let hard_constraints = requested.map(|allocation| {
         let paths = registry.get(&allocation.kind).map(Planner::path_fields).unwrap_or_default();
@@ -146,8 +162,30 @@ pub fn snapshot(record: &Record, session: &Session, registry: &Registry, workspa
             children: session.children.clone(),
             index: session.index,
             setup: record.not_set_up.get(&session.path).map(|it| it.why.clone()),
+            state_directory: Some(state.to_owned()),
+            commands: commands(manifest.as_deref(), &session.path),
+            manifest,
         }),
     }
+}
+
+/// Returns the commands that inspect a session and its swarm, by name. Without a manifest, there are none.
+fn commands(manifest: Option<&Path>, session: &SessionPath) -> BTreeMap<String, Vec<String>> {
+    let Some(manifest) = manifest else { return BTreeMap::new() };
+    let (manifest, path) = (manifest.to_string_lossy(), session.as_str());
+    let commands: [(&str, &[&str]); 6] = [
+        ("collect", &["collect", path, "--json"]),
+        ("explain", &["explain", path, "--json"]),
+        ("logs", &["logs", path]),
+        ("prompt", &["prompt", path, "--json"]),
+        ("status", &["status", "--json"]),
+        ("whoami", &["whoami", "--json"]),
+    ];
+    let command = |(name, words): (&str, &[&str])| {
+        let words = ["seedbed", "-f", &manifest].into_iter().chain(words.iter().copied());
+        (name.to_owned(), words.map(str::to_owned).collect())
+    };
+    commands.into_iter().map(command).collect()
 }
 
 impl Snapshot {
@@ -356,12 +394,14 @@ fn is_told_by(found: &[u8], expected: &Snapshot) -> bool {
 }
 
 /// Returns whether bytes are the file of an earlier plan: a session that a plan keeps keeps its file, which names the
-/// plan that last changed it.
+/// plan that last changed it, and the manifest of that plan.
 fn is_of_an_earlier_plan(found: &[u8], expected: &Snapshot) -> bool {
     let earlier = serde_json::from_slice::<Snapshot>(found).ok().and_then(|snapshot| snapshot.swarm);
     let mut expected = expected.clone();
     if let (Some(place), Some(earlier)) = (&mut expected.swarm, earlier) {
         place.plan_digest = earlier.plan_digest;
+        place.commands = commands(earlier.manifest.as_deref(), &place.path);
+        place.manifest = earlier.manifest;
     }
     expected.to_bytes() == found
 }

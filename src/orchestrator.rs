@@ -322,6 +322,7 @@ impl Orchestrator {
                 temporary: false,
                 not_set_up: BTreeMap::new(),
                 forgotten: BTreeMap::new(),
+                manifest: None,
                 created: BTreeMap::new(),
                 plan: input.plan(family.as_ref(), registry)?,
                 release: None,

@@ -69,6 +69,8 @@ pub struct Swarm<'h> {
     host: &'h Host,
     name: String,
     workspace: PathBuf,
+    /// Path of the manifest, relative to the workspace if it is inside.
+    manifest: Option<PathBuf>,
     /// Directory below the state directory: [`SWARMS`] or [`SESSIONS`].
     collection: &'static str,
     key: String,
@@ -151,7 +153,19 @@ impl<'h> Swarm<'h> {
     pub fn new(host: &'h Host, workspace: &Path, name: &str) -> Result<Self, Error> {
         let workspace = canonical(workspace)?;
         let key = format!("{name}-{}", identity(&workspace, name));
-        Ok(Self { host, name: name.to_owned(), workspace, collection: SWARMS, key })
+        Ok(Self { host, name: name.to_owned(), workspace, manifest: None, collection: SWARMS, key })
+    }
+
+    /// Returns the swarm with the absolute path of its manifest, which discovery files name.
+    #[must_use]
+    pub fn with_manifest(mut self, manifest: &Path) -> Self {
+        self.manifest = Some(manifest.strip_prefix(&self.workspace).unwrap_or(manifest).to_owned());
+        self
+    }
+
+    /// Returns the path of the manifest, relative to the workspace if it is inside; `None` without a manifest.
+    pub fn manifest(&self) -> Option<&Path> {
+        self.manifest.as_deref()
     }
 
     /// Returns the files of a standalone session. The id is any text, so the scoped name represents the session in file
@@ -159,7 +173,7 @@ impl<'h> Swarm<'h> {
     pub fn for_session(host: &'h Host, workspace: &Path, id: &str) -> Result<Self, Error> {
         let workspace = canonical(workspace)?;
         let key = format!("{}-{}", scoped_name(id, HashDigits::Eight), identity(&workspace, id));
-        Ok(Self { host, name: id.to_owned(), workspace, collection: SESSIONS, key })
+        Ok(Self { host, name: id.to_owned(), workspace, manifest: None, collection: SESSIONS, key })
     }
 
     /// Returns the host.

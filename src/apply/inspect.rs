@@ -73,7 +73,8 @@ pub(super) fn inspect_sharing(
                 };
                 broken.push(((session.path.clone(), allocation.name().to_owned()), damage));
             }
-            let expected = discovery::snapshot(record, session, registry, &record.workspace);
+            let expected =
+                discovery::snapshot(record, session, registry, &record.workspace, &swarm.host().state);
             if let Some(damage) = discovery::inspect(swarm, session, &expected) {
                 broken.push(((session.path.clone(), DISCOVERY.to_owned()), damage));
             }

@@ -21,7 +21,13 @@ pub(super) fn write_to_parents(
     host: &Host,
 ) -> Vec<Failure> {
     let is_true = |session: &Session| {
-        let expected = discovery::snapshot(before, session, context.registry, context.swarm.workspace());
+        let expected = discovery::snapshot(
+            before,
+            session,
+            context.registry,
+            context.swarm.workspace(),
+            &context.swarm.host().state,
+        );
         discovery::inspect(context.swarm, session, &expected).is_none()
     };
     let run = Run { context, record, host };

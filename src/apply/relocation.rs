@@ -221,7 +221,8 @@ pub fn rebind(context: &Context<'_>, old: Option<&LockedSwarm<'_>>) -> Result<()
     let run = Run { context, record: &record, host: &host };
     for session in &record.plan.sessions {
         crashpoint!("moved.discovery");
-        let expected = discovery::snapshot(&record, session, context.registry, swarm.workspace());
+        let expected =
+            discovery::snapshot(&record, session, context.registry, swarm.workspace(), &swarm.host().state);
         // A session that has lost its directory is repaired by `apply`.
         if discovery::directory(swarm, session).is_ok()
             && discovery::inspect(swarm, session, &expected).is_some()

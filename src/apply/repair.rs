@@ -62,7 +62,13 @@ pub fn repair(context: &Context<'_>, record: &Record) -> Repair {
             repair.left.push(line(DISCOVERY, &damage.why));
             continue;
         }
-        let expected = discovery::snapshot(record, session, context.registry, &record.workspace);
+        let expected = discovery::snapshot(
+            record,
+            session,
+            context.registry,
+            &record.workspace,
+            &context.swarm.host().state,
+        );
         // The repair of the worktree may have restored the file as well.
         if discovery::inspect(context.swarm, session, &expected).is_none() {
             continue;

@@ -151,7 +151,8 @@ pub(super) fn prompt(global: &Global, arguments: &PromptArguments) -> Result<Exi
     let active = family.session(&arguments.session)?;
     active.directory(&project.registry)?;
     let Active { swarm, record, session } = active;
-    let snapshot = discovery::snapshot(record, session, &project.registry, swarm.workspace());
+    let snapshot =
+        discovery::snapshot(record, session, &project.registry, swarm.workspace(), &swarm.host().state);
     let text = match &arguments.text {
         Some(text) => text.clone(),
         None if std::io::stdin().is_terminal() => String::new(),

@@ -262,7 +262,13 @@ impl Project {
         let workspace = std::fs::canonicalize(directory.join(&located.workspace_root));
         match workspace {
             Ok(workspace) if workspace.is_dir() => {
-                Swarm::new(&self.host, &workspace, &located.swarm).map_err(|_| None)
+                let swarm = Swarm::new(&self.host, &workspace, &located.swarm).map_err(|_| None)?;
+                // A pipe cannot be read again.
+                let absolute = || Some(std::fs::canonicalize(directory).ok()?.join(self.path.file_name()?));
+                Ok(match absolute().filter(|manifest| manifest.is_file()) {
+                    Some(manifest) => swarm.with_manifest(&manifest),
+                    None => swarm,
+                })
             }
             _ if located.workspace_root == Path::new(".") => Err(None),
             _ => Err(Some(nowhere(directory, &located.workspace_root))),

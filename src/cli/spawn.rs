@@ -141,7 +141,13 @@ pub(super) fn spawn(
         let Some(session) = find(&record) else {
             return Err(Failure::new(error::BUG, format!("the spawned session {path} is not recorded")));
         };
-        let snapshot = discovery::snapshot(&record, &session, &project.registry, context.swarm.workspace());
+        let snapshot = discovery::snapshot(
+            &record,
+            &session,
+            &project.registry,
+            context.swarm.workspace(),
+            &context.swarm.host().state,
+        );
         Ok((snapshot, discovery::environment(context.swarm, &session)))
     })
 }

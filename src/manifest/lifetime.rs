@@ -67,7 +67,11 @@ impl JsonSchema for Lifetime {
     }
 
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
-        json_schema!({ "type": "string", "pattern": "^[1-9][0-9]{0,3}[mhdw]$" })
+        json_schema!({
+            "type": "string",
+            "description": "Length of time: a number from 1 to 9999 and `m`, `h`, `d` or `w`.",
+            "pattern": "^[1-9][0-9]{0,3}[mhdw]$",
+        })
     }
 }
 

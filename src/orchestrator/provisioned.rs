@@ -60,7 +60,8 @@ struct DiscoveryFile {
 
 impl Provisioned {
     pub(super) fn new(shared: Arc<Shared>, swarm: &Swarm<'_>, record: &Record, session: &Session) -> Self {
-        let snapshot = discovery::snapshot(record, session, &shared.registry, swarm.workspace());
+        let snapshot =
+            discovery::snapshot(record, session, &shared.registry, swarm.workspace(), &swarm.host().state);
         let path = discovery::file(swarm, session);
         let (directory, anchor) = if session.discovery_file.is_some() {
             (snapshot.working_directory.clone(), swarm.workspace().to_owned())

@@ -64,7 +64,8 @@ impl Shared {
         let Some(record) = swarm.applied()? else { return Ok(None) };
         let session = record.plan.sessions.iter().find(|session| session.id == parent.session_id);
         let Some(session) = session else { return Ok(None) };
-        let active = discovery::snapshot(&record, session, &self.registry, own.workspace());
+        let active =
+            discovery::snapshot(&record, session, &self.registry, own.workspace(), &own.host().state);
         if active.hard_constraints != parent.hard_constraints {
             return Ok(None);
         }

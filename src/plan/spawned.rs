@@ -312,6 +312,7 @@ fn default_declaration(parent: Option<&[Request]>, manifest: &Manifest) -> Decla
         location: Location::default(),
         resources,
         directory: None,
+        expires: None,
         text: SessionText::default(),
     }
 }
@@ -453,6 +454,7 @@ fn declared(session: &Session, parent: Option<usize>, registry: &Registry) -> ma
         location: Location::default(),
         resources: Some(requested.map(request).collect()),
         directory: session.directory.clone(),
+        expires: session.expires.clone(),
         text,
     };
     let (path, replica) = (session.path.clone(), session.replica);

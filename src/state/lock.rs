@@ -118,6 +118,9 @@ impl<'h> Swarm<'h> {
         if let Some(records) = swarms.directory(Path::new(&self.key))? {
             records.sweep()?;
         }
+        if let Some(logs) = state.directory(&Path::new("logs").join(&self.key))? {
+            logs.sweep()?;
+        }
         Ok(())
     }
 }

@@ -31,6 +31,9 @@ pub struct Record {
     pub owner: String,
     /// Absolute path of the workspace root.
     pub workspace: PathBuf,
+    /// Path of the manifest, relative to the workspace root if it is inside; `None` without a manifest.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub manifest: Option<PathBuf>,
     /// Time at which the swarm was first applied, in UTC as RFC 3339, for messages. `None` in a record of an earlier
     /// version.
     #[serde(default, skip_serializing_if = "Option::is_none")]

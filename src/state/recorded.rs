@@ -84,7 +84,7 @@ impl RecordedSwarm {
     pub fn swarm<'h>(&self, host: &'h Host) -> Option<Swarm<'h>> {
         let workspace = self.workspace()?.to_owned();
         let (name, key) = (self.name().to_owned(), self.key.clone());
-        Some(Swarm { host, name, workspace, collection: self.collection, key })
+        Some(Swarm { host, name, workspace, manifest: None, collection: self.collection, key })
     }
 
     /// Returns the absolute path of the workspace root; `None` if no record can be read.

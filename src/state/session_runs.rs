@@ -81,6 +81,7 @@ impl Swarm<'_> {
     /// The state directory cannot be written to.
     pub fn create_run_log(&self, scoped_name: &str) -> Result<RunLog, Error> {
         let directory = Root::create(&self.log_directory())?;
+        directory.sweep()?;
         let logs = self.run_logs(scoped_name);
         let old = (logs.len() + 1).saturating_sub(LOGS_KEPT);
         for log in logs.iter().take(old).filter(|log| !is_locked(log)) {

@@ -151,6 +151,14 @@ fn a_session_knows_who_it_is_from_any_of_its_directories() {
     assert_eq!(outcome.json(), expected);
     let outcome = sandbox.seedbed_in(&directory, &["whoami"]).expect(0);
     assert!(outcome.stdout.contains("shop/lead/coder-1"), "{}", outcome.stdout);
+    sandbox.ok(&["exec", "--all", "--quiet", "--", "true"]);
+    let commands = expected["swarm"]["commands"].as_object().unwrap();
+    assert!(commands.len() >= 6, "{commands:?}");
+    for (name, words) in commands {
+        let words: Vec<_> = words.as_array().unwrap().iter().map(|word| word.as_str().unwrap()).collect();
+        assert_eq!(words[0], "seedbed", "{name}");
+        sandbox.unchanged(|| sandbox.seedbed_in(&directory, &words[1..]).expect(0));
+    }
     sandbox.seedbed(&["whoami"]).expect(64).says(&["is in no session"]);
 }
 

@@ -160,7 +160,7 @@ fn sessions_of_a_manifest() {
         let session = record.plan.sessions().iter().find(|session| entry.snapshot["sessionId"] == session.id);
         let session = session.expect("the seed's session is one of the plan's");
         let registry = Registry::built_in();
-        let snapshot = discovery::snapshot(&record, session, &registry, &sandbox.repo);
+        let snapshot = discovery::snapshot(&record, session, &registry, &sandbox.repo, &sandbox.host.state);
         assert_contains(&snapshot, &entry.snapshot);
         let file = sandbox.repo.join(session.discovery_file.as_ref().expect("it has a worktree"));
         assert_eq!(std::fs::read(file).expect("it was written"), snapshot.to_bytes());

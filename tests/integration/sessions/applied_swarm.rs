@@ -46,6 +46,8 @@ fn every_session_finds_its_commit_and_what_it_owns() {
         assert_eq!(found["workspaceRoot"], sandbox.repository.to_str().unwrap());
         assert_eq!(found["workingDirectory"], directory.to_str().unwrap());
         assert_eq!(found["swarm"]["planDigest"], plan["digest"]);
+        assert_eq!(found["swarm"]["manifest"], sandbox.repository.join("seedbed.toml").to_str().unwrap());
+        assert_eq!(found["swarm"]["stateDirectory"], sandbox.state().to_str().unwrap());
         let env = &found["softConstraints"]["env"];
         assert_eq!(env["AGENT_WORKTREE_PATH"], directory.to_str().unwrap());
         assert_eq!(env["AGENT_REPO_ROOT"], sandbox.repository.to_str().unwrap());

@@ -9,6 +9,7 @@ use std::process::Stdio;
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
+use crate::faults::crash;
 use crate::sandbox::{Sandbox, send, wait_until};
 
 fn applied(sessions: &str) -> Sandbox {
@@ -258,4 +259,22 @@ fn start_is_refused_while_a_command_of_a_killed_start_runs() {
     sandbox.seedbed(&["start", "--timeout", "200ms"]).expect(124);
     assert_eq!(last_runs(&sandbox)[0].1["exitCode"], 124);
     sandbox.ok(&["destroy"]);
+}
+
+#[test]
+fn temporary_files_of_a_killed_exec_are_removed_by_the_next_run() {
+    let sandbox = applied(&[session("a", "true"), session("b", "true")].concat());
+    let temporary = || {
+        let logs = fs::read_dir(sandbox.state().join("logs")).unwrap();
+        let names = logs.flat_map(|swarm| fs::read_dir(swarm.unwrap().path()).unwrap());
+        names
+            .filter(|name| name.as_ref().unwrap().file_name().to_str().unwrap().contains(".seedbed-"))
+            .count()
+    };
+    for next in [&["start", "a", "--quiet"][..], &["destroy"]] {
+        crash(&sandbox, &["exec", "--all", "--", "true"], "files.sync#1");
+        assert!(temporary() > 0);
+        sandbox.ok(next);
+        assert_eq!(temporary(), 0, "{next:?}");
+    }
 }

@@ -69,8 +69,16 @@ pub(super) fn delete(task: &Task<'_>, paths: &WorktreePaths, name: &str, tip: &s
     Ok(())
 }
 
-/// Returns the commit of the branch of this full name; `None` if it does not exist.
+/// Returns the commit of the branch of this full name; `None` if it does not exist. Git only runs if the branch has no file
+/// of its own.
 pub(super) fn tip(task: &Task<'_>, paths: &WorktreePaths, name: &str) -> Result<Option<String>, Error> {
+    // With reftables, `refs/heads` is no directory.
+    if let Ok(Content::Bytes(bytes)) = read(&paths.common, Path::new(name)) {
+        let tip = String::from_utf8_lossy(bytes.trim_ascii_end()).into_owned();
+        if matches!(tip.len(), 40 | 64) && tip.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+            return Ok(Some(tip));
+        }
+    }
     let git = Git::open(task.host, paths.common.path(), None).holding(task.lock);
     let tip = git.output(["rev-parse", "--verify", "--quiet", "--end-of-options", name])?.stdout;
     let tip = String::from_utf8_lossy(tip.trim_ascii_end()).into_owned();

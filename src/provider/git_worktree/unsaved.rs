@@ -66,7 +66,7 @@ pub(super) fn unsaved_work(task: &Task<'_>, worktree: &Worktree) -> Result<Unsav
             add_operations(&paths, admin, &mut unsaved_work)?;
             add_staged(task, &paths, &mut unsaved_work)?;
         }
-        match commits::add(task, worktree, &paths, &mut unsaved_work) {
+        match commits::add(task, worktree, &paths, None, &mut unsaved_work) {
             Err(Error::Process(error)) if !error.is_answer() => {
                 unsaved_work.work.push(format!("HEAD of {} cannot be read: {error}", paths.home.display()));
             }
@@ -85,28 +85,46 @@ pub(super) fn unsaved_work(task: &Task<'_>, worktree: &Worktree) -> Result<Unsav
         }
         return Ok(unsaved_work);
     };
-    let nested = Nested::find(task, worktree, &paths)?;
-    unsaved_work.blockers = nested.blockers;
+    let mut nested = Nested::find(task, worktree, &paths)?;
+    unsaved_work.blockers = std::mem::take(&mut nested.blockers);
     // If this check fails, Git reports the reason.
     if pristine::is_pristine(task, worktree, &paths, &admin).unwrap_or(false) {
         return Ok(unsaved_work);
     }
-    let scan = DirectoryScan::read(&paths.worktree, &nested.places);
-    unsaved_work.blockers.extend(stuck(&paths.home, &scan));
-    unsaved_work.beyond_rescue.extend(unknown(&paths.home, &scan));
-    unsaved_work.blockers.extend(overlay::stuck(task, worktree, &paths)?);
-    if let Some(why) = overlay::uninspected(task, worktree, &paths)? {
-        unsaved_work.beyond_rescue.push(why);
-    } else if overlay::is_untouched(task, worktree, &paths)? {
-        // Nothing was ever written in the mount.
-    } else if let Err(error) = status::add(task, worktree, &paths, &scan, None, &mut unsaved_work) {
-        unsaved_work.work.push(format!("the changes in {path} cannot be counted: {error}"));
+    // If this fails, the error is reported with the commits.
+    let head = commits::Head::read(task, &paths).ok();
+    let is_unchanged = |head: &commits::Head| pristine::has_files_of(worktree, &paths, &admin, &head.tree);
+    if !head.as_ref().is_some_and(|head| is_unchanged(head).unwrap_or(false)) {
+        add_changes(task, worktree, &paths, &nested, &mut unsaved_work)?;
     }
     add_operations(&paths, &admin, &mut unsaved_work)?;
-    if let Err(error) = commits::add(task, worktree, &paths, &mut unsaved_work) {
+    if let Err(error) = commits::add(task, worktree, &paths, head, &mut unsaved_work) {
         unsaved_work.work.push(format!("HEAD of {path} cannot be read: {error}"));
     }
     Ok(unsaved_work)
+}
+
+/// Adds the changes of files that no commit has.
+fn add_changes(
+    task: &Task<'_>,
+    worktree: &Worktree,
+    paths: &WorktreePaths,
+    nested: &Nested,
+    unsaved_work: &mut UnsavedWork,
+) -> Result<(), Error> {
+    let path = paths.home.display();
+    let scan = DirectoryScan::read(&paths.worktree, &nested.places);
+    unsaved_work.blockers.extend(stuck(&paths.home, &scan));
+    unsaved_work.beyond_rescue.extend(unknown(&paths.home, &scan));
+    unsaved_work.blockers.extend(overlay::stuck(task, worktree, paths)?);
+    if let Some(why) = overlay::uninspected(task, worktree, paths)? {
+        unsaved_work.beyond_rescue.push(why);
+    } else if overlay::is_untouched(task, worktree, paths)? {
+        // Nothing was ever written in the mount.
+    } else if let Err(error) = status::add(task, worktree, paths, &scan, None, unsaved_work) {
+        unsaved_work.work.push(format!("the changes in {path} cannot be counted: {error}"));
+    }
+    Ok(())
 }
 
 /// Adds the operations in progress and the repositories of submodules, which only the admin directory contains.

@@ -31,33 +31,47 @@ pub(in super::super) struct Tips {
     pub(in super::super) logged: BTreeSet<String>,
 }
 
+/// Commit of a worktree's HEAD, and its tree.
+#[derive(Debug)]
+pub(super) struct Head {
+    commit: String,
+    pub(super) tree: String,
+}
+
+impl Head {
+    /// Reads both with one process; an error if HEAD names no commit.
+    pub(super) fn read(task: &Task<'_>, paths: &WorktreePaths) -> Result<Self, Error> {
+        let admin = paths.admin_directory_path();
+        let git = Git::open(task.host, &admin, None).holding(task.lock);
+        let printed = git.line(["rev-parse", "HEAD^{commit}", "HEAD^{tree}"])?;
+        match printed.split_once('\n') {
+            Some((commit, tree)) if is_object(commit) && is_object(tree) => {
+                Ok(Self { commit: commit.to_owned(), tree: tree.to_owned() })
+            }
+            _ => Err(Error::Refused(format!("HEAD of {} cannot be read", paths.home.display()))),
+        }
+    }
+}
+
 impl Tips {
     /// Reads the commits; an error if HEAD names no commit.
     pub(in super::super) fn read(task: &Task<'_>, paths: &WorktreePaths) -> Result<Self, Error> {
         let admin = paths.admin_directory_path();
         let git = Git::open(task.host, &admin, None).holding(task.lock);
-        let mut tips = Self {
-            head: git.line(["rev-parse", "--verify", "--end-of-options", "HEAD^{commit}"])?,
-            ..Self::default()
-        };
-        let mut args = vec!["for-each-ref", "--format=%(objectname) %(refname)"];
-        args.extend(OWN);
-        let listed = git.line(args)?;
-        tips.own = listed
-            .lines()
-            .filter_map(|line| line.split_once(' '))
-            .map(|(object, name)| (object.to_owned(), name.to_owned()))
-            .collect();
-        let log = git.run(["reflog", "show", "--format=%H %gs", "HEAD", "--"])?;
-        let log = String::from_utf8_lossy(&log);
+        let head = git.line(["rev-parse", "--verify", "--end-of-options", "HEAD^{commit}"])?;
+        Self::read_beside(head, &git, paths)
+    }
+
+    /// Reads the commits beside that of HEAD.
+    fn read_beside(head: String, git: &Git<'_>, paths: &WorktreePaths) -> Result<Self, Error> {
+        let mut tips = Self { head, own: own_refs(git, paths)?, ..Self::default() };
         let mut moved_away = false;
-        for line in log.lines() {
+        for (object, message) in reflog(git, paths)? {
             // The newest line comes first: the commit of the next line is the one that HEAD left.
-            let (object, message) = line.split_once(' ').unwrap_or((line, ""));
             if moved_away {
-                tips.left.insert(object.to_owned());
+                tips.left.insert(object.clone());
             }
-            tips.logged.insert(object.to_owned());
+            tips.logged.insert(object);
             moved_away = message.starts_with("checkout: moving from ");
         }
         for name in REWRITTEN {
@@ -70,18 +84,81 @@ impl Tips {
     }
 }
 
-/// Adds the commits that would be lost.
+/// Returns whether the refs of the worktree are files, not in a table.
+fn has_ref_files(paths: &WorktreePaths) -> Result<bool, Error> {
+    Ok(matches!(paths.read_admin_file("HEAD")?, Content::Bytes(head) if !head.ends_with(b"/.invalid\n")))
+}
+
+/// Returns the refs that belong to the admin directory, each with its object. Most have none, and then Git does not run.
+fn own_refs(git: &Git<'_>, paths: &WorktreePaths) -> Result<Vec<(String, String)>, Error> {
+    let is_empty = match paths.common.directory(&paths.admin_directory.join("refs")) {
+        Ok(Some(directory)) => directory.names()?.is_empty(),
+        Ok(None) => true,
+        Err(_) => false,
+    };
+    if is_empty && has_ref_files(paths)? {
+        return Ok(Vec::new());
+    }
+    let mut args = vec!["for-each-ref", "--format=%(objectname) %(refname)"];
+    args.extend(OWN);
+    let listed = git.line(args)?;
+    Ok(listed
+        .lines()
+        .filter_map(|line| line.split_once(' '))
+        .map(|(object, name)| (object.to_owned(), name.to_owned()))
+        .collect())
+}
+
+/// Returns the commits that HEAD has named, the newest first, each with the message of the change. Git reads the log
+/// only if it is large or has another form than a file of complete lines.
+fn reflog(git: &Git<'_>, paths: &WorktreePaths) -> Result<Vec<(String, String)>, Error> {
+    let lines = match paths.read_admin_file("logs/HEAD")? {
+        Content::Bytes(log) if has_ref_files(paths)? => log_lines(&log),
+        _ => None,
+    };
+    if let Some(lines) = lines {
+        return Ok(lines);
+    }
+    let log = git.run(["reflog", "show", "--format=%H %gs", "HEAD", "--"])?;
+    let log = String::from_utf8_lossy(&log);
+    let lines = log.lines().map(|line| line.split_once(' ').unwrap_or((line, "")));
+    Ok(lines.map(|(object, message)| (object.to_owned(), message.to_owned())).collect())
+}
+
+/// Parses `OLD NEW NAME <EMAIL> TIME ZONE`, a tab and the message of each line; `None` if any line differs.
+fn log_lines(log: &[u8]) -> Option<Vec<(String, String)>> {
+    let lines = log.strip_suffix(b"\n")?.rsplit(|byte| *byte == b'\n');
+    lines
+        .map(|line| {
+            let line = String::from_utf8_lossy(line);
+            let (fields, message) = line.split_once('\t').unwrap_or((&line, ""));
+            let mut fields = fields.split(' ');
+            let (old, new) = (fields.next()?, fields.next()?);
+            let is_entry = is_object(old) && is_object(new) && new.bytes().any(|digit| digit != b'0');
+            is_entry.then(|| (new.to_owned(), message.to_owned()))
+        })
+        .collect()
+}
+
+/// Adds the commits that would be lost. `head` is the commit of HEAD, if it was read already.
 pub(super) fn add(
     task: &Task<'_>,
     worktree: &Worktree,
     paths: &WorktreePaths,
+    head: Option<Head>,
     unsaved_work: &mut UnsavedWork,
 ) -> Result<(), Error> {
     let path = paths.home.display();
     if paths.common.directory(&paths.admin_directory)?.is_none() {
         return Ok(());
     }
-    let tips = Tips::read(task, paths)?;
+    let tips = match head {
+        Some(head) => {
+            let admin = paths.admin_directory_path();
+            Tips::read_beside(head.commit, &Git::open(task.host, &admin, None).holding(task.lock), paths)?
+        }
+        None => Tips::read(task, paths)?,
+    };
     let all = tips.own.iter().map(|(object, _)| object).chain(&tips.left).chain(&tips.logged);
     let all: BTreeSet<&str> = all.map(String::as_str).chain([tips.head.as_str()]).collect();
     let all = lost(task, worktree, paths, &all, None, &[])?;

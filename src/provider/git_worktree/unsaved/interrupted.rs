@@ -31,7 +31,7 @@ pub(in super::super) fn unsaved_work_since(
     let Some(admin) = paths.common.directory(&paths.admin_directory)? else { return Ok(unsaved_work) };
     let baseline = Baseline::new(task, worktree, &paths, run)?;
     if baseline.has_moved(worktree, &paths, &admin)?
-        && let Err(error) = commits::add(task, worktree, &paths, &mut unsaved_work)
+        && let Err(error) = commits::add(task, worktree, &paths, None, &mut unsaved_work)
     {
         unsaved_work.work.push(format!("HEAD of {} cannot be read: {error}", paths.home.display()));
     }

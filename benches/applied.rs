@@ -1,8 +1,10 @@
 //! Measures an applied swarm and overlays: `cargo bench --bench applied`.
 //!
 //! First, the benchmark starts the program and checks a small manifest. Then it runs an apply without changes and
-//! `status`, over 1,000 sessions with a worktree and ports each. Last, it creates 200 worktrees as overlays over 5,000
-//! files, beside `git worktree add`, which is measured for one worktree at a time. All files lie in memory, in
+//! `status`, over 1,000 sessions with a worktree and ports each. It collects the results of 64 sessions with a commit each,
+//! and applies and destroys 16 sessions with worktrees of one and of three repositories, of 5,000 files each. Last, it
+//! creates 200 worktrees as overlays over 5,000 files, beside `git worktree add`, which is measured for one worktree at a
+//! time. `-- collect` and `-- repositories` measure only that. All files lie in memory, in
 //! `/dev/shm`; times are medians, and only their ratios mean anything. `-- N` uses N sessions instead. If overlays
 //! cannot be mounted, the benchmark reports that and leaves them out.
 #![expect(clippy::disallowed_methods, reason = "a benchmark sets the host up and times it")]
@@ -24,8 +26,17 @@ fn main() {
     let (applied, mounted) = (number.unwrap_or(1000), number.unwrap_or(200));
     println!("| what | sessions | time |");
     println!("|---|---|---|");
+    let is_only = |name: &str| std::env::args().any(|argument| argument == name);
+    if is_only("collect") {
+        return measure_collect(number.unwrap_or(64));
+    }
+    if is_only("repositories") {
+        return measure_repositories(number.unwrap_or(16));
+    }
     measure_start();
     measure_applied(applied);
+    measure_collect(number.unwrap_or(64));
+    measure_repositories(number.unwrap_or(16));
     measure_overlays(mounted);
 }
 
@@ -50,6 +61,53 @@ fn measure_applied(sessions: usize) {
     row("apply with nothing to do", sessions, &shown(median_of(|| lab.seedbed("apply"), || ())));
     row("status, nothing changed", sessions, &shown(median_of(|| lab.seedbed("status"), || ())));
     lab.seedbed("destroy");
+}
+
+fn measure_collect(sessions: usize) {
+    let lab = Lab::new(5000);
+    lab.manifest(&format!(
+        "[session.a]\ncount = {sessions}\n\
+         resources = [{{ kind = \"git-worktree\", branch = \"agents/{{{{ session.name }}}}\" }}]\n"
+    ));
+    lab.seedbed("apply");
+    let who = ["-c", "user.name=bench", "-c", "user.email=bench@example.org"];
+    for (at, worktree) in fs::read_dir(lab.ground.path("worktrees")).unwrap().enumerate() {
+        let worktree = worktree.unwrap().path();
+        fs::write(worktree.join(format!("new-{at}.txt")), "new\n").unwrap();
+        let git = |args: &[&str]| run(lab.ground.program("git", &worktree).args(who).args(args));
+        git(&["add", "--all"]);
+        git(&["commit", "--quiet", "--message", "new"]);
+    }
+    row("collect, a commit each", sessions, &shown(median_of(|| lab.seedbed("collect"), || ())));
+    lab.seedbed("destroy");
+}
+
+fn measure_repositories(sessions: usize) {
+    const OTHERS: [&str; 2] = ["web", "docs"];
+    let lab = Lab::new(5000);
+    for name in OTHERS {
+        lab.ground.git(&["clone", "--quiet", ".", lab.ground.path(name).to_str().unwrap()]);
+    }
+    let measure = |what: &str, others: &[&str]| {
+        let tables = others.iter().map(|name| format!("[repository.{name}]\nroot = \"{name}\"\n"));
+        let of = |name: &&str| {
+            format!(", {{ kind = \"git-worktree\", name = \"{name}\", repository = \"{name}\" }}")
+        };
+        lab.manifest(&format!(
+            "{}[session.a]\ncount = {sessions}\nresources = [\"git-worktree\"{}]\n",
+            tables.collect::<String>(),
+            others.iter().map(of).collect::<String>()
+        ));
+        let apply = median_of(|| lab.seedbed("apply"), || lab.seedbed("destroy"));
+        row(&format!("apply, {what}"), sessions, &shown(apply));
+        let destroys = (0..ROUNDS).map(|_| {
+            lab.seedbed("apply");
+            timed(|| lab.seedbed("destroy"))
+        });
+        row(&format!("destroy, {what}"), sessions, &shown(median(destroys.collect())));
+    };
+    measure("one repository", &[]);
+    measure("three repositories", &OTHERS);
 }
 
 fn measure_overlays(sessions: usize) {

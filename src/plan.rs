@@ -91,7 +91,7 @@ pub struct Plan {
     /// checks again.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) occupants: Vec<Occupant>,
-    /// Sessions that are kept and whose base has new commits, as found when the plan was made.
+    /// Worktrees of kept sessions whose base has new commits, as found when the plan was made.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) behind: Vec<Behind>,
 }
@@ -109,14 +109,16 @@ pub struct PlannedRepository {
     pub common_directory: PathBuf,
 }
 
-/// Session whose base has commits that its worktree lacks.
+/// Worktree whose base has commits that it lacks.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[non_exhaustive]
 pub struct Behind {
     /// Path of the session in the tree.
     pub session: SessionPath,
-    /// Base ref of the session's worktree.
+    /// Name of the worktree among the resources of the session.
+    pub resource: String,
+    /// Base ref of the worktree.
     pub base_ref: String,
     /// Commit that the base ref names.
     pub base: String,
@@ -125,9 +127,9 @@ pub struct Behind {
 }
 
 impl Behind {
-    /// Creates the entry of a session whose worktree lacks `commits` commits of `base`, which `base_ref` names.
-    pub fn new(session: SessionPath, base_ref: String, base: String, commits: u64) -> Self {
-        Self { session, base_ref, base, commits }
+    /// Creates the entry of a worktree that lacks `commits` commits of `base`, which `base_ref` names.
+    pub fn new(session: SessionPath, resource: String, base_ref: String, base: String, commits: u64) -> Self {
+        Self { session, resource, base_ref, base, commits }
     }
 }
 

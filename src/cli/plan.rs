@@ -77,7 +77,7 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode, Fa
     notices.extend(kept.iter().map(not_refreshed));
     notices.extend(left_by_updates(&project, &swarm, &plan, input.record.as_ref()));
     notices.extend(outdated(&project, &swarm, &plan, input.record.as_ref()));
-    notices.extend(lacking(plan.behind()));
+    notices.extend(lacking(&plan));
     notices.extend(base_notes(&swarm, &plan, &fetched, global.verbose));
     let notices: Vec<_> = notices.iter().map(|notice| pasteable(notice)).collect();
     let review = Review::new(&plan)
@@ -273,7 +273,7 @@ fn outdated(project: &Project, swarm: &Swarm<'_>, plan: &Plan, record: Option<&R
         .collect()
 }
 
-/// Returns the kept sessions whose base has new commits.
+/// Returns the worktrees of kept sessions whose base has new commits.
 ///
 /// Git runs only if a base ref names another commit than a worktree was created from: once for all heads, and once for
 /// each base.
@@ -284,50 +284,85 @@ fn behind(swarm: &Swarm<'_>, plan: &Plan, input: &PlanningInput) -> Vec<Behind> 
         let base = input.observation.repository(worktree.repository_name()).commits.get(&worktree.base_ref);
         base.is_some_and(|base| base.as_ref().is_ok_and(|base| *base != worktree.commit))
     };
-    // The command that is suggested runs in the working directory, which is no worktree if there are several.
-    let worktree = |session: &Session| {
-        let mut worktrees = session.allocations_of(git_worktree::KIND);
-        let first = worktrees.next().filter(|_| worktrees.next().is_none());
-        first.and_then(Worktree::from_allocation).filter(has_moved)
-    };
     let staying = record.plan.sessions().iter().filter(|session| staying.contains_key(&session.path));
-    let (sessions, worktrees): (Vec<_>, Vec<_>) =
-        staying.filter_map(|session| Some((&session.path, worktree(session)?))).unzip();
+    let worktrees = staying.flat_map(|session| {
+        session.allocations_of(git_worktree::KIND).filter_map(|allocation| {
+            let worktree = Worktree::from_allocation(allocation).filter(&has_moved)?;
+            Some(((&session.path, allocation.name()), worktree))
+        })
+    });
+    let (names, worktrees): (Vec<_>, Vec<_>) = worktrees.unzip();
     if worktrees.is_empty() {
         return Vec::new();
     }
     let found =
         git_worktree::progress(swarm.host(), swarm.workspace(), &worktrees.iter().collect::<Vec<_>>());
-    let found = sessions.into_iter().zip(&worktrees).zip(found);
+    let found = names.into_iter().zip(&worktrees).zip(found);
     found
-        .filter_map(|((session, worktree), progress)| {
+        .filter_map(|(((session, resource), worktree), progress)| {
             // `status` reports the reason why the commits of a worktree cannot be read.
             let Progress { base, behind, .. } = progress.ok().filter(|progress| progress.behind > 0)?;
             let base_ref = worktree.base_ref.clone();
-            Some(Behind::new(session.clone(), base_ref, base, behind))
+            Some(Behind::new(session.clone(), resource.to_owned(), base_ref, base, behind))
         })
         .collect()
 }
 
-/// Names the sessions whose base has new commits, with the command that rebases them.
-fn lacking(behind: &[Behind]) -> Vec<String> {
-    let mut groups: BTreeMap<(&str, &str, u64), Vec<&SessionPath>> = BTreeMap::new();
-    for Behind { session, base_ref, base, commits, .. } in behind {
-        groups.entry((base_ref, base, *commits)).or_default().push(session);
+/// Names the worktrees whose base has new commits, with the command that rebases them.
+fn lacking(plan: &Plan) -> Vec<String> {
+    let mut groups: BTreeMap<(String, &str, u64, RebaseIn), Vec<&SessionPath>> = BTreeMap::new();
+    for Behind { session, resource, base_ref, base, commits, .. } in plan.behind() {
+        let Some(found) = plan.session(session) else { continue };
+        let Some(worktree) = found.allocation(resource).and_then(Worktree::from_allocation) else { continue };
+        let place = RebaseIn::new(found, resource, &worktree);
+        let to = rebase_target(base_ref, base);
+        groups.entry((to, base_ref, *commits, place)).or_default().push(session);
     }
     let groups = groups.into_iter();
     groups
-        .map(|((base_ref, base, commits), sessions)| {
+        .map(|((to, base_ref, commits, RebaseIn { repository, worktree }), sessions)| {
             let commits = output::count(commits, "commit");
             let (lack, them) = if sessions.len() == 1 { ("lacks", "it") } else { ("lack", "them") };
             let (mentioned, names) = (mentioned(&sessions), named(sessions.into_iter()));
-            let to = rebase_target(base_ref, base);
+            let of = repository.map_or_else(String::new, |repository| format!(" of {repository}"));
+            let (which, git) = match worktree {
+                None => (String::new(), "git".to_owned()),
+                Some((name, path)) => (format!(" in {name}"), format!("git -C {}", shell_quoted(&path))),
+            };
             format!(
-                "{base_ref} has {commits} that {mentioned} {lack}; to bring {them} up to date: `seedbed exec {names} -- git \
-                 rebase {to}`"
+                "{base_ref}{of} has {commits} that {mentioned} {lack}{which}; to bring {them} up to date: `seedbed exec \
+                 {names} -- {git} rebase {to}`"
             )
         })
         .collect()
+}
+
+/// Worktree in which a suggested rebase runs.
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+struct RebaseIn {
+    /// Name of the repository; `None` for the workspace's own.
+    repository: Option<String>,
+    /// Name of the worktree, and its path from the working directory of the session; `None` if it is the only worktree,
+    /// and so the working directory.
+    worktree: Option<(String, String)>,
+}
+
+impl RebaseIn {
+    fn new(session: &Session, resource: &str, worktree: &Worktree) -> Self {
+        let is_only = session.allocations_of(git_worktree::KIND).nth(1).is_none();
+        let below = worktree.worktree_path.strip_prefix(&session.working_directory);
+        // A working directory that is chosen by `directory` may lie elsewhere.
+        let path = match below {
+            Ok(below) if below.as_os_str().is_empty() => ".".to_owned(),
+            Ok(below) => below.to_string_lossy().into_owned(),
+            Err(_) => {
+                let up = session.working_directory.components().map(|_| "..").collect::<Vec<_>>().join("/");
+                format!("{up}/{}", worktree.worktree_path.to_string_lossy())
+            }
+        };
+        let name = (!is_only).then(|| (resource.to_owned(), path));
+        Self { repository: worktree.repository.clone(), worktree: name }
+    }
 }
 
 /// Returns the argument of `git rebase` in a worktree; there, `HEAD` would be the worktree's own.

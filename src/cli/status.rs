@@ -248,6 +248,7 @@ fn progress(swarm: &Swarm<'_>, sessions: &[Active<'_>]) -> BTreeMap<String, Vec<
         let status = WorktreeStatus {
             name,
             path: absolute(swarm.workspace(), &worktree.worktree_path),
+            repository: worktree.repository,
             base_ref: worktree.base_ref,
             made_from: worktree.commit,
             progress: progress.map(|progress| Commits {

@@ -153,6 +153,9 @@ pub enum Work {
 pub struct WorktreeStatus {
     /// Name of the resource.
     pub name: String,
+    /// Name of the repository in the manifest; absent for the workspace's own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub repository: Option<String>,
     /// The worktree, absolute; the session works in a directory below if it is sparse.
     pub path: PathBuf,
     /// Ref that the worktree was made from.

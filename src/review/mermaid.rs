@@ -63,7 +63,10 @@ impl Graph {
             } else {
                 entry.summary(allocation)
             };
-            lines.push(label(&what));
+            // Most sessions have one resource of a kind, without a name of its own.
+            let name = if allocation.name() == allocation.kind { "" } else { allocation.name() };
+            let separator = if name.is_empty() { "" } else { ": " };
+            lines.push(label(&format!("{name}{separator}{what}")));
         }
         let node = format!("  {id}[\"{}\"]:::{}\n  {parent} --> {id}\n", lines.join("<br/>"), verb(action));
         if self.nodes >= EDGES || self.text.len() + node.len() > CHARACTERS {

@@ -61,7 +61,15 @@ fn explained(sources: &Sources<'_>, at: usize, session: usize) -> Answer {
                 .rules
                 .push(format!("{} is planned by {program}, which `explain` does not run", allocation.name()));
         } else if let Some((kind, planned)) = located.planned(sources.registry, session, allocation) {
-            explanation.document.rules.extend(kind.explanation(&planned));
+            let is_one_of_several = session.allocations_of(&allocation.kind).nth(1).is_some();
+            let rules = kind.explanation(&planned).into_iter();
+            explanation.document.rules.extend(
+                rules.map(
+                    |rule| {
+                        if is_one_of_several { format!("{}: {rule}", allocation.name()) } else { rule }
+                    },
+                ),
+            );
             if let Some(ports) = kind.ports(allocation) {
                 explanation.document.listeners.extend(listeners::on(ports));
                 explanation.has_ports = true;

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
 use seedbed::host::text::{printable, shell_quoted};
-use seedbed::report::status::{Commits, ExpiryStatus, PortStatus, SessionStatus, Work};
+use seedbed::report::status::{Commits, ExpiryStatus, PortStatus, SessionStatus, Work, WorktreeStatus};
 
 use super::super::suggestion::pasteable;
 use super::super::{output, plan};
@@ -68,7 +68,7 @@ fn details(session: &SessionStatus, verbose: bool) -> Vec<String> {
     details.extend(session.outdated.iter().map(refresh));
     let others = session.other_worktrees.iter().filter_map(|worktree| {
         let commits = worktree.progress.as_ref()?;
-        Some(format!("{}: {}  {}", worktree.name, branch(commits), last_commit(commits)))
+        Some(format!("{}: {}  {}", named(worktree), branch(commits), last_commit(commits)))
     });
     details.extend(others);
     for worktree in session.worktree.iter().chain(&session.other_worktrees) {
@@ -106,6 +106,8 @@ fn details(session: &SessionStatus, verbose: bool) -> Vec<String> {
     if verbose {
         details.extend(session.also_removed.iter().map(|line| format!("not kept: {line}")));
         details.push(format!("directory: {}", session.working_directory.display()));
+        let worktrees = session.worktree.iter().chain(&session.other_worktrees);
+        details.extend(worktrees.map(|worktree| format!("{}: {}", named(worktree), worktree.path.display())));
         details.extend(session.resources.iter().map(|(kind, resource)| format!("{kind}: {resource}")));
         let commits = session.worktree.as_ref().and_then(|worktree| worktree.progress.as_ref());
         details.extend(commits.map(|commits| {
@@ -113,6 +115,11 @@ fn details(session: &SessionStatus, verbose: bool) -> Vec<String> {
         }));
     }
     details
+}
+
+/// Returns the name of a worktree, with its repository if this is not the workspace's own.
+fn named(WorktreeStatus { name, repository, .. }: &WorktreeStatus) -> String {
+    repository.as_ref().map_or_else(|| name.clone(), |repository| format!("{name} of {repository}"))
 }
 
 fn branch(commits: &Commits) -> String {

@@ -47,7 +47,7 @@ fn plan_names_sessions_whose_base_has_moved_on() {
         sandbox.commit(message);
     }
     let base = sandbox.git(&["rev-parse", "main"]);
-    let lacks = |session: &str| json!({ "session": session, "baseRef": "main", "base": base, "commits": 2 });
+    let lacks = |session: &str| json!({ "session": session, "resource": "git-worktree", "baseRef": "main", "base": base, "commits": 2 });
     assert_eq!(behind(), json!([lacks("a"), lacks("b")]));
     let text = sandbox.ok(&["plan"]).stdout;
     let note =

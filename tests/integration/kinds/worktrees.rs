@@ -86,6 +86,48 @@ fn two_worktrees_lie_side_by_side_and_are_told_apart_everywhere() {
 }
 
 #[test]
+fn reviews_and_notes_name_the_worktrees_and_their_repositories() {
+    let sandbox = sandbox();
+    let web = sandbox.other_repository("web");
+    let of_web = "{ kind = \"git-worktree\", name = \"web\", repository = \"web\", base-ref = \"main\" }";
+    let own = "{ kind = \"git-worktree\", name = \"api\", base-ref = \"main\" }";
+    let ports = "{ kind = \"port-range\", names = [\"http\"] }, { kind = \"port-range\", name = \"debug\", \
+                 names = [\"inspector\"] }";
+    let more = format!("[repository.web]\nroot = \"../web\"\n[session.solo]\nresources = [{of_web}]\n");
+    manifest(&sandbox, &format!("{own}, {of_web}, {ports}"), &more);
+    let graph = sandbox.ok(&["plan", "--format", "mermaid"]).stdout;
+    for part in
+        ["<br/>api#58; .ai_ops/", "<br/>web#58; .ai_ops/", "  of web  ", "<br/>debug#58; ", "<br/>web#58; "]
+    {
+        assert!(graph.contains(part), "{part}: {graph}");
+    }
+    sandbox.ok(&["apply"]);
+    let status = sandbox.ok(&["status", "--verbose"]).stdout;
+    assert!(status.contains("web of web: detached"), "{status}");
+    let status = sandbox.ok(&["status", "--json"]).json();
+    assert_eq!(status["sessions"][0]["otherWorktrees"][0]["repository"], "web");
+    let explained = sandbox.ok(&["explain", "lead"]).stdout;
+    assert!(explained.contains("debug: block ") && explained.contains("web: it is of ../web"), "{explained}");
+
+    // Each note has the command for its worktree, and that is what the command changes.
+    sandbox.write("more.txt", "more\n");
+    sandbox.commit("more");
+    sandbox.git_in(&web, &["commit", "--quiet", "--allow-empty", "--message", "more"]);
+    let plan = sandbox.ok(&["plan"]).stdout;
+    let notes = plan.split_whitespace().collect::<Vec<_>>().join(" ");
+    let commands =
+        ["lead -- git -C api rebase main", "lead -- git -C web rebase main", "solo -- git rebase main"];
+    assert!(notes.contains("main of web has 1 commit that lead lacks in web"), "{notes}");
+    for command in commands {
+        assert!(notes.contains(&format!("`seedbed exec {command}`")), "{command}: {notes}");
+        sandbox.ok(&[&["exec"], &command.split(' ').collect::<Vec<_>>()[..]].concat());
+    }
+    let behind = sandbox.plan()["behind"].clone();
+    assert_eq!(behind, json!(null), "every worktree has its base");
+    assert!(directory(&sandbox).join("api/more.txt").exists());
+}
+
+#[test]
 fn work_in_either_worktree_or_beside_them_refuses_a_release() {
     let (sandbox, top) = applied(TWO);
     for file in ["api/work", "web/work", "notes.txt"] {
@@ -166,7 +208,10 @@ fn the_directory_of_a_resource_can_be_the_working_directory() {
     };
     let web = works_in("web");
     assert!(web.ends_with("web") && web.join(".agent-context/resources.json").exists());
+    // Nothing is released, so unsaved work stays.
+    fs::write(web.join("work"), "work\n").unwrap();
     let notes = works_in("notes");
+    assert!(web.join("work").exists());
     assert_eq!(notes.extension(), Some("notes".as_ref()), "{}", notes.display());
     assert!(!web.join(".agent-context").exists() && notes.join(".agent-context/resources.json").exists());
     manifest(&sandbox, &format!("{resources}, \"port-range\""), "directory = \"port-range\"\n");
@@ -175,7 +220,10 @@ fn the_directory_of_a_resource_can_be_the_working_directory() {
     manifest(&sandbox, &resources, "directory = \"wbe\"\n");
     let refused = sandbox.seedbed(&["validate"]).expect(65).stderr;
     assert!(refused.contains("did you mean `web`?"), "{refused}");
-    sandbox.ok(&["destroy"]);
+    fs::write(notes.join("work"), "work\n").unwrap();
+    assert_eq!(works_in("web"), web);
+    assert!(notes.join("work").exists() && !notes.join(".agent-context").exists());
+    sandbox.ok(&["destroy", "--discard"]);
     assert!(!sandbox.repository.join(".ai_ops").exists());
 }
 

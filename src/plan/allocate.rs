@@ -507,8 +507,9 @@ pub(super) fn kinds<'m>(session_requests: &SessionRequests<'m>) -> Vec<&'m str> 
 
 fn kind_twice(wanted: &EffectiveRequest<'_>) -> Diagnostic {
     let message = format!("`{}` is requested twice", wanted.kind.escape_debug());
-    Diagnostic::new(rule::KIND_TWICE, wanted.location.clone(), message, "the second one")
-        .with_help("a session has one resource of this kind; put its options into one entry")
+    Diagnostic::new(rule::KIND_TWICE, wanted.location.clone(), message, "the second one").with_help(
+        "a session has one resource of this kind: remove this entry, or put its options into the first one",
+    )
 }
 
 fn variable_twice(wanted: &EffectiveRequest<'_>, variable: &str, other: &str) -> Diagnostic {

@@ -52,8 +52,11 @@ fn worktree(session: &str, resource: &str) -> Value {
 fn kept(sandbox: &Sandbox, conditions: &str) -> Vec<Value> {
     let document = sandbox.ok(&["destroy", "--dry-run", "--json", "--where", conditions]).json();
     let unmatched = document["unmatched"].as_array().cloned().unwrap_or_default();
-    let reasons: Vec<_> =
-        unmatched.into_iter().filter(|one| one["session"] == "lead").map(|one| one["what"].clone()).collect();
+    let reasons: Vec<_> = unmatched
+        .into_iter()
+        .filter(|one| one["session"] == "lead")
+        .map(|one| one["description"].clone())
+        .collect();
     assert_eq!(reasons.is_empty(), document["sessions"].as_array().unwrap().contains(&json!("lead")));
     reasons
 }

@@ -17,6 +17,10 @@ const OTHER_COMMIT: &str = "other-commit";
 /// Answer of the external kind `db` to its plan request.
 const ANSWER: &str = r#"{ "protocol": 1, "allocations": { "s/a": { "allocation": { "name": "a" } } } }"#;
 
+const ONE_WORKTREE: &str = "{ kind = \"git-worktree\", name = \"api\" }";
+const TWO_WORKTREES: &str =
+    "{ kind = \"git-worktree\", name = \"api\" }, { kind = \"git-worktree\", name = \"web\" }";
+
 /// One row of the page, and manifests before and after the change that the row describes.
 struct Case {
     /// Heading of the table, and the first two cells of the row.
@@ -86,6 +90,24 @@ fn sessions() -> Vec<Case> {
             &resource("port-range", "name = \"debug\""),
         ),
         case("Sessions | `resources` | another order", "a", &both, &session("\"port-range\", \"directory\"")),
+        case(
+            "Sessions | `resources` | one worktree becomes several",
+            "a",
+            &session(ONE_WORKTREE),
+            &session(TWO_WORKTREES),
+        ),
+        case(
+            "Sessions | `resources` | several worktrees become one",
+            "a",
+            &session(TWO_WORKTREES),
+            &session(ONE_WORKTREE),
+        ),
+        case(
+            "Sessions | `directory` | another resource",
+            "a",
+            &session(TWO_WORKTREES),
+            &format!("{}directory = \"web\"\n", session(TWO_WORKTREES)),
+        ),
         case("Sessions | `count` | higher, an existing replica", "a-0", &replicas(1), &replicas(2)),
         case("Sessions | `count` | higher, a new replica", "a-1", &replicas(1), &replicas(2)),
         case("Sessions | `count` | lower, the last replica", "a-1", &replicas(2), &replicas(1)),

@@ -2,14 +2,33 @@
 
 use std::path::Path;
 
+use seedbed::manifest;
 use seedbed::orchestrator::{Orchestrator, Provisioned, ResourceRequest};
+use seedbed::plan;
 
+use crate::fake_kind::Fake;
+use crate::friendly::friendly;
 use crate::library_sandbox::{Sandbox, free_ports};
 
 /// Returns the kinds and names in the discovery file of a session.
 fn resources(session: &Provisioned) -> Vec<(&str, Option<&str>)> {
     let held = session.snapshot().hard_constraints.iter();
     held.map(|held| (held.kind.as_str(), held.name.as_deref())).collect()
+}
+
+#[test]
+fn two_resources_of_a_kind_that_allows_one_are_a_diagnostic_with_a_remedy() {
+    let registry = Fake::beside_the_built_in("single", |_, _| Ok(()));
+    let text = "version = 1\nswarm = \"s\"\n[session.a]\n\
+                resources = [\"single\", { kind = \"single\", name = \"other\" }]\n";
+    let manifest = manifest::parse(text, &registry.kinds()).unwrap();
+    let observation = friendly(&plan::queries(&manifest, &registry));
+    let found = plan::plan(&manifest, &registry, &observation, None).unwrap_err();
+    let found: Vec<_> = found.iter().collect();
+    assert_eq!(found.len(), 1, "{found:#?}");
+    assert_eq!(found[0].rule.id, "kind-twice");
+    let help = found[0].help.as_deref().unwrap_or_default();
+    assert!(help.contains("remove this entry"), "{help}");
 }
 
 #[test]

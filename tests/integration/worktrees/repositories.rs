@@ -56,6 +56,38 @@ fn example_of_several_repositories_is_applied_and_destroyed() {
     assert_same(&before, &sandbox.inventory());
 }
 
+/// A server of each repository, of which the second one gets what it serves from the first, by its port.
+#[test]
+fn servers_of_two_repositories_reach_each_other_by_their_ports() {
+    let sandbox = two();
+    // The API serves one request. The web client asks for the file until the API serves it.
+    let serve = "import http.server, os; \
+                 http.server.HTTPServer(('127.0.0.1', int(os.environ['AGENT_PORT_HTTP'])), \
+                 http.server.SimpleHTTPRequestHandler).handle_request()";
+    let client = "import os, time, urllib.request\n\
+                  while True:\n  \
+                  try: print(urllib.request.urlopen(os.environ['API'] + '/README.md').read().decode()); break\n  \
+                  except OSError: time.sleep(0.05)\n";
+    sandbox.write("serve.py", serve);
+    fs::write(sandbox.top.join("web/client.py"), client).unwrap();
+    sandbox.commit("server");
+    sandbox.git_in(&sandbox.top.join("web"), &["add", "."]);
+    sandbox.git_in(&sandbox.top.join("web"), &["commit", "--quiet", "--message", "client"]);
+    let port = "{ kind = \"port-range\", names = [\"http\"] }";
+    sandbox.manifest(&format!(
+        "[repository.web]\nroot = \"../web\"\n\
+         [session.api]\nresources = [\"git-worktree\", {port}]\ncommand = [\"python3\", \"serve.py\"]\n\
+         [session.web]\nresources = [{{ kind = \"git-worktree\", repository = \"web\" }}, {port}]\n\
+         env = {{ API = \"http://127.0.0.1:{{{{ sessions.api.port.http }}}}\" }}\n\
+         command = [\"python3\", \"client.py\"]\n"
+    ));
+    sandbox.ok(&["apply"]);
+    let readme = fs::read_to_string(sandbox.directory_of("api").join("README.md")).unwrap();
+    let started = sandbox.ok(&["start", "--timeout", "60s"]).stdout;
+    assert!(started.contains(&format!("web: {}", readme.lines().next().unwrap())), "{started}");
+    sandbox.ok(&["destroy"]);
+}
+
 #[test]
 fn plan_has_the_same_bytes_in_every_set_of_clones() {
     let sandbox = two();

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::{PLAN, THINGS, asked, things};
+use super::{PLAN, THINGS, asked, program, things};
 use crate::sandbox::sessions;
 
 #[test]
@@ -94,6 +94,44 @@ resources = ["thing"]
     let env = &sessions(&planned).next().unwrap()["env"];
     assert_eq!(env["SERVER"], "thing of a: 5432");
     assert_eq!(env["COPY"], "a in {{ workspace.root }}");
+}
+
+#[test]
+fn session_has_two_resources_of_an_external_kind() {
+    let plan = r##"{"protocol": 1, "allocations": {
+        "shop/a": {"allocation": {"name": "first"}, "env": {"THING": "1"}},
+        "shop/a#more": {"allocation": {"name": "second"}, "env": {"THING_MORE": "2"}}}}"##;
+    let sandbox = things(&format!("plan() {{ cat <<'END'\n{plan}\nEND\n}}\n"));
+    let manifest = |resources: &str| {
+        sandbox.manifest(&format!(
+            "[provider.thing]\ncommand = [\"./tools/thing\"]\n[session.a]\nresources = [{resources}]\n\
+             env = {{ NAME = \"{{{{ resources.more.name }}}}\" }}\n"
+        ));
+    };
+    manifest("\"thing\", { kind = \"thing\", name = \"more\", size = 2 }");
+    sandbox.ok(&["apply"]);
+    let provisioned = |operation: &str| {
+        let requests = asked(&sandbox).into_iter().filter(|request| request["operation"] == operation);
+        let mut names: Vec<_> =
+            requests.map(|one| (one["resource"].clone(), one["allocation"]["name"].clone())).collect();
+        names.sort_by_key(|(resource, _)| resource.is_string());
+        names
+    };
+    let both = [(json!(null), json!("first")), (json!("more"), json!("second"))];
+    assert_eq!(provisioned("provision"), both);
+    let env = &sandbox.ok(&["env", "a", "--json"]).json()["environment"];
+    assert_eq!(["THING", "THING_MORE", "NAME"].map(|name| env[name].as_str().unwrap()), ["1", "2", "second"]);
+    sandbox.ok(&["apply"]).says(&["nothing to do"]);
+    // Without the entry, only that resource is released.
+    asked(&sandbox);
+    manifest("{ kind = \"thing\", name = \"more\", size = 2 }");
+    let plan = plan.replace(r#""shop/a": {"allocation": {"name": "first"}, "env": {"THING": "1"}},"#, "");
+    program(&sandbox, &format!("plan() {{ cat <<'END'\n{plan}\nEND\n}}\n"));
+    asked(&sandbox);
+    sandbox.ok(&["apply", "--yes"]);
+    assert_eq!(provisioned("release"), both[..1]);
+    sandbox.ok(&["destroy", "--yes"]);
+    assert_eq!(provisioned("release"), both[1..]);
 }
 
 #[test]

@@ -398,10 +398,7 @@ pub(crate) fn main() -> ExitCode {
     let code = match std::panic::catch_unwind(|| run(&arguments.command, &arguments.global)) {
         Ok(Ok(code)) => code,
         Ok(Err(failure)) => report(failure, &arguments.global.cancel, json),
-        Err(_) => {
-            let what = "this is a bug in seedbed; `seedbed recover` recovers an interrupted run";
-            Failure::new(error::BUG, what).report(json)
-        }
+        Err(_) => Failure::new(error::BUG, "this is a bug in seedbed").report(json),
     };
     output::finish(code)
 }
@@ -418,21 +415,30 @@ fn parse() -> Result<Arguments, clap::Error> {
 /// Prints help, the version, or the error in the arguments.
 fn print_unparsed(error: &clap::Error) -> ExitCode {
     terminal::set_color(terminal::color_among(std::env::args_os()));
-    let text = |has_color: bool| {
-        let text = error.render();
-        if has_color { text.ansi().to_string() } else { text.to_string() }
-    };
-    if error.use_stderr() && is_json(std::env::args_os()) {
-        let message = text(false);
-        let message = message.strip_prefix("error: ").unwrap_or(&message).trim_end();
-        return Failure::new(error::USAGE, message).report(true);
-    }
+    let text = error.render();
     if error.use_stderr() {
-        output::print_error(&text(terminal::has_color(&std::io::stderr())));
-        return Status::Usage.into();
+        let message = usage_message(&text.to_string());
+        return Failure::new(error::USAGE, message).report(is_json(std::env::args_os()));
     }
-    output::print(&text(terminal::has_color(&std::io::stdout())));
+    let has_color = terminal::has_color(&std::io::stdout());
+    output::print(&if has_color { text.ansi().to_string() } else { text.to_string() });
     output::finish(Status::Done.into())
+}
+
+/// Returns the message of an error in the arguments in the form of other errors: the last lines are tips as `help:`, or
+/// the help of the command.
+fn usage_message(text: &str) -> String {
+    let lines = text.lines().filter(|line| !line.is_empty() && !line.starts_with("For more information"));
+    let (tips, mut lines): (Vec<_>, Vec<_>) = lines.partition(|line| line.starts_with("  tip: "));
+    let mut help: Vec<_> = tips.iter().map(|tip| tip.replacen("  tip: ", "help: ", 1)).collect();
+    let usage = lines.iter().find_map(|line| line.strip_prefix("Usage: seedbed "));
+    let command = usage.and_then(|usage| usage.split(' ').next()).unwrap_or_default();
+    if help.is_empty() && Arguments::command().find_subcommand(command).is_some() {
+        help.push(format!("help: run `seedbed help {command}`"));
+    }
+    lines.extend(help.iter().map(String::as_str));
+    let message = lines.join("\n");
+    message.strip_prefix("error: ").unwrap_or(&message).to_owned()
 }
 
 /// Returns whether arguments that cannot be parsed ask for JSON.

@@ -250,6 +250,8 @@ pub type Options = Map<String, Value>;
 pub struct Manifest {
     /// `true` if nothing was rejected and removed.
     pub complete: bool,
+    /// `true` if nothing was removed that could change the number or the options of the requests.
+    pub has_every_request: bool,
     /// Name of the swarm, the prefix of every session id; empty for a standalone session.
     pub swarm: String,
     /// Path of the repository as written in the manifest, relative to the manifest's directory; `.` by default.
@@ -455,8 +457,10 @@ fn read_document(
     {
         return None;
     }
+    let tainted = expand::TaintedTables::by(diagnostics);
     Some(Manifest {
         complete: diagnostics.is_empty(),
+        has_every_request: tainted.has_every_request,
         swarm: document.swarm,
         workspace_root: document.workspace.root.map_or_else(|| ".".into(), PathBuf::from),
         repositories: document
@@ -468,11 +472,7 @@ fn read_document(
         overrides: Vec::new(),
         defaults: document.defaults,
         providers: document.provider.into_iter().map(|(name, provider)| (name, provider.program())).collect(),
-        sessions: expand::sessions(
-            document.session,
-            document.expires.as_deref(),
-            &expand::TaintedTables::by(diagnostics),
-        ),
+        sessions: expand::sessions(document.session, document.expires.as_deref(), &tainted),
     })
 }
 

@@ -471,7 +471,7 @@ fn sessions(
             // A rejected part of the manifest may have declared the repository.
             diagnostics.retain(|diagnostic| manifest.complete || diagnostic.rule != rule::REPOSITORY);
             spawned::name_spawned(manifest, &mut diagnostics);
-            Err(dedupe::deduplicated(diagnostics, manifest.complete))
+            Err(dedupe::deduplicated(diagnostics, manifest.has_every_request))
         }
     }
 }

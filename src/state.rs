@@ -98,7 +98,7 @@ pub enum Error {
         holder: String,
     },
     /// No run owns the swarm's lock, but programs of a killed run do, and may still be at work.
-    #[error("`{swarm}` is locked by programs that a killed run left running: {processes}{holder}")]
+    #[error("`{swarm}` is locked by programs that an ended run left running: {processes}{holder}")]
     Orphaned {
         /// Name of the swarm, or id of the standalone session.
         swarm: String,

@@ -51,7 +51,7 @@ pub(super) fn run(
             .map_err(|error| {
                 swarm.keep_log(&name);
                 let hint = hint(step, commands).unwrap_or_default();
-                format!("{error}{hint}\ncomplete log: {}", whole(&swarm.log_directory(), &name))
+                format!("{error}{hint}\n  complete log: {}", whole(&swarm.log_directory(), &name))
             })?;
     }
     Ok(())
@@ -65,7 +65,7 @@ fn hint(step: &str, commands: &[CommandLine]) -> Option<String> {
     };
     let words = commands.iter().map(word).collect::<Option<Vec<_>>>().filter(|words| words.len() > 1)?;
     Some(format!(
-        "\neach string of `{step}` is a command of its own; one command with arguments is a list in it: \
+        "\nhelp: each string of `{step}` is a command of its own; one command with arguments is a list in it: \
          {step} = [{}]",
         serde_json::to_string(&words).ok()?
     ))

@@ -70,6 +70,7 @@ const EXAMPLES: &[(&str, &[Example])] = &[
             ("Run a test in one session", "seedbed exec lead -- ./test.sh"),
             ("Run a test in all replicas of a session", "seedbed exec coder -- ./test.sh"),
             ("Show the changes of every session", "seedbed exec --all -- git status --short"),
+            ("End a test that runs longer than an hour", "seedbed exec lead --timeout 1h -- ./test.sh"),
         ],
     ),
     (
@@ -79,7 +80,13 @@ const EXAMPLES: &[(&str, &[Example])] = &[
             ("End agents that print nothing for 10 minutes", "seedbed start --stall 10m"),
         ],
     ),
-    ("logs", &[("Print the output of the last command", "seedbed logs lead")]),
+    (
+        "logs",
+        &[
+            ("Print the output of the last command", "seedbed logs lead"),
+            ("Print the output while the command runs, until it ends", "seedbed logs lead --follow"),
+        ],
+    ),
     (
         "export",
         &[
@@ -161,6 +168,7 @@ const EXAMPLES: &[(&str, &[Example])] = &[
         &[
             ("Recover after a crash", "seedbed recover"),
             ("Continue after the workspace was moved", "seedbed recover --moved"),
+            ("Give the copied worktrees a swarm of their own", "seedbed recover --copied"),
         ],
     ),
     (

@@ -25,8 +25,6 @@ pub(super) enum Status {
     Failed = 1,
     /// `plan --detailed-exitcode` or `status --detailed-exitcode` found changes.
     Changes = 2,
-    /// The command line is wrong.
-    Usage = 64,
     /// The manifest or plan file is invalid.
     Invalid = 65,
     /// Refused: unsaved work would be lost, processes use the sessions, or the plan is stale.
@@ -56,7 +54,10 @@ pub(super) const HELP: &str = "Exit codes:
 const GIVE_UP: &str = "help: if the cause cannot be repaired, run `seedbed recover --give-up`";
 
 /// Maximum number of diagnostics that are printed as text. People read no more; `--json` contains all of them.
-const FAULTS_PRINTED: usize = 100;
+const DIAGNOSTICS_PRINTED: usize = 100;
+
+/// Beginnings of the lines that belong to the error above them.
+const DETAILS: [&str; 3] = ["  ", "note: ", "help: "];
 
 impl From<Status> for ExitCode {
     fn from(status: Status) -> Self {
@@ -168,39 +169,54 @@ impl Failure {
         if json {
             output::print_line(self.failed(code));
         } else {
-            output::print_error(&self.text());
+            output::print_labelled(&self.text());
         }
         ExitCode::from(code)
     }
 
+    /// Returns the text of the error: `error: MESSAGE [ID]`, its details, and the remedy as `help: REMEDY`.
     fn text(self) -> String {
-        if let Self::Manifest(report) = self {
-            let drawn = terminal::diagnostic(&report.printing(FAULTS_PRINTED), &std::io::stderr());
-            return format!("{drawn}\n");
-        }
         let id = self.id().id;
+        if let Self::Manifest(report) = self {
+            let report = report.printing(DIAGNOSTICS_PRINTED);
+            let diagnostics = terminal::diagnostics(&report, &std::io::stderr());
+            return format!("{diagnostics}error: {report} [{id}]\n");
+        }
         let mut text = String::new();
         for (at, line) in self.lines().iter().enumerate() {
             let (first, rest) = line.split_once('\n').map_or((line.as_str(), None), |(a, b)| (a, Some(b)));
             let id = if at == 0 { format!(" [{id}]") } else { String::new() };
             let rest = rest.map(|rest| format!("\n{rest}")).unwrap_or_default();
-            let is_detail = line.starts_with(' ') || line.starts_with("help: ");
-            text.extend([if is_detail { "" } else { "seedbed: " }, first, &id, &rest, "\n"]);
+            let is_detail = DETAILS.iter().any(|beginning| line.starts_with(beginning));
+            text.extend([if is_detail { "" } else { "error: " }, first, &id, &rest, "\n"]);
         }
         text
     }
 
     /// Returns the error in one line that is safe to print.
     pub(super) fn summary(&self) -> String {
-        printable(&self.lines().join("\n").replace('\n', "; "))
+        pasteable(&printable(&self.messages().join("\n").replace('\n', "; ")))
     }
 
     /// Returns the error and the remedies, one line each, safe to print. Commands in them can be pasted.
     fn lines(&self) -> Vec<String> {
-        self.lines_without_options().iter().map(|line| pasteable(line)).collect()
+        let mut lines = self.messages();
+        let has_remedy = lines.iter().any(|line| line.starts_with("help: ") || line.contains("\nhelp: "));
+        if !has_remedy {
+            lines.extend(self.remedy().map(|remedy| format!("help: {remedy}")));
+        }
+        lines.iter().map(|line| pasteable(line)).collect()
     }
 
-    fn lines_without_options(&self) -> Vec<String> {
+    /// Returns the remedy of the id, for a message without one of its own. `None` if the user knows it: diagnostics have
+    /// their own, and the user has just interrupted or declined.
+    fn remedy(&self) -> Option<String> {
+        let id = self.id();
+        let is_known = [error::MANIFEST_INVALID, error::INTERRUPTED, error::DECLINED].contains(&id);
+        (!is_known).then(|| id.help())
+    }
+
+    fn messages(&self) -> Vec<String> {
         match self {
             Self::Manifest(report) => vec![report.to_string()],
             Self::Other(_, message) => vec![printable_lines(message)],
@@ -212,7 +228,7 @@ impl Failure {
             }
             Self::Apply(apply::Error::Unfinished(error)) => vec![
                 printable_lines(&error.to_string()),
-                "the run could not be finished".to_owned(),
+                "note: the run could not be finished".to_owned(),
                 "help: repair the cause, then run `seedbed recover`".to_owned(),
                 GIVE_UP.to_owned(),
             ],
@@ -250,7 +266,7 @@ impl Failure {
             }
             Self::Apply(apply::Error::NotRescued { failures, .. }) => {
                 let mut lines: Vec<_> = failures.iter().map(failed_step).collect();
-                lines.push("unsaved work could not be rescued, so nothing was released".to_owned());
+                lines.push("note: unsaved work could not be rescued, so nothing was released".to_owned());
                 lines
             }
             Self::Apply(error @ apply::Error::UnknownKind { .. }) => {
@@ -266,12 +282,12 @@ impl Failure {
             }
             Self::Apply(apply::Error::NotTornDown(failures)) => {
                 let mut lines: Vec<_> = failures.iter().map(failed_step).collect();
-                lines.push("the sessions were released anyway".to_owned());
+                lines.push("note: the sessions were released anyway".to_owned());
                 lines
             }
             Self::Apply(apply::Error::NotSetUp(failures)) => {
                 let mut lines: Vec<_> = failures.iter().map(failed_step).collect();
-                lines.push("the sessions were kept, marked as broken".to_owned());
+                lines.push("note: the sessions were kept, marked as broken".to_owned());
                 lines.push(
                     "help: continue with `seedbed apply`, or remove them with `seedbed destroy`".to_owned(),
                 );
@@ -283,7 +299,7 @@ impl Failure {
                     lines.push("interrupted".to_owned());
                 }
                 if leftovers.is_empty() {
-                    lines.push("the run was rolled back".to_owned());
+                    lines.push("note: the run was rolled back".to_owned());
                 } else {
                     lines.push("could not be rolled back:".to_owned());
                     lines.extend(leftovers.iter().map(|left| format!("  {}", failed_step(left))));

@@ -77,8 +77,8 @@ fn unknown(sources: &Sources<'_>, subject: &str) -> Failure {
     Failure::new(
         error::SUBJECT_UNKNOWN,
         match nearest {
-            Some(path) => format!("{message}\nhelp: did you mean `{path}`?"),
-            None => {
+            Some(path) if path != subject => format!("{message}\nhelp: did you mean `{path}`?"),
+            _ => {
                 format!("{message}\nhelp: `seedbed list` lists the swarms, `seedbed status` the sessions")
             }
         },

@@ -75,7 +75,7 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode, Fa
     }
     for found in swarms.iter().flat_map(|(found, children)| std::iter::once(found).chain(children)) {
         for error in &found.unreadable {
-            say!("seedbed: {}", printable(&error.to_string()));
+            say!("error: {}", printable(&error.to_string()));
         }
     }
     Ok(Status::Done.into())

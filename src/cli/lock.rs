@@ -29,7 +29,7 @@ pub(super) fn with_lock<T>(
     drop(progress);
     if let Err(error) = locked.unlock() {
         // The result counts; at worst an empty lock file remains.
-        say!("seedbed: {}", printable(&error.to_string()));
+        say!("error: {}", printable(&error.to_string()));
     }
     done
 }

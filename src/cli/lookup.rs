@@ -13,7 +13,7 @@ use seedbed::report::error;
 use seedbed::state::{self, Record, Swarm};
 
 use super::exit::Failure;
-use super::{applied_here, project, relocation, unfinished_runs};
+use super::{applied_here, output, project, relocation, unfinished_runs};
 
 /// Returns the record of the swarm; an error if the swarm is not applied.
 pub(super) fn record(swarm: &Swarm<'_>, name: &str) -> Result<Record, Failure> {
@@ -30,7 +30,8 @@ pub(super) fn record(swarm: &Swarm<'_>, name: &str) -> Result<Record, Failure> {
             let message = format!("the swarm of {name} is not applied here\nhelp: run `seedbed apply`");
             applied_here::with_others(swarm, message)?
         } else {
-            format!("the swarm of {name} is not applied here: {}", unfinished.join("; "))
+            let details = unfinished.join("\n  ");
+            format!("the swarm of {name} is not applied here\n  {details}\nhelp: run `seedbed recover`")
         },
     ))
 }
@@ -155,6 +156,12 @@ pub(super) fn session<'r>(record: &'r Record, name: &str) -> Result<&'r Session,
         [session] => Ok(session),
         [one, other, ..] => Err(ambiguous(name, [one, other], called.len())),
         [] => {
+            let replicas: Vec<_> = sessions.iter().filter(|session| is_replica_of(session, name)).collect();
+            if let [one, ..] = replicas[..] {
+                let count = output::count(replicas.len(), "replica");
+                let text = format!("`{name}` names {count}\nhelp: name one of them, such as `{}`", one.path);
+                return Err(Failure::new(error::SESSION_AMBIGUOUS, text));
+            }
             let why = unknown(sessions.iter().map(|session| &session.path), name);
             Err(Failure::new(error::SESSION_UNKNOWN, why))
         }

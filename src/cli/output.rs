@@ -16,7 +16,7 @@ use serde::Serialize;
 use unicode_width::UnicodeWidthStr as _;
 
 use super::exit::Status;
-use super::suggestion;
+use super::{suggestion, terminal};
 
 /// First error of writing to stdout that has to be reported.
 static UNWRITTEN: OnceLock<std::io::Error> = OnceLock::new();
@@ -39,7 +39,8 @@ pub(super) fn keep_error(written: std::io::Result<()>) {
 pub(super) fn finish(code: ExitCode) -> ExitCode {
     keep_error(std::io::stdout().lock().flush());
     let Some(error) = UNWRITTEN.get() else { return code };
-    say!("seedbed: cannot write to standard output: {error} [{}]", OUTPUT_UNWRITTEN.id);
+    let (id, help) = (OUTPUT_UNWRITTEN.id, OUTPUT_UNWRITTEN.help());
+    say!("error: cannot write to standard output: {error} [{id}]\nhelp: {help}");
     let is_good = [Status::Done, Status::Changes].map(ExitCode::from).contains(&code);
     if is_good { Status::Unwritten.into() } else { code }
 }
@@ -49,9 +50,14 @@ pub(super) fn print_error(text: &str) {
     let _ = std::io::stderr().lock().write_all(text.as_bytes());
 }
 
+/// Prints lines to stderr, with colours for the labels `error:`, `note:` and `help:`.
+pub(super) fn print_labelled(text: &str) {
+    print_error(&terminal::with_colored_labels(text, &std::io::stderr()));
+}
+
 /// Prints a message on a line of stderr; the commands that it suggests can be pasted.
 pub(super) fn print_message(message: &str) {
-    print_error(&(suggestion::pasteable(message) + "\n"));
+    print_labelled(&(suggestion::pasteable(message) + "\n"));
 }
 
 /// Prints one JSON document on one line.

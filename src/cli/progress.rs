@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{HumanDuration, ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 use seedbed::apply::{Event, Phase};
 use seedbed::host::process::Cancel;
 use seedbed::host::text::{printable, printable_command, shell_quoted};
@@ -165,7 +165,7 @@ impl State {
             Event::NotTornDown { session, why } => {
                 vec![format!("{session}: teardown was not run: {}", printable(why))]
             }
-            Event::Uninspected { processes } => vec![uninspected(*processes)],
+            Event::Uninspected { processes } => if_verbose(verbose, || uninspected(*processes)),
             Event::Stopped { session, pid, command, killed } => {
                 let how = if *killed { "killed" } else { "ended" };
                 vec![format!("{session}: {how} pid {pid} (`{}`)", printable_command(command))]
@@ -220,9 +220,9 @@ impl State {
         let lasts = self.begun.is_some_and(|begun| begun.elapsed() >= TICK);
         if self.bar.is_none() && lasts {
             let bar = ProgressBar::with_draw_target(Some(self.sessions as u64), ProgressDrawTarget::stderr());
-            let template = "{msg} [{bar:24}] {pos} of {len} sessions, {elapsed} so far, {eta} to go";
+            let template = "{msg} [{bar:24}] {pos} of {len} sessions, {elapsed} so far{left}";
             if let Ok(style) = ProgressStyle::with_template(template) {
-                bar.set_style(style.progress_chars("=> "));
+                bar.set_style(style.with_key("left", time_left).progress_chars("=> "));
             }
             bar.set_message(phase_words(phase).0);
             self.bar = Some(bar);
@@ -258,6 +258,13 @@ fn if_verbose(verbose: bool, line: impl FnOnce() -> String) -> Vec<String> {
 
 fn locked(state: &Mutex<State>) -> MutexGuard<'_, State> {
     state.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Writes the estimated rest of a phase; nothing if the rest is less than a second or unknown.
+fn time_left(state: &ProgressState, text: &mut dyn std::fmt::Write) {
+    if state.eta() >= Duration::from_secs(1) {
+        let _ = write!(text, ", {:#} to go", HumanDuration(state.eta()));
+    }
 }
 
 /// Returns the words for a phase: while it runs, after its end, and the noun of its count.

@@ -29,7 +29,7 @@ pub(super) struct Arguments {
     #[arg(add = completions::active_sessions())]
     sessions: Vec<String>,
     /// Run each command in a window of tmux, with a terminal, and do not wait for the end
-    #[arg(long, conflicts_with_all = ["timeout", "stall", "fail_fast", "output"])]
+    #[arg(long, conflicts_with_all = ["timeout", "stall", "fail_fast", "show"])]
     tmux: bool,
     #[command(flatten)]
     supervision: Supervision,

@@ -2,18 +2,23 @@
 #![expect(clippy::disallowed_methods, reason = "the command line is what reads the environment")]
 
 use std::ffi::OsString;
+use std::fmt::{self, Write as _};
 use std::io::IsTerminal;
 use std::os::fd::AsFd;
 use std::sync::OnceLock;
 
 use clap::ValueEnum;
-use miette::{Diagnostic, GraphicalReportHandler, GraphicalTheme};
+use miette::{Diagnostic, GraphicalReportHandler, GraphicalTheme, LabeledSpan, SourceCode};
+use seedbed::manifest::Report;
 use seedbed::review::text::Style;
 
 use super::Global;
 
 /// Width of diagnostics that another program reads, in columns.
 const WIDTH_OF_DIAGNOSTICS: usize = 80;
+
+/// Labels of lines for people, and their colours as parameters of an ANSI sequence.
+const LABELS: [(&str, &str); 3] = [("error:", "1;31"), ("note:", "1"), ("help:", "1;36")];
 
 /// Use of colours.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
@@ -95,6 +100,61 @@ pub(super) fn width(stream: &(impl IsTerminal + AsFd)) -> Option<usize> {
 /// Returns whether the terminal supports only plain text.
 pub(super) fn is_dumb() -> bool {
     std::env::var_os("TERM").is_none_or(|term| term.is_empty() || term == "dumb")
+}
+
+/// Returns lines with coloured labels, if `stream` has colours.
+pub(super) fn with_colored_labels(text: &str, stream: &impl IsTerminal) -> String {
+    if !has_color(stream) {
+        return text.to_owned();
+    }
+    let colored = |line: &str| {
+        let label = LABELS.iter().find(|(label, _)| line.starts_with(label));
+        label.map_or_else(
+            || line.to_owned(),
+            |(label, color)| format!("\x1b[{color}m{label}\x1b[0m{}", &line[label.len()..]),
+        )
+    };
+    text.split_inclusive('\n').map(colored).collect()
+}
+
+/// Draws the printed diagnostics of a manifest for `stream`: the message with its rule, the lines of the manifest, and
+/// the suggested correction.
+pub(super) fn diagnostics(report: &Report, stream: &(impl IsTerminal + AsFd)) -> String {
+    let mut text = String::new();
+    for shown in report.related().into_iter().flatten() {
+        let rule = shown.code().map(|rule| rule.to_string()).unwrap_or_default();
+        let _ = writeln!(text, "error: {shown} [{rule}]");
+        // The first line is for the message, which is printed already.
+        let drawn = diagnostic(&Excerpt(shown), stream);
+        text.push_str(drawn.trim_start_matches('\n').split_once('\n').map_or("", |(_, lines)| lines));
+        if let Some(help) = shown.help() {
+            let _ = writeln!(text, "help: {help}");
+        }
+        text.push('\n');
+    }
+    text
+}
+
+/// Lines of a manifest that a diagnostic underlines, without the message.
+#[derive(Debug)]
+struct Excerpt<'a>(&'a dyn Diagnostic);
+
+impl fmt::Display for Excerpt<'_> {
+    fn fmt(&self, _: &mut fmt::Formatter<'_>) -> fmt::Result {
+        Ok(())
+    }
+}
+
+impl std::error::Error for Excerpt<'_> {}
+
+impl Diagnostic for Excerpt<'_> {
+    fn source_code(&self) -> Option<&dyn SourceCode> {
+        self.0.source_code()
+    }
+
+    fn labels(&self) -> Option<Box<dyn Iterator<Item = LabeledSpan> + '_>> {
+        self.0.labels()
+    }
 }
 
 /// Draws a diagnostic for `stream`.

@@ -213,7 +213,7 @@ pub enum Error {
         command: String,
     },
     /// The program ended with a status that means failure.
-    #[error("`{command}` failed ({status}){}", if tail.is_empty() { String::new() } else { format!(": {tail}") })]
+    #[error("`{command}` failed ({status}){}", after_colon(tail))]
     Failed {
         /// The program and its arguments, escaped for a terminal.
         command: String,
@@ -244,6 +244,15 @@ impl Error {
     /// Returns whether the program ended by itself, so that its failure is its answer.
     pub(crate) fn is_answer(&self) -> bool {
         matches!(self, Self::Failed { .. })
+    }
+}
+
+/// Returns the end of a program's output as the end of a message: one line after a colon, several indented below.
+fn after_colon(tail: &str) -> String {
+    match tail.lines().count() {
+        0 => String::new(),
+        1 => format!(": {tail}"),
+        _ => format!("\n  {}", tail.replace('\n', "\n  ")),
     }
 }
 

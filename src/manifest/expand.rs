@@ -39,15 +39,17 @@ pub(super) struct TaintedTables {
     /// `true` if a diagnostic may affect any table: in the defaults, or in a statement that cannot be read.
     all: bool,
     tables: BTreeSet<Vec<Step>>,
+    /// `true` if every diagnostic is about a text of a session, such as `env`: the requests are all known.
+    pub(super) has_every_request: bool,
 }
 
 impl TaintedTables {
     /// Finds the tables that these diagnostics are in.
-    pub(super) fn by(diagnostics: &[Diagnostic]) -> Self {
+    pub(super) fn by<'d>(diagnostics: &'d [Diagnostic]) -> Self {
         let text = SessionText::default().entries().map(|(key, _)| key);
-        let is_told = |key: &str| ["count", "expires"].contains(&key) || text.contains(&key);
-        let tables = diagnostics.iter().filter_map(|diagnostic| {
-            // A path is `session.NAME`, then any number of `child.NAME`, then the wrong part.
+        let is_text = |key: &str| key == "expires" || text.contains(&key);
+        // A path is `session.NAME`, then any number of `child.NAME`, then the wrong part.
+        let split = |diagnostic: &'d Diagnostic| {
             let steps = &diagnostic.location.steps;
             let is_way = |pair: &[Step], at: usize| {
                 let way = if at == 0 { "session" } else { "child" };
@@ -55,14 +57,22 @@ impl TaintedTables {
             };
             let depth = steps.chunks(2).enumerate().take_while(|(at, pair)| is_way(pair, *at)).count();
             let (table, rest) = steps.split_at(depth * 2);
-            let taints = depth > 0 && !matches!(rest.first(), Some(Step::Key(key)) if is_told(key));
+            let key = match rest.first() {
+                Some(Step::Key(key)) => Some(key.as_str()),
+                _ => None,
+            };
+            (table, key.filter(|_| depth > 0))
+        };
+        let tables = diagnostics.iter().map(split).filter_map(|(table, key)| {
+            let taints = !table.is_empty() && !key.is_some_and(|key| key == "count" || is_text(key));
             taints.then(|| table.to_vec())
         });
+        let has_every_request = diagnostics.iter().map(split).all(|(_, key)| key.is_some_and(is_text));
         let is_of_all = |diagnostic: &Diagnostic| {
             diagnostic.rule == rule::SYNTAX
                 || diagnostic.location.steps.first() == Some(&Step::Key("defaults".to_owned()))
         };
-        Self { all: diagnostics.iter().any(is_of_all), tables: tables.collect() }
+        Self { all: diagnostics.iter().any(is_of_all), tables: tables.collect(), has_every_request }
     }
 }
 

@@ -26,12 +26,12 @@ pub(super) fn too_much() -> Diagnostic {
 /// Returns one diagnostic for each rule and location, in order of discovery, with the number of other affected
 /// sessions.
 ///
-/// `complete` is `false` if parts of the manifest were rejected before.
-pub(super) fn deduplicated(diagnostics: Vec<Diagnostic>, complete: bool) -> Vec<Diagnostic> {
+/// `has_every_request` is `false` if rejected parts of the manifest may change the number or the options of the requests.
+pub(super) fn deduplicated(diagnostics: Vec<Diagnostic>, has_every_request: bool) -> Vec<Diagnostic> {
     let mut deduplicated: Vec<(Diagnostic, HashSet<String>)> = Vec::new();
     let mut positions: HashMap<(&Rule, Location), usize> = HashMap::new();
     for diagnostic in diagnostics {
-        if !complete && ARITHMETIC.contains(&diagnostic.rule) {
+        if !has_every_request && ARITHMETIC.contains(&diagnostic.rule) {
             continue;
         }
         let position =

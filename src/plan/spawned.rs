@@ -399,6 +399,7 @@ fn set_base_refs(declaration: &mut Declaration, base_refs: &BTreeMap<String, Str
 fn manifest_of(manifest: &Manifest, registry: &Registry, applied: Option<&Plan>) -> Manifest {
     let mut all = Manifest {
         complete: true,
+        has_every_request: manifest.has_every_request,
         swarm: manifest.swarm.clone(),
         workspace_root: manifest.workspace_root.clone(),
         repositories: manifest.repositories.clone(),

@@ -18,6 +18,14 @@ pub struct ErrorId {
     pub remedy: &'static str,
 }
 
+impl ErrorId {
+    /// Returns the remedy as the text of a `help:` line.
+    pub fn help(&self) -> String {
+        let mut characters = self.remedy.chars();
+        characters.next().map(|first| first.to_ascii_lowercase()).into_iter().chain(characters).collect()
+    }
+}
+
 macro_rules! errors {
     ($($name:ident = $id:literal, $exit_code:literal, $meaning:literal, $remedy:literal;)*) => {
         $(#[doc = $meaning] pub const $name: &ErrorId =
@@ -53,7 +61,7 @@ errors! {
     REAP_FAILED = "reap-failed", 1, "`doctor --reap` could not read every record or remove a lease", "Repair what the message names";
     RECORD_UNREADABLE = "record-unreadable", 1, "A record of the state directory cannot be read", "Run `seedbed doctor`, which names the file";
     REPOSITORY_UNREADABLE = "repository-unreadable", 1, "Files of the repository cannot be read", "Repair the repository";
-    RUN_FAILED = "run-failed", 1, "Steps failed, and the run was rolled back", "Repair the causes in `failures`, and repeat the command";
+    RUN_FAILED = "run-failed", 1, "Steps failed, and the run was rolled back", "Repair the causes, and repeat the command";
     SESSION_FAILED = "session-failed", 1, "A standalone session cannot be recovered", "Repair what the message names, and repeat the command";
     SETUP_FAILED = "setup-failed", 1, "A `setup` failed, and `apply --keep-failed` kept the sessions", "Repair it, then run `seedbed apply`, or `seedbed destroy`";
     SIGNALS_UNAVAILABLE = "signals-unavailable", 1, "The system refuses to report signals", "Report it: this is a bug";
@@ -102,10 +110,10 @@ errors! {
     REPOSITORY_USABLE = "repository-usable", 69, "`destroy --forget` was called for a repository that can be used", "Run `seedbed destroy` without it";
     REPOSITORY_UNUSABLE = "repository-unusable", 69, "A repository beside the workspace's own, of which sessions have worktrees, was moved or deleted, or cannot be written", "Bring it back, or give it up with `seedbed destroy --forget NAME`";
     RESCUE_FAILED = "rescue-failed", 69, "Work could not be rescued, and nothing was released", "Commit the work to a branch, or pass `--discard`";
-    RESCUE_REFUSED = "rescue-refused", 69, "The rescue cannot be restored or deleted as requested", "Follow the message";
+    RESCUE_REFUSED = "rescue-refused", 69, "The rescue cannot be restored or deleted as requested", "Restore it in a new directory with `--into DIR`";
     SESSION_DAMAGED = "session-damaged", 69, "The session has no directory to work in", "Run `seedbed apply`, which creates it again, or `seedbed destroy`";
     SWARM_APPLIED = "swarm-applied", 69, "The swarm is already applied, and `run` would destroy it", "Use `seedbed exec`, or run `seedbed destroy` first";
-    WORK_UNKNOWN = "work-unknown", 69, "It is unknown whether unsaved work would be lost; nothing was changed", "Repair what `unsavedWork` names";
+    WORK_UNKNOWN = "work-unknown", 69, "It is unknown whether unsaved work would be lost; nothing was changed", "Repair what prevents the check, or pass `--discard`";
     WORK_UNSAVED = "work-unsaved", 69, "Unsaved work, listed in `unsavedWork`, would be lost; nothing was changed", "Commit it to a branch, or pass `--rescue` or `--discard`";
     WORKSPACE_COPIED = "workspace-copied", 69, "The workspace is a copy of one in which the swarm is applied", "Run `seedbed recover --copied`";
     WORKSPACE_EXISTS = "workspace-exists", 69, "`destroy --gone` was called for a workspace that exists", "Run `seedbed destroy` in the workspace";

@@ -106,7 +106,7 @@ impl<'h> Swarm<'h> {
         }
         let processes: Vec<_> =
             holders.iter().map(|holder| format!("pid {} (`{}`)", holder.pid, holder.command)).collect();
-        let holder = if text.is_empty() { text } else { format!("; it was run {text}") };
+        let holder = if text.is_empty() { text } else { format!("; the run was started {text}") };
         Some(Error::Orphaned { swarm, processes: processes.join(", "), holder })
     }
 

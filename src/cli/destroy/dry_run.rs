@@ -96,7 +96,7 @@ pub(super) fn dry_run(
         if !unusable.is_empty() && !global.quiet {
             say!("{}", pasteable(&repository_remedy(&unusable)));
         }
-        if occupancy.uninspected > 0 && !global.quiet {
+        if occupancy.uninspected > 0 && global.verbose {
             say!("{}", uninspected(occupancy.uninspected));
         }
         output::print(&text);

@@ -49,11 +49,11 @@ pub(in super::super) struct Supervision {
     #[arg(long)]
     fail_fast: bool,
     /// Show output as it is printed, after the end of each command, or not at all
-    #[arg(long, value_name = "WHEN", default_value = "prefix")]
-    output: Shown,
+    #[arg(long, value_name = "FORM", default_value = "prefix")]
+    show: Shown,
 }
 
-/// Time at which the output of commands is shown.
+/// Form in which the output of commands is shown.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 enum Shown {
     /// Each line as it is printed, after the session's path
@@ -68,8 +68,8 @@ enum Shown {
 impl Supervision {
     /// Returns whether a command needs no supervision, so that it can replace this process.
     pub(super) fn is_default(self) -> bool {
-        let Self { timeout, stall, fail_fast, output } = self;
-        timeout.is_none() && stall.is_none() && !fail_fast && output == Shown::default()
+        let Self { timeout, stall, fail_fast, show } = self;
+        timeout.is_none() && stall.is_none() && !fail_fast && show == Shown::default()
     }
 }
 
@@ -165,7 +165,7 @@ pub(in super::super) fn finish(global: &Global, ended: &BTreeMap<&str, Ended>) -
 }
 
 fn printer(Manner { global, supervision, .. }: Manner<'_>) -> Arc<Printer> {
-    let mode = match supervision.output {
+    let mode = match supervision.show {
         Shown::None => Mode::Nothing,
         Shown::Grouped if !global.json => Mode::Logs,
         Shown::Prefix | Shown::Grouped => Mode::Lines,

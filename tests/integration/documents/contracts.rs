@@ -366,12 +366,42 @@ fn every_command_fails_with_one_line() {
 }
 
 #[test]
+fn diagnostics_and_errors_in_arguments_are_printed_like_every_error() {
+    let sandbox = Sandbox::new();
+    sandbox.manifest("[session.a]\ncuont = 2\n");
+    let text = sandbox.seedbed(&["validate"]).expect(65).stderr;
+    assert!(
+        text.starts_with("error: unknown key `cuont` in a session [unknown-key]\n   ╭─[seedbed.toml:"),
+        "{text}"
+    );
+    assert!(
+        text.contains("╰── did you mean `count`?\n") && text.contains("╰────\nhelp: allowed here: "),
+        "{text}"
+    );
+    assert!(text.ends_with("\n\nerror: seedbed.toml has 1 error [manifest-invalid]\n"), "{text}");
+    sandbox.manifest(
+        "[session.a]\nenv = { PATH = \"x\" }\n[session.b]\nresources = [{ kind = \"port-range\", block-size = 2, reserve = 9 }]\n",
+    );
+    let text = sandbox.seedbed(&["validate"]).expect(65).stderr;
+    assert!(text.contains(" [reserved-variable]\n") && text.contains(" [reserve]\n"), "{text}");
+    let text = sandbox.seedbed(&["plan", "--fromat", "json"]).expect(64).stderr;
+    assert!(text.starts_with("error: unexpected argument '--fromat' found [usage]\n"), "{text}");
+    assert_eq!(text.lines().last(), Some("help: a similar argument exists: '--format'"), "{text}");
+    let text = sandbox.seedbed(&["-f", "missing.toml", "--color", "always", "plan"]).expect(64).stderr;
+    assert!(
+        text.starts_with("\x1b[1;31merror:\x1b[0m ") && text.contains("[manifest-unreadable]\n"),
+        "{text}"
+    );
+    assert_eq!(text.lines().last(), Some("\x1b[1;36mhelp:\x1b[0m pass the file with `-f FILE`"), "{text}");
+}
+
+#[test]
 fn an_error_has_its_id_in_text_and_in_json() {
     let sandbox = Sandbox::new();
     let check = |args: &[&str], error: &ErrorId| {
         let code = error.exit_code.into();
         let text = sandbox.seedbed(args).expect(code).stderr;
-        let first = text.lines().find(|line| line.starts_with("seedbed: ")).unwrap();
+        let first = text.lines().find(|line| line.starts_with("error: ")).unwrap();
         assert!(first.ends_with(&format!(" [{}]", error.id)), "{args:?}: {text}");
         let lines = documents(&sandbox.seedbed(&[&["--json"], args].concat()).expect(code));
         let failed = lines.last().unwrap();

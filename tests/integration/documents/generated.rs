@@ -29,7 +29,7 @@ fn check(name: &str, body: &str) {
 fn the_page_of_rules_lists_every_rule() {
     let rows = rule::ALL.iter().map(|rule| format!("| `{}` | {} |\n", rule.id, rule.about));
     let text = "# Rules of the manifest\n\n\
-                Every diagnostic of a manifest has the id of the rule that it breaks: in its first line (`Error: unknown-key`), and\n\
+                Every diagnostic of a manifest has the id of the rule that it breaks: in its first line (`[unknown-key]`), and\n\
                 as a field with `validate --format json`, `sarif` or `github`. An id keeps its meaning from version to version.\n\
                 [Writing a manifest](../guide/manifest.md#diagnostics) shows a diagnostic.\n\n\
                 | id | rule |\n|---|---|\n";
@@ -45,7 +45,7 @@ fn the_page_of_errors_lists_every_error() {
                 Every error has an id, which keeps its meaning and its exit code from version to version. It is the `id` of the\n\
                 `failed` line with `--json`, and in brackets at the end of the first line without it. A `help:` line has the\n\
                 remedy for this case:\n\n\
-                ```text\nseedbed: the swarm of seedbed.toml is not applied here [swarm-not-applied]\nhelp: run `seedbed apply`\n```\n\n\
+                ```text\nerror: the swarm of seedbed.toml is not applied here [swarm-not-applied]\nhelp: run `seedbed apply`\n```\n\n\
                 `exec` exits with 125 for an error with a code below 126. Diagnostics of a manifest have the ids of its\n\
                 [rules](rules.md), and findings of `doctor` [ids of their own](doctor.md).\n\n\
                 | id | exit code | meaning | remedy |\n|---|---|---|---|\n";

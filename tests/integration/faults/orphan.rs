@@ -39,7 +39,7 @@ fn processes_of_a_killed_run_are_named_and_waited_for() {
     let there = sandbox.inventory();
     for args in [&["recover"][..], &["apply"], &["destroy"]] {
         let args = [args, &["--lock-timeout", "0.2"]].concat();
-        let refused = sandbox.seedbed(&args).expect(75).says(&["left running", "it was run by pid"]);
+        let refused = sandbox.seedbed(&args).expect(75).says(&["left running", "the run was started by pid"]);
         assert!(
             pids().iter().all(|pid| refused.stderr.contains(&format!("pid {pid} (`"))),
             "{}",

@@ -428,7 +428,7 @@ fn recovery_waits_for_the_program_after_a_kill() {
     send(Signal::KILL, &run);
     run.wait().unwrap();
     asked(&sandbox);
-    let left = format!("locked by programs that a killed run left running: pid {pid} ");
+    let left = format!("locked by programs that an ended run left running: pid {pid} ");
     sandbox
         .seedbed(&["recover", "--lock-timeout", "0"])
         .expect(75)

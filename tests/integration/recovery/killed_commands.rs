@@ -71,7 +71,7 @@ fn a_killed_run_is_not_removed_while_its_command_lives() {
         let args: Vec<&str> =
             if args[0] == "run" { vec!["run", "--lock-timeout", "0", "--", "true"] } else { args };
         sandbox.seedbed(&args).expect(75).says(&[
-            "programs that a killed run left running",
+            "programs that an ended run left running",
             &pid,
             "sleep 1000",
         ]);

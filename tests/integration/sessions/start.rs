@@ -72,9 +72,9 @@ fn commands_run_in_their_sessions_with_logs_and_a_summary() {
     assert_eq!(fs::read_to_string(exited["log"].as_str().unwrap()).unwrap(), "out\nerr\n");
     assert_eq!(events.last().unwrap()["exitCode"], 0);
 
-    let grouped = sandbox.ok(&["start", "ok", "--output", "grouped"]).stdout;
+    let grouped = sandbox.ok(&["start", "ok", "--show", "grouped"]).stdout;
     assert_eq!(grouped, "== ok\nout\nerr\n");
-    assert_eq!(sandbox.ok(&["start", "ok", "--output", "none"]).stdout, "");
+    assert_eq!(sandbox.ok(&["start", "ok", "--show", "none"]).stdout, "");
     for _ in 0..10 {
         sandbox.ok(&["start", "ok", "--quiet"]);
     }
@@ -95,7 +95,7 @@ fn a_command_sees_the_composed_prompt_and_a_change_of_it_replaces_nothing() {
     let table = "[session.a]\nresources = [\"git-worktree\"]\nprompt = [\"Be {{ session.name }}.\"]\n";
     let with = |command: &str| format!("{table}command = {command}\n");
     let sandbox = applied(&with("[\"printf\", \"%s\", \"{{ prompt }}\"]"));
-    let printed = sandbox.ok(&["start", "--output", "grouped"]).stdout;
+    let printed = sandbox.ok(&["start", "--show", "grouped"]).stdout;
     let prompt = sandbox.ok(&["prompt", "a", ""]).stdout;
     assert_eq!(printed, format!("== a\n{}", prompt.trim_end()));
     let directory = sandbox.directory("a");
@@ -104,7 +104,7 @@ fn a_command_sees_the_composed_prompt_and_a_change_of_it_replaces_nothing() {
     let plan = sandbox.seedbed(&["plan", "--detailed-exitcode"]).expect(2);
     assert!(plan.stdout.contains("command") && plan.stdout.contains("1 to update"), "{}", plan.stdout);
     sandbox.ok(&["apply"]);
-    assert_eq!(sandbox.ok(&["start", "--output", "grouped"]).stdout, "== a\ntwo\n");
+    assert_eq!(sandbox.ok(&["start", "--show", "grouped"]).stdout, "== a\ntwo\n");
     assert!(directory.join("work").exists());
 
     sandbox.manifest(&format!("{table}env = {{ A = \"{{{{ prompt }}}}\" }}\n"));
@@ -126,7 +126,7 @@ fn commands_that_hang_flood_leave_and_die_are_ended_and_told() {
         ]
         .concat(),
     );
-    let mut child = sandbox.start(&["start", "--stall", "2s", "--timeout", "5s", "--output", "none"]);
+    let mut child = sandbox.start(&["start", "--stall", "2s", "--timeout", "5s", "--show", "none"]);
     let status = format!("/proc/{}/status", child.id());
     let mut peak = 0;
     while child.try_wait().unwrap().is_none() {

@@ -12,14 +12,14 @@ use seedbed::state::{Expiry, Record, Swarm};
 use super::super::exit::Failure;
 use super::super::output::count;
 use super::super::project::Project;
-use super::super::time_limit;
+use super::super::duration;
 
 /// Condition of a session that is to be released.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Condition {
     /// The commits in all of its worktrees have landed in the ref, or in the base ref of the worktree.
     Landed(Option<String>),
-    /// Nothing in it has changed for this time.
+    /// Nothing in it has changed for this time, and no process uses it.
     Idle(Duration),
     /// It has no unsaved work.
     Clean,
@@ -43,7 +43,7 @@ pub(super) fn condition(text: &str) -> Result<Condition, String> {
     match text.split_once('=').map_or((text, None), |(name, value)| (name, Some(value))) {
         ("landed", None) => Ok(Condition::Landed(None)),
         ("landed", Some(into)) if !into.is_empty() => Ok(Condition::Landed(Some(into.to_owned()))),
-        ("idle", Some(time)) => time_limit(time).map(Condition::Idle),
+        ("idle", Some(time)) => duration(time).map(Condition::Idle),
         ("clean", None) => Ok(Condition::Clean),
         ("no-process", None) => Ok(Condition::NoProcess),
         ("expired", None) => Ok(Condition::Expired),
@@ -138,13 +138,10 @@ impl Reasons {
                     self.insert(record, &session, description);
                 }
             }
-            Condition::NoProcess => {
-                let occupancy = apply::occupancy(swarm, registry, record, &Destroy::default())?;
-                for occupant in occupancy.occupants {
-                    self.insert(record, &occupant.session, occupant.described());
-                }
-            }
+            Condition::NoProcess => self.add_occupied(project, swarm, record)?,
             Condition::Idle(time) => {
+                // A process may work for long and change no file.
+                self.add_occupied(project, swarm, record)?;
                 let usage = apply::usage(swarm, registry, record);
                 for session in record.plan.sessions() {
                     let is_running = !swarm.running_logs(&session.scoped_name).is_empty();
@@ -164,6 +161,19 @@ impl Reasons {
                     }
                 }
             }
+        }
+        Ok(())
+    }
+
+    fn add_occupied(
+        &mut self,
+        project: &Project,
+        swarm: &Swarm<'_>,
+        record: &Record,
+    ) -> Result<(), Failure> {
+        let occupancy = apply::occupancy(swarm, &project.registry, record, &Destroy::default())?;
+        for occupant in occupancy.occupants {
+            self.insert(record, &occupant.session, occupant.described());
         }
         Ok(())
     }

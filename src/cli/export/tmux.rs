@@ -60,7 +60,7 @@ pub(super) fn script(export: &Export<'_>) -> String {
         })
         .collect();
     let launcher =
-        format!("\nname={}\n{UNLESS_OPEN}{}{SHOW}", session_name(export.key), open_windows(&windows));
+        format!("\nname={}\n{UNLESS_OPEN}{}{SHOW}", session_name(export.key), open_windows(&windows, false));
     script::script(export, "opens a tmux session with a window for each session", &launcher)
 }
 
@@ -69,14 +69,15 @@ pub(in super::super) fn session_name(key: &str) -> String {
     key.replace('.', "_")
 }
 
-/// Returns shell commands that open the windows in the new tmux session `$name`.
+/// Returns shell commands that open the windows in the tmux session `$name`, which is new unless `is_open`.
 ///
 /// Each window is opened and configured by one request to the server, so that no output and no exit code of a short
 /// command is missed.
-pub(in super::super) fn open_windows(windows: &[Window<'_>]) -> String {
+pub(in super::super) fn open_windows(windows: &[Window<'_>], is_open: bool) -> String {
     let mut text =
         "# A window stays open when its command has ended, so that its output can be read.\n".to_owned();
-    let mut open = r#"tmux new-session -d -s "$name""#;
+    let more = r#"tmux new-window -d -a -t "=$name:{end}""#;
+    let mut open = if is_open { more } else { r#"tmux new-session -d -s "$name""# };
     for Window { path, command, log } in windows {
         let target = r#"-t "=$name:{end}""#;
         let _ = write!(text, "{open} -n {path} env \"PATH=$PATH\" {command}");
@@ -89,7 +90,7 @@ pub(in super::super) fn open_windows(windows: &[Window<'_>]) -> String {
             let _ = write!(text, " \\; set-hook -w {target} pane-died {at_end}");
         }
         text.push('\n');
-        open = r#"tmux new-window -d -a -t "=$name:{end}""#;
+        open = more;
     }
     text
 }

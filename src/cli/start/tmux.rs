@@ -1,5 +1,6 @@
 //! `start --tmux`: runs the commands in windows of tmux, which outlive seedbed and have a terminal.
 
+use std::fmt::Write as _;
 use std::io::IsTerminal as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::PathBuf;
@@ -32,7 +33,8 @@ pub(in super::super) struct Ended {
     signal: String,
 }
 
-/// Opens a tmux session with a window for each job, and shows it if there is a terminal.
+/// Opens a window of tmux for each job, in the tmux session of the swarm, and shows it if there is a terminal. Windows
+/// of earlier commands of these sessions, which have ended, are closed.
 pub(super) fn open(
     global: &Global,
     family: &Family<'_>,
@@ -41,13 +43,7 @@ pub(super) fn open(
 ) -> Result<ExitCode, Failure> {
     let host = family.swarm.host();
     let name = session_name(family.swarm.key());
-    let target = format!("={name}");
-    if run(host, Process::new("tmux").args(["has-session", "-t", &target]))?.status.success() {
-        let message = format!(
-            "the tmux session {name} exists already\nhelp: attach to it with `tmux attach-session -t {target}`, or end it with `tmux kill-session -t {target}`"
-        );
-        return Err(Failure::new(error::COMMAND_RUNNING, message));
-    }
+    let earlier = windows_of(host, &name)?;
     let program = own_program()?;
     let commands: Vec<_> =
         jobs.iter().map(|job| SessionCommand::new(job, registry)).collect::<Result<_, _>>()?;
@@ -66,7 +62,10 @@ pub(super) fn open(
         });
         logs.push(log);
     }
-    let launcher = format!("set -eu\nname={name}\n{}", open_windows(&windows));
+    let mut launcher = format!("set -eu\nname={name}\n{}", open_windows(&windows, earlier.is_some()));
+    for OpenWindow { id, .. } in earlier.iter().flatten().filter(|window| window.has_ended(&windows)) {
+        let _ = writeln!(launcher, "tmux kill-window -t {id}");
+    }
     let opened = run(host, Process::new("sh").stdin(Stdin::Bytes(launcher.into_bytes())))?;
     if !opened.status.success() {
         for log in &logs {
@@ -78,6 +77,38 @@ pub(super) fn open(
     // The scripts of the windows wait for the locks of their logs.
     drop(logs);
     shown(global, &name, jobs.len())
+}
+
+/// A window of the tmux session of a swarm.
+struct OpenWindow {
+    /// `@` and a number.
+    id: String,
+    /// Path of the session whose command it runs.
+    path: String,
+    is_dead: bool,
+}
+
+impl OpenWindow {
+    /// Returns whether its command has ended and one of the windows runs the next command of its session.
+    fn has_ended(&self, next: &[Window<'_>]) -> bool {
+        self.is_dead && next.iter().any(|window| window.path == self.path)
+    }
+}
+
+/// Returns the windows of a tmux session; `None` if it does not exist.
+fn windows_of(host: &Host, name: &str) -> Result<Option<Vec<OpenWindow>>, Failure> {
+    let target = format!("={name}");
+    let format = "#{window_id} #{pane_dead} #{window_name}";
+    let listed = run(host, Process::new("tmux").args(["list-windows", "-t", &target, "-F", format]))?;
+    if !listed.status.success() {
+        return Ok(None);
+    }
+    let window = |line: &str| {
+        let mut words = line.splitn(3, ' ');
+        let (id, is_dead, path) = (words.next()?, words.next()? == "1", words.next()?);
+        Some(OpenWindow { id: id.to_owned(), path: path.to_owned(), is_dead })
+    };
+    Ok(Some(String::from_utf8_lossy(&listed.stdout).lines().filter_map(window).collect()))
 }
 
 /// Records the end of the command of a window.
@@ -97,7 +128,7 @@ fn shown(global: &Global, name: &str, windows: usize) -> Result<ExitCode, Failur
     if !has_terminal {
         if !global.quiet {
             let windows = output::count(windows, "window");
-            say!("opened tmux session {name} with {windows}; attach with `tmux attach-session -t ={name}`");
+            say!("opened {windows} in tmux session {name}; attach with `tmux attach-session -t ={name}`");
         }
         return Ok(Status::Done.into());
     }

@@ -188,7 +188,7 @@ fn start_in_tmux_writes_logs_and_refuses_a_second_start() {
     };
     start(&["start", "--tmux", "--stall", "1m"]).expect(64);
     let opened =
-        start(&["start", "--tmux"]).expect(0).says(&["opened tmux session", "with 2 windows; attach with"]);
+        start(&["start", "--tmux"]).expect(0).says(&["opened 2 windows in tmux session", "; attach with"]);
     let name = opened.stderr.split(['=', '`']).nth(2).unwrap().to_owned();
     let run_of = |at: usize| sandbox.ok(&["status", "--json"]).json()["sessions"][at]["lastRun"].clone();
     wait_until("the end is recorded", || run_of(1)["exitCode"] == 4);
@@ -200,7 +200,8 @@ fn start_in_tmux_writes_logs_and_refuses_a_second_start() {
         start(again).expect(69).says(&["a command runs in session a already"]);
     }
     sandbox.seedbed(&["destroy"]).expect(69).says(&["\n  a:", "sleep 1010"]);
-    start(&["start", "b", "--tmux"]).expect(69).says(&[&format!("`tmux kill-session -t ={name}`")]);
+    start(&["start", "b", "--tmux"]).expect(0).says(&["opened 1 window in tmux session"]);
+    assert_eq!(tmux.windows().lines().count(), 2, "the window of the earlier command of b is closed");
     let following = sandbox.start(&["logs", "a", "--follow"]);
     tmux.run(&["kill-session", "-t", &format!("={name}")]).expect(0);
     assert!(following.wait_with_output().unwrap().status.success());
@@ -208,6 +209,7 @@ fn start_in_tmux_writes_logs_and_refuses_a_second_start() {
     manifest("true");
     start(&["start", "--tmux", "--quiet"]).expect(0);
     wait_until("both commands have ended", || tmux.windows() == "a 1 0\nb 1 4\n");
+    assert_eq!(tmux.windows().lines().count(), 2);
     wait_until("nothing is left", || sandbox.seedbed(&["destroy", "--discard"]).code == 0);
     assert!(fs::read_dir(sandbox.state().join("logs")).map_or(true, |mut logs| {
         logs.all(|directory| fs::read_dir(directory.unwrap().path()).unwrap().count() == 0)

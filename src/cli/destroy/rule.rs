@@ -9,10 +9,10 @@ use seedbed::host::clock;
 use seedbed::name::SessionPath;
 use seedbed::state::{Expiry, Record, Swarm};
 
+use super::super::duration;
 use super::super::exit::Failure;
 use super::super::output::count;
 use super::super::project::Project;
-use super::super::duration;
 
 /// Condition of a session that is to be released.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -165,12 +165,7 @@ impl Reasons {
         Ok(())
     }
 
-    fn add_occupied(
-        &mut self,
-        project: &Project,
-        swarm: &Swarm<'_>,
-        record: &Record,
-    ) -> Result<(), Failure> {
+    fn add_occupied(&mut self, project: &Project, swarm: &Swarm<'_>, record: &Record) -> Result<(), Failure> {
         let occupancy = apply::occupancy(swarm, &project.registry, record, &Destroy::default())?;
         for occupant in occupancy.occupants {
             self.insert(record, &occupant.session, occupant.described());

@@ -1,3 +1,5 @@
+#![expect(clippy::disallowed_methods, reason = "a snapshot may be read from a file")]
+
 use snapbox::{IntoData as _, assert_data_eq, str};
 
 use super::{Export, SessionCommand, process_compose, systemd, tmux};

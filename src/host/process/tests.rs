@@ -53,7 +53,7 @@ fn failure_shows_the_command_and_the_last_lines_escaped() {
     let script = "printf 'first\\n\\nlast \\033[31m\\n' >&2; exit 7";
     let error = sh(script).run().unwrap_err().to_string();
     assert!(error.starts_with("`sh -c 'printf 'first"), "{error}");
-    assert!(error.ends_with("` failed (exit status: 7): first\nlast \\u{1b}[31m"), "{error}");
+    assert!(error.ends_with("` failed (exit status: 7)\n  first\n  last \\u{1b}[31m"), "{error}");
 
     let error = sh("for i in $(seq 9999); do echo line $i >&2; done; exit 1").run().unwrap_err();
     let Error::Failed { tail, .. } = error else { panic!("{error}") };

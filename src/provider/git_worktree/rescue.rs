@@ -237,6 +237,7 @@ struct Work<'a> {
     directory: Option<PathBuf>,
     /// Commit that HEAD names, or the commit that the worktree was made from if HEAD names none.
     head: String,
+    /// `None` if Git cannot use the admin directory.
     tips: Option<Tips>,
     /// Things that restoring does not bring back as they were, one line each.
     missing: Vec<String>,
@@ -271,18 +272,15 @@ impl<'a> Work<'a> {
             );
             return Ok(work);
         }
-        match Tips::read(task, paths) {
-            Ok(tips) => {
-                work.head.clone_from(&tips.head);
-                work.tips = Some(tips);
-            }
-            // The commit of HEAD is unknown.
-            Err(Error::Process(error)) if !error.is_answer() => return Err(error.into()),
+        let tips = Tips::read(task, paths, None)?;
+        match &tips.head {
+            Ok(head) => work.head.clone_from(head),
             Err(error) => {
                 let commit = &worktree.commit;
                 work.missing.push(format!("HEAD names no commit ({error}); the rescue is based on {commit}"));
             }
         }
+        work.tips = Some(tips);
         Ok(work)
     }
 

@@ -229,3 +229,35 @@ fn a_killed_discard_is_recovered_as_one_and_can_still_be_rescued() {
         assert_eq!(rescues(&sandbox).len(), 1);
     }
 }
+
+#[test]
+fn commits_of_a_worktree_whose_branch_is_gone_or_has_no_commit_are_rescued() {
+    let sandbox = Sandbox::new();
+    let table = "resources = [{ kind = \"git-worktree\", branch = \"agents/{{ session.name }}\" }]\n";
+    sandbox.manifest(&["a", "b", "c"].map(|name| format!("[session.{name}]\n{table}")).concat());
+    sandbox.ok(&["apply"]);
+    let commits = ["a", "b", "c"].map(|name| {
+        let directory = sandbox.directory(name);
+        if name != "c" {
+            sandbox.git_in(&directory, &["switch", "--quiet", "--detach"]);
+        }
+        sandbox.git_in(&directory, &["commit", "--quiet", "--allow-empty", "--message", name]);
+        let commit = sandbox.git_in(&directory, &["rev-parse", "HEAD"]);
+        match name {
+            "c" => sandbox.git(&["update-ref", "-d", "refs/heads/agents/c"]),
+            _ => sandbox.git_in(&directory, &["switch", "--quiet", "--orphan", &format!("pages-{name}")]),
+        };
+        commit
+    });
+    // The commits outlast the directory of their worktree.
+    fs::remove_dir_all(sandbox.directory("b")).unwrap();
+    let refused = sandbox.unchanged(|| sandbox.seedbed(&["destroy"]).expect(69));
+    for session in ["a", "b", "c"] {
+        refused.says(&[&format!("\n  {session}: 1 commit that no ref reaches")]);
+    }
+    sandbox.ok(&["destroy", "--rescue"]);
+    sandbox.git(&["gc", "--quiet", "--prune=now"]);
+    for commit in commits {
+        assert_eq!(sandbox.git(&["rev-list", "--max-count=1", &commit, "--not", "--all"]), "", "{commit}");
+    }
+}

@@ -64,7 +64,7 @@ pub(super) fn is_of_the_place(name: &OsStr) -> bool {
 pub(super) fn save(work: &Work<'_>) -> Result<State, Error> {
     let mut files: Vec<(PathBuf, Vec<u8>)> = Vec::new();
     let is_sparse = is_sparse(work)?;
-    if work.tips.is_some()
+    if work.tips.as_ref().is_some_and(|tips| tips.head.is_ok())
         && let Some(admin) = work.paths.common.directory(&work.paths.admin_directory)?
     {
         for name in admin.names()? {

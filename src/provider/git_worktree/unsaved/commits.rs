@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::ffi::OsString;
 
 use crate::host::git::Git;
+use crate::host::process;
 use crate::provider::git_worktree::paths::{Content, WorktreePaths};
 use crate::provider::git_worktree::{Worktree, branch};
 use crate::provider::{Error, Task, UnsavedWork};
@@ -19,10 +20,10 @@ const OWN: [&str; 3] = ["refs/worktree", "refs/bisect", "refs/rewritten"];
 const REWRITTEN: [&str; 1] = ["ORIG_HEAD"];
 
 /// Commits that an admin directory names.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(in super::super) struct Tips {
-    /// Commit of HEAD.
-    pub(in super::super) head: String,
+    /// Commit of HEAD; an error if HEAD names none, as on a branch that has no commit or was deleted.
+    pub(in super::super) head: Result<String, process::Error>,
     /// Refs of the admin directory, each with its object.
     pub(in super::super) own: Vec<(String, String)>,
     /// Commits from which a checkout moved HEAD away.
@@ -54,18 +55,25 @@ impl Head {
 }
 
 impl Tips {
-    /// Reads the commits; an error if HEAD names no commit.
-    pub(in super::super) fn read(task: &Task<'_>, paths: &WorktreePaths) -> Result<Self, Error> {
+    /// Reads the commits. `head` is the commit of HEAD, if it was read already.
+    pub(in super::super) fn read(
+        task: &Task<'_>,
+        paths: &WorktreePaths,
+        head: Option<String>,
+    ) -> Result<Self, Error> {
         let admin = paths.admin_directory_path();
-        let git = Git::open(task.host, &admin, None).holding(task.lock);
-        let head = git.line(["rev-parse", "--verify", "--end-of-options", "HEAD^{commit}"])?;
-        Self::read_beside(head, &git, paths)
-    }
-
-    /// Reads the commits beside that of HEAD.
-    fn read_beside(head: String, git: &Git<'_>, paths: &WorktreePaths) -> Result<Self, Error> {
-        let mut tips = Self { head, own: own_refs(git, paths)?, ..Self::default() };
-        let mut moved_away = false;
+        let git = &Git::open(task.host, &admin, None).holding(task.lock);
+        let head = match head {
+            Some(head) => Ok(head),
+            None => match git.line(["rev-parse", "--verify", "--end-of-options", "HEAD^{commit}"]) {
+                Err(error) if !error.is_answer() => return Err(error.into()),
+                head => head,
+            },
+        };
+        // A switch to a branch without commits is not logged.
+        let mut moved_away = head.is_err();
+        let (left, logged) = (BTreeSet::new(), BTreeSet::new());
+        let mut tips = Self { head, own: own_refs(git, paths)?, left, logged };
         for (object, message) in reflog(git, paths)? {
             // The newest line comes first: the commit of the next line is the one that HEAD left.
             if moved_away {
@@ -114,6 +122,7 @@ fn own_refs(git: &Git<'_>, paths: &WorktreePaths) -> Result<Vec<(String, String)
 fn reflog(git: &Git<'_>, paths: &WorktreePaths) -> Result<Vec<(String, String)>, Error> {
     let lines = match paths.read_admin_file("logs/HEAD")? {
         Content::Bytes(log) if has_ref_files(paths)? => log_lines(&log),
+        Content::Missing if has_ref_files(paths)? => Some(Vec::new()),
         _ => None,
     };
     if let Some(lines) = lines {
@@ -140,7 +149,8 @@ fn log_lines(log: &[u8]) -> Option<Vec<(String, String)>> {
         .collect()
 }
 
-/// Adds the commits that would be lost. `head` is the commit of HEAD, if it was read already.
+/// Adds the commits that would be lost. `head` is the commit of HEAD, if it was read already. An error also if HEAD names
+/// no commit; the other commits are added nevertheless.
 pub(super) fn add(
     task: &Task<'_>,
     worktree: &Worktree,
@@ -148,19 +158,25 @@ pub(super) fn add(
     head: Option<Head>,
     unsaved_work: &mut UnsavedWork,
 ) -> Result<(), Error> {
-    let path = paths.home.display();
     if paths.common.directory(&paths.admin_directory)?.is_none() {
         return Ok(());
     }
-    let tips = match head {
-        Some(head) => {
-            let admin = paths.admin_directory_path();
-            Tips::read_beside(head.commit, &Git::open(task.host, &admin, None).holding(task.lock), paths)?
-        }
-        None => Tips::read(task, paths)?,
-    };
+    let tips = Tips::read(task, paths, head.map(|head| head.commit))?;
+    add_lost(task, worktree, paths, &tips, unsaved_work)?;
+    Ok(tips.head.map(drop)?)
+}
+
+/// Adds the commits that would be lost of those that the admin directory names.
+fn add_lost(
+    task: &Task<'_>,
+    worktree: &Worktree,
+    paths: &WorktreePaths,
+    tips: &Tips,
+    unsaved_work: &mut UnsavedWork,
+) -> Result<(), Error> {
+    let path = paths.home.display();
     let all = tips.own.iter().map(|(object, _)| object).chain(&tips.left).chain(&tips.logged);
-    let all: BTreeSet<&str> = all.map(String::as_str).chain([tips.head.as_str()]).collect();
+    let all: BTreeSet<&str> = all.chain(&tips.head).map(String::as_str).collect();
     let all = lost(task, worktree, paths, &all, None, &[])?;
     if all.is_empty() {
         return Ok(());
@@ -172,7 +188,7 @@ pub(super) fn add(
         reported.extend(lost(task, worktree, paths, &tips, None, &[])?);
         Ok(counted(reported.len() - before))
     };
-    if let Some(commits) = count(BTreeSet::from([tips.head.as_str()]))? {
+    if let Some(commits) = count(tips.head.iter().map(String::as_str).collect())? {
         unsaved_work.work.push(format!("HEAD of {path} has {commits} that no ref reaches"));
     }
     for (object, name) in &tips.own {

@@ -67,7 +67,7 @@ fn expired_sessions_are_marked_and_released_only_by_rule() {
 
     let kept = sandbox.ok(&["destroy", "--dry-run", "--json", "--where", "expired"]).json();
     assert_eq!(kept["sessions"], json!(["c"]));
-    let why = |at: usize| kept["unmatched"][at]["what"].as_str().unwrap().to_owned();
+    let why = |at: usize| kept["unmatched"][at]["description"].as_str().unwrap().to_owned();
     assert_eq!((why(0), why(2)), ("it expires at 2211-09-22T02:02:02Z".into(), "it never expires".into()));
     set_since(&sandbox, &json!(null));
     let unknown = sandbox.ok(&["destroy", "--dry-run", "--json", "--where", "expired"]).json();

@@ -68,9 +68,11 @@ const EXAMPLES: &[(&str, &[Example])] = &[
         "exec",
         &[
             ("Run a test in one session", "seedbed exec lead -- ./test.sh"),
-            ("Run a test in all replicas of a session", "seedbed exec coder -- ./test.sh"),
+            (
+                "Run a test in all replicas of a session, for an hour at most",
+                "seedbed exec coder --timeout 1h -- ./test.sh",
+            ),
             ("Show the changes of every session", "seedbed exec --all -- git status --short"),
-            ("End a test that runs longer than an hour", "seedbed exec lead --timeout 1h -- ./test.sh"),
         ],
     ),
     (

@@ -248,6 +248,9 @@ impl Failure {
                 };
                 let mut lines = vec![format!("refused, because {why}; nothing was changed")];
                 lines.extend(by_session(&[], findings));
+                if findings.iter().all(|finding| finding.kind == FindingKind::Obstacle) {
+                    lines.push("help: remove what is named above, or move it away, and try again".to_owned());
+                }
                 lines.extend(work_remedy("it", findings));
                 lines
             }

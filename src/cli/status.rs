@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::process::ExitCode;
 
 use clap::Args;
-use seedbed::apply::{self, Repair, SessionFinding};
+use seedbed::apply::{self, Repair, SessionFinding, UnusableRepository};
 use seedbed::discovery;
 use seedbed::host::text::printable;
 use seedbed::host::{absolute, clock};
@@ -137,14 +137,20 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode, Fa
         say!("{}", printable(line));
     }
     output::print(&text::text(&sessions, &inspected.broken, global.verbose));
-    let unusable = apply::unusable_repositories(swarm, &project.registry, record);
-    if !unusable.is_empty() && !global.quiet {
-        for repository in &unusable {
-            say!("{}", exit::unusable(repository));
-        }
-        say!("{}", pasteable(&exit::repository_remedy(&unusable)));
+    if !global.quiet {
+        print_unusable(&apply::unusable_repositories(swarm, &project.registry, record));
     }
     Ok(status.into())
+}
+
+/// Prints the repositories that cannot be used, and the remedy.
+fn print_unusable(repositories: &[UnusableRepository]) {
+    for repository in repositories {
+        say!("{}", exit::unusable(repository));
+    }
+    if !repositories.is_empty() {
+        say!("{}", pasteable(&exit::repository_remedy(repositories)));
+    }
 }
 
 /// Repairs under the swarm's lock, and reports the repairs.

@@ -94,7 +94,7 @@ pub(super) fn unsaved_work(task: &Task<'_>, worktree: &Worktree) -> Result<Unsav
     // If this fails, the error is reported with the commits.
     let head = commits::Head::read(task, &paths).ok();
     let is_unchanged = |head: &commits::Head| pristine::has_files_of(worktree, &paths, &admin, &head.tree);
-    if !head.as_ref().is_some_and(|head| is_unchanged(head).unwrap_or(false)) {
+    if !head.as_ref().is_some_and(is_unchanged) {
         add_changes(task, worktree, &paths, &nested, &mut unsaved_work)?;
     }
     add_operations(&paths, &admin, &mut unsaved_work)?;

@@ -252,9 +252,8 @@ fn commits_of_a_worktree_whose_branch_is_gone_or_has_no_commit_are_rescued() {
     // The commits outlast the directory of their worktree.
     fs::remove_dir_all(sandbox.directory("b")).unwrap();
     let refused = sandbox.unchanged(|| sandbox.seedbed(&["destroy"]).expect(69));
-    for session in ["a", "b", "c"] {
-        refused.says(&[&format!("\n  {session}: 1 commit that no ref reaches")]);
-    }
+    let says = ["a", "b", "c"].map(|session| format!("\n  {session}: 1 commit that no ref reaches"));
+    refused.says(&says.each_ref().map(String::as_str));
     sandbox.ok(&["destroy", "--rescue"]);
     sandbox.git(&["gc", "--quiet", "--prune=now"]);
     for commit in commits {

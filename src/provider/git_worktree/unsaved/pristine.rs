@@ -61,34 +61,29 @@ pub(super) fn is_pristine(
         return Ok(overlay::is_untouched(task, worktree, paths)? && is_reached(task, worktree, paths)?);
     }
     let tree = tree_of(task, worktree, paths)?;
-    Ok(has_files_of(worktree, paths, admin, &tree)? && is_reached(task, worktree, paths)?)
+    Ok(has_files_of(worktree, paths, admin, &tree) && is_reached(task, worktree, paths)?)
 }
 
 /// Returns whether the worktree has the files of this tree and no other: the index has the tree, each file is the one that
 /// Git saw when it wrote the index, and no other file exists except those that seedbed wrote.
 ///
 /// `false` means unknown.
-pub(super) fn has_files_of(
-    worktree: &Worktree,
-    paths: &WorktreePaths,
-    admin: &Root,
-    tree: &str,
-) -> Result<bool, Error> {
+pub(super) fn has_files_of(worktree: &Worktree, paths: &WorktreePaths, admin: &Root, tree: &str) -> bool {
     // The layers of an overlay are inspected instead.
     if overlay::is_wanted(worktree) {
-        return Ok(false);
+        return false;
     }
     let written = lstat(paths.admin_directory_path().join("index"));
     let (Ok(Some(bytes)), Ok(written)) = (admin.read(Path::new("index"), index::MAX), written) else {
-        return Ok(false);
+        return false;
     };
-    let Some(index) = Index::read(&bytes, worktree.commit.len() / 2) else { return Ok(false) };
+    let Some(index) = Index::read(&bytes, worktree.commit.len() / 2) else { return false };
     if index.root_tree().as_deref() != Some(tree) {
-        return Ok(false);
+        return false;
     }
     let copied_files = CopiedFiles::new(worktree, paths);
     let walk = Walk { worktree, paths, copied_files: &copied_files, index: &index, written: &written };
-    Ok(walk.finds_nothing_else().unwrap_or(false))
+    walk.finds_nothing_else().unwrap_or(false)
 }
 
 /// Returns whether the admin directory is as seedbed made it: `HEAD` has not moved, and no Git command has added

@@ -95,13 +95,13 @@ errors! {
     SWARM_UNKNOWN = "swarm-unknown", 64, "No swarm of this host, or of the workspace, has this name", "Run `seedbed list`";
     TEMPLATE_UNUSABLE = "template-unusable", 64, "A session cannot be made from the template at this position of the tree", "Choose another template or parent";
     USAGE = "usage", 64, "The arguments cannot be parsed, or contradict one another", "Run `seedbed help COMMAND`";
-    FETCH_FAILED = "fetch-failed", 69, "`--fetch` could not fetch a base ref; nothing was planned", "Check the network and the remote, or plan without `--fetch`";
     MANIFEST_INVALID = "manifest-invalid", 65, "The manifest has diagnostics, each in `diagnostics` with its rule", "Correct them, and check with `seedbed validate`";
     PLAN_FILE_FOREIGN = "plan-file-foreign", 65, "The plan file belongs to another swarm than the manifest, or to a repository that the manifest does not declare", "Apply it with its own manifest";
     PLAN_FILE_INVALID = "plan-file-invalid", 65, "The file is not a plan that this version can apply or show", "Save a new one with `seedbed plan -o FILE`";
     COMMAND_RUNNING = "command-running", 69, "`start` would run a second command in a session where one runs", "Wait for it, or end it";
     CONSENT_REQUIRED = "consent-required", 69, "The command would remove something, or a saved plan would change other repositories, and there is no terminal to ask on", "Read `seedbed plan`, then pass `--yes`";
     DECLINED = "declined", 69, "The question on the terminal was not answered with yes; nothing was changed", "Answer `y`, or pass `--yes`";
+    FETCH_FAILED = "fetch-failed", 69, "`--fetch` could not fetch a base ref; nothing was planned", "Check the network and the remote, or plan without `--fetch`";
     INSIDE_SESSION = "inside-session", 69, "`destroy` was called from inside a session that it would remove", "Leave the session, or pass `--yes`";
     KIND_UNKNOWN = "kind-unknown", 69, "Only the program that provisioned a resource of this kind can release it", "Release it with that program";
     PLAN_STALE = "plan-stale", 69, "The facts of the saved plan are no longer true, for `reasons`; nothing was changed", "Save a new plan with `seedbed plan -o FILE`";

@@ -38,6 +38,7 @@ mod plan;
 mod plan_file;
 mod overrides;
 mod output;
+mod output_file;
 mod progress;
 mod rescue;
 mod schema;

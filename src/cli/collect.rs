@@ -70,7 +70,8 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode, Fa
     let (of_sources, sources): (Vec<_>, Vec<_>) = sources.into_iter().unzip();
     let collected = collect::collect(host, workspace, &sources, arguments.into.as_deref());
     let collected = collected.map_err(Failure::from_error)?;
-    let merge_commands = merge_commands(host, workspace, &sources, &collected)?;
+    let is_in_workspace = global.directory.is_none() && project::directory(global)? == workspace;
+    let merge_commands = merge_commands(host, workspace, is_in_workspace, &sources, &collected)?;
     let exported = match &arguments.output {
         None => Vec::new(),
         Some(directory) => {
@@ -151,6 +152,7 @@ fn branch_names(git: &Git<'_>, branches: &[&str]) -> Result<HashMap<String, Stri
 fn merge_commands(
     host: &Host,
     workspace: &Path,
+    is_in_workspace: bool,
     sources: &[Source<'_>],
     collected: &Collected,
 ) -> Result<Vec<String>, Failure> {
@@ -169,8 +171,8 @@ fn merge_commands(
     let mut commands = Vec::new();
     for ((directory, target), merges) in targets {
         let git = &Git::discover(host, &directory);
-        // Commands in the workspace's own repository need no directory.
-        let is_own = directory == workspace;
+        // A user who is in the workspace needs no directory.
+        let is_own = directory == workspace && is_in_workspace;
         let shown = shell_quoted(&directory.to_string_lossy());
         let command = if is_own { "git".to_owned() } else { format!("git -C {shown}") };
         let name = target.strip_prefix("refs/heads/").unwrap_or(target);

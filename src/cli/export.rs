@@ -7,6 +7,7 @@ mod systemd;
 mod tests;
 pub(super) mod tmux;
 
+use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -20,7 +21,10 @@ use super::exec::parallel::Job;
 use super::exit::{Failure, Status};
 use super::lookup::Family;
 use super::project::{self, Project};
-use super::{Global, completions, output, start};
+use super::{Global, completions, output, output_file, start};
+
+/// Text near the beginning of each file that is written.
+const FILE_MARK: &str = "`seedbed export` wrote this file";
 
 /// Arguments of `export`.
 #[derive(Debug, Args)]
@@ -94,11 +98,9 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode, Fa
         output::print(&text);
         return Ok(Status::Done.into());
     };
-    #[expect(clippy::disallowed_methods, reason = "writes the file that the user names")]
-    std::fs::write(project::directory(global)?.join(path), text).map_err(|error| {
-        let path = printable(&path.to_string_lossy());
-        Failure::from_file_error(format!("cannot write {path}: {error}"))
-    })?;
+    let file = project::directory(global)?.join(path);
+    let mut created = output_file::create(&file, FILE_MARK)?;
+    created.write_all(text.as_bytes()).map_err(|error| output_file::unwritten(&file, &error))?;
     if !global.quiet {
         let path = shell_quoted(&printable(&path.to_string_lossy()));
         say!(

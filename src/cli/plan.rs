@@ -24,11 +24,14 @@ use super::plan_format::{Format, choose};
 use super::project::Project;
 use super::repeated_steps::RepeatedSteps;
 use super::suggestion::pasteable;
-use super::{Global, applied_here, output, relocation, signals};
+use super::{Global, applied_here, output, output_file, relocation, signals};
 
 mod base_notes;
 
 use self::base_notes::base_notes;
+
+/// Text in each saved plan.
+const PLAN_FILE_MARK: &str = "\"digest\":";
 
 /// Arguments of `plan`.
 #[derive(Debug, Args)]
@@ -65,9 +68,8 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode, Fa
     global.unless_interrupted()?;
     if let Some(path) = &arguments.output {
         let path = super::project::directory(global)?.join(path);
-        std::fs::File::create(&path)
-            .and_then(|file| output::write_plan(file, &plan))
-            .map_err(|error| Failure::from_file_error(format!("cannot write {}: {error}", path.display())))?;
+        let file = output_file::create(&path, PLAN_FILE_MARK)?;
+        output::write_plan(file, &plan).map_err(|error| output_file::unwritten(&path, &error))?;
     }
     let mut notices = notices(&project.registry, &plan, &input);
     notices.extend(plan.repository_notices(&input.observation));

@@ -78,6 +78,7 @@ errors! {
     MANIFEST_MISSING = "manifest-missing", 64, "There is no manifest in the directory or above it, and no applied swarm", "Run `seedbed init`, or pass `-f FILE`";
     MANIFEST_UNREADABLE = "manifest-unreadable", 64, "The manifest cannot be read, or is a directory", "Pass the file with `-f FILE`";
     NO_REPOSITORY = "no-repository", 64, "The directory is in no Git repository", "Run `git init`, or pass `-C DIR`";
+    OUTPUT_EXISTS = "output-exists", 64, "`-o` names a file that the command has not written", "Remove the file, or name another with `-o`";
     OUTSIDE_SESSION = "outside-session", 64, "`whoami` was called outside of every session", "Call it in the directory of a session";
     PORT_INVALID = "port-invalid", 64, "The number is not a port", "Write a number from 1 to 65535";
     REF_UNKNOWN = "ref-unknown", 64, "A ref names no commit of the repository", "Name a branch, a tag or a commit";

@@ -229,6 +229,9 @@ fn every_case_of_every_sweep() {
             "faults::waits::fifo_in_a_worktree",
             "faults::races::manual_changes",
             "recovery::killed_commands",
+            "recovery::give_up::a_give_up_killed",
+            "recovery::relocation::an_interrupted_run",
+            "kinds::external::program_without_a_plan",
             "elsewhere",
         ])
         .env(EVERY_CASE, "1")

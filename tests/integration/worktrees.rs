@@ -10,3 +10,4 @@ mod lost_worktrees;
 mod overlay;
 mod permissions;
 mod repositories;
+mod side_by_side;

@@ -12,6 +12,7 @@ use rustix::process::Signal;
 use seedbed::provider::external::protocol::Protocol;
 use serde_json::{Value, json};
 
+use crate::faults::one_in;
 use crate::sandbox::{Outcome, Sandbox, send, sessions, wait_until};
 
 /// Manifest of two sessions with a worktree and a thing each, one session below the other.
@@ -200,7 +201,7 @@ fn checking_a_manifest_runs_no_program() {
 #[test]
 fn program_without_a_plan_is_a_diagnostic_of_its_command() {
     let slow = THINGS.replace("timeout = 100", "timeout = 1");
-    for (operations, manifest, said) in [
+    let cases = [
         ("plan() { echo broken >&2; exit 3; }", THINGS, &["exit status: 3", "broken"][..]),
         ("plan() { kill -KILL $$; }", THINGS, &["signal: 9"]),
         ("plan() { sleep 1000; }", &slow, &["was ended after 1 s without a result"]),
@@ -226,7 +227,8 @@ fn program_without_a_plan_is_a_diagnostic_of_its_command() {
             &["`a b` cannot be the name of a variable"],
         ),
         ("", &THINGS.replace("tools/thing", "tools/none"), &["cannot start", "tools/none"]),
-    ] {
+    ];
+    for (operations, manifest, said) in one_in(4, cases) {
         let sandbox = things(operations);
         sandbox.manifest(manifest);
         for command in ["plan", "apply"] {

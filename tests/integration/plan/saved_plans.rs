@@ -373,3 +373,23 @@ fn show_prints_all_that_a_plan_sets_and_runs() {
         assert!(shown.contains(text), "{text}: {shown}");
     }
 }
+
+#[test]
+fn output_file_replaces_only_an_earlier_output_of_the_command() {
+    let sandbox = Sandbox::new();
+    sandbox.manifest("[session.a]\ncommand = \"true\"\n");
+    sandbox.ok(&["apply"]);
+    for command in
+        [&["plan"][..], &["export", "--format", "tmux"], &["export", "--format", "process-compose"]]
+    {
+        let write = |file: &str| sandbox.seedbed(&[command, &["-o", file]].concat());
+        sandbox
+            .unchanged(|| write("seedbed.toml").expect(64).says(&["seedbed.toml exists", "[output-exists]"]));
+        for _ in 0..2 {
+            write("../written").expect(0);
+        }
+        fs::write(sandbox.top.join("written"), "").unwrap();
+        write("../written").expect(0);
+        fs::remove_file(sandbox.top.join("written")).unwrap();
+    }
+}

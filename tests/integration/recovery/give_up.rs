@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
+use crate::faults::one_in;
 use crate::sandbox::{Outcome, Sandbox, assert_same};
 
 const PROGRAM: &str = r#"#!/bin/sh
@@ -143,7 +144,7 @@ fn a_give_up_never_removes_work() {
 
 #[test]
 fn a_give_up_killed_anywhere_is_done_again_and_brings_back_what_was_replaced() {
-    for point in ["give-up.recorded", "give-up.brought-back", "give-up.abandoned"] {
+    for point in one_in(2, ["give-up.recorded", "give-up.brought-back", "give-up.abandoned"]) {
         let sandbox = sandbox(WITH_THING);
         let before = sandbox.inventory();
         sandbox.ok(&["apply"]);

@@ -316,7 +316,7 @@ impl RepositoryNames {
                     )
                 } else {
                     format!(
-                        "rebase it (`git rebase {base} {quoted}`), rename it (`git branch -m {quoted} NEW`), delete it if its \
+                        "rebase it (`git rebase {base} {quoted} && git switch -`), rename it (`git branch -m {quoted} NEW`), delete it if its \
                          work has landed (as after a squash) or is no longer needed (`git branch -D {quoted}`), or choose \
                          another `branch` or `base-ref`"
                     )

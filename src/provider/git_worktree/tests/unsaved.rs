@@ -487,7 +487,7 @@ fn commits_that_only_the_entry_names() {
         commit(lab, path);
         lab.git_in(path, &["checkout", "-q", "--detach", "main"]);
     });
-    assert_eq!(lost, ["2 commits that no ref reaches were left in W by a checkout"]);
+    assert_eq!(lost, ["2 commits that no ref reaches: a checkout left them in W"]);
     // Only refs of this worktree name the commit.
     let lost = after(|lab, _, path| {
         commit(lab, path);

@@ -197,7 +197,7 @@ fn add_lost(
         }
     }
     if let Some(commits) = count(tips.left.iter().map(String::as_str).collect())? {
-        unsaved_work.work.push(format!("{commits} that no ref reaches were left in {path} by a checkout"));
+        unsaved_work.work.push(format!("{commits} that no ref reaches: a checkout left them in {path}"));
     }
     if let Some(commits) = counted(all.len() - reported.len()) {
         unsaved_work

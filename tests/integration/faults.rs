@@ -232,6 +232,7 @@ fn every_case_of_every_sweep() {
             "recovery::give_up::a_give_up_killed",
             "recovery::relocation::an_interrupted_run",
             "kinds::external::program_without_a_plan",
+            "sessions::occupants::destroy_names",
             "elsewhere",
         ])
         .env(EVERY_CASE, "1")

@@ -115,6 +115,11 @@ pub(super) fn check_destroy(manifest: &str, with: With, wanted: impl Fn(&str) ->
             code => panic!("exit code {code}"),
         }
         sandbox.ok(&["destroy"]);
+        // A worktree whose HEAD cannot be read may have the branch checked out.
+        let kept = |line: &str| Some(line.split_once(": branch ")?.1.split_once(" is kept")?.0.to_owned());
+        for branch in outcome.stderr.lines().filter_map(kept) {
+            sandbox.git(&["branch", "--quiet", "-D", &branch]);
+        }
         assert_put_back(&before, sandbox);
     });
 }

@@ -10,6 +10,7 @@ use std::process::{Child, Command, Stdio};
 use serde_json::Value;
 
 use crate::cli::shells::installed;
+use crate::faults::one_in;
 use crate::library_sandbox::close;
 use crate::sandbox::{Outcome, Sandbox, assert_same, ports, sessions, wait_until};
 
@@ -81,7 +82,7 @@ fn everywhere() -> Vec<Sandbox> {
              [session.a.child.b]\nresources = [\"git-worktree\", \"port-range\"]\n"
         )
     };
-    let options = ["layout = \"nested\"", "checkout = \"git\"", "checkout = \"overlay\""];
+    let options = one_in(2, ["layout = \"nested\"", "checkout = \"git\"", "checkout = \"overlay\""]);
     let sandboxes = options.into_iter().filter_map(|options| {
         let sandbox = Sandbox::new();
         sandbox.manifest(&manifest(options));

@@ -1,5 +1,4 @@
 //! `plan`: shows the changes that `apply` would make.
-#![expect(clippy::disallowed_methods, reason = "writes the file that the user names")]
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;

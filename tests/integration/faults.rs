@@ -201,9 +201,9 @@ pub(crate) fn twice(counts: &BTreeMap<String, u64>) -> Vec<String> {
 /// Variable that makes [`one_in`] keep every case.
 const EVERY_CASE: &str = "SEEDBED_EVERY_CASE";
 
-/// Returns every 24th case, as [`one_in`] does.
+/// Returns every 48th case, as [`one_in`] does.
 pub(crate) fn some_of(cases: Vec<String>) -> Vec<String> {
-    one_in(24, cases)
+    one_in(48, cases)
 }
 
 /// Returns every `nth` case, evenly spread, so that the normal run takes minutes; [`every_case_of_every_sweep`] runs
@@ -228,6 +228,7 @@ fn every_case_of_every_sweep() {
             "faults::torn",
             "faults::waits::fifo_in_a_worktree",
             "faults::races::manual_changes",
+            "faults::races::sixteen_runs_that",
             "recovery::killed_commands",
             "recovery::give_up::a_give_up_killed",
             "recovery::relocation::an_interrupted_run",

@@ -125,7 +125,7 @@ fn a_torn_file_beside_the_records_keeps_nothing_from_going() {
     let sandbox = sandbox(PAIR);
     let before = sandbox.inventory();
     let cases = files.iter().flat_map(|file| WAYS.map(|way| (file, way)));
-    for ((what, find), way) in one_in(5, cases) {
+    for ((what, find), way) in one_in(7, cases) {
         sandbox.ok(&["apply"]);
         let path = find(&sandbox);
         tear(&path, way);

@@ -126,7 +126,7 @@ fn fifo_in_a_worktree_blocks_only_that_session() {
     let (entry, worktree) = (entry(&sandbox), worktree(&sandbox));
     let of_admin_directory =
         ["HEAD", "index", "commondir", "gitdir", "config.worktree"].map(|name| entry.join(name));
-    for path in &one_in(2, of_admin_directory.clone()) {
+    for path in &one_in(3, of_admin_directory.clone()) {
         for_each_kind(&sandbox, path, |kind| {
             names(&sandbox, &["status"], 0, path, kind);
             names(&sandbox, &["destroy", "--dry-run"], 69, path, kind);
@@ -165,7 +165,7 @@ fn fifo_in_a_worktree_blocks_only_that_session() {
     }
     // Discarded sessions are released, regardless of their files; a session that has lost its pointer is recognised by
     // its admin directory.
-    for path in one_in(3, of_admin_directory.iter().chain(&others).chain(&[worktree.join(".git")])) {
+    for path in one_in(5, of_admin_directory.iter().chain(&others).chain(&[worktree.join(".git")])) {
         let planted = Planted::new(&sandbox, path.clone(), "FIFO").unwrap();
         ended(&sandbox, &["status"]).expect(0);
         ended(&sandbox, &["destroy", "lead", "--discard"]).expect(0);

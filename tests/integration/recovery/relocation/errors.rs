@@ -105,7 +105,7 @@ const FATES: [Fate; 3] = [Fate::Moved, Fate::Copied, Fate::Deleted];
 #[test]
 fn recovery_of_what_was_moved_copied_or_deleted_is_done_again_when_a_step_fails() {
     for fate in FATES {
-        check(fate, Some(ASIDE[1]), With::One, 48);
+        check(fate, Some(ASIDE[1]), With::One, 96);
     }
 }
 

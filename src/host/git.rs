@@ -339,6 +339,11 @@ impl<'a> Git<'a> {
     }
 }
 
+/// Returns whether a text has the form of an object id.
+pub(crate) fn is_object_id(text: &str) -> bool {
+    matches!(text.len(), 40 | 64) && text.bytes().all(|byte| byte.is_ascii_hexdigit())
+}
+
 /// Returns whether a variable is hidden from Git: variables that name a repository or give configuration, and variables
 /// that choose the language of its messages.
 fn is_scrubbed(name: &OsStr) -> bool {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::trees::{self, Top};
 use super::{Commit, Error, UnknownRef};
-use crate::host::git::Git;
+use crate::host::git::{Git, is_object_id};
 use crate::name::similar;
 
 /// Commits of refs, and the top of their trees.
@@ -94,9 +94,8 @@ impl<'a> Iterator for Answers<'a> {
 fn object<'a>(line: &'a [u8], rest: &'a [u8]) -> Option<Object<'a>> {
     let words: Vec<&str> = std::str::from_utf8(line).ok()?.split(' ').collect();
     let [id, kind, size] = words[..] else { return None };
-    let is_id = matches!(id.len(), 40 | 64) && id.bytes().all(|b| b.is_ascii_hexdigit());
     let content = rest.get(..size.parse().ok()?)?;
-    is_id.then_some(Object { id, kind, content })
+    is_object_id(id).then_some(Object { id, kind, content })
 }
 
 fn unknown(name: &str, reason: &str, names: &[String]) -> UnknownRef {

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use super::paths::{Content, WorktreePaths, read};
 use super::{Worktree, reserved_names};
-use crate::host::git::Git;
+use crate::host::git::{Git, is_object_id};
 use crate::provider::{Error, Task};
 
 /// Returns a branch that Git cannot keep beside `branch`: the same, or one that would be a directory of the other. Only
@@ -75,7 +75,7 @@ pub(super) fn tip(task: &Task<'_>, paths: &WorktreePaths, name: &str) -> Result<
     // With reftables, `refs/heads` is no directory.
     if let Ok(Content::Bytes(bytes)) = read(&paths.common, Path::new(name)) {
         let tip = String::from_utf8_lossy(bytes.trim_ascii_end()).into_owned();
-        if matches!(tip.len(), 40 | 64) && tip.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+        if is_object_id(&tip) {
             return Ok(Some(tip));
         }
     }

@@ -16,11 +16,10 @@ use rustix::fs::FileType;
 
 use super::paths::{Content, WorktreePaths, io, move_directory, read, remove_out_of_sight};
 use super::register::write;
-use super::unsaved::is_object;
 use super::{Worktree, reserved_names};
 use crate::host::failpoint::{crashpoint, failpoint};
 use crate::host::files::Root;
-use crate::host::git::Git;
+use crate::host::git::{Git, is_object_id};
 use crate::provider::{Error, Task, retry_while_missing};
 
 /// Directory of a repository's refs in the reftable format, which also contains `HEAD` and the reflogs.
@@ -126,7 +125,9 @@ fn build(
     let gitdir = [path.join("no-worktree/.git").as_os_str().as_bytes(), b"\n"].concat();
     let is_reftable = stand_in.directory(Path::new(REFTABLE))?.is_some();
     let head = match read(admin, Path::new("HEAD"))? {
-        Content::Bytes(head) if is_reftable || is_object(&String::from_utf8_lossy(head.trim_ascii_end())) => {
+        Content::Bytes(head)
+            if is_reftable || is_object_id(&String::from_utf8_lossy(head.trim_ascii_end())) =>
+        {
             head
         }
         // A branch that does not exist. The branch that is checked out keeps its commits itself.

@@ -22,7 +22,7 @@ use crate::host::git::Git;
 use crate::provider::directory_scan::{DirectoryScan, stuck, unknown};
 use crate::provider::{Error, Task, UnsavedWork};
 
-pub(super) use commits::{Tips, is_object, lost};
+pub(super) use commits::{Tips, lost};
 pub(super) use filtered::changed as filtered;
 pub(super) use interrupted::unsaved_work_since;
 pub(super) use listed_file::ListedFile;

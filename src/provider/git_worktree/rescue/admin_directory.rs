@@ -9,11 +9,10 @@ use std::path::{Path, PathBuf};
 
 use super::{Work, capture};
 use crate::host::files::Root;
-use crate::host::git::config;
+use crate::host::git::{config, is_object_id};
 use crate::provider::Error;
 use crate::provider::git_worktree::paths::io;
 use crate::provider::git_worktree::reserved_names;
-use crate::provider::git_worktree::unsaved::is_object;
 
 /// Files that belong to the location and not to the work, and differ in a new worktree. Configuration is one of them: a
 /// restore must not bring settings that another user or program wrote.
@@ -79,7 +78,7 @@ pub(super) fn save(work: &Work<'_>) -> Result<State, Error> {
     let (mut named, mut needed) = (BTreeSet::new(), BTreeSet::new());
     for (path, bytes) in &files {
         let text = String::from_utf8_lossy(bytes);
-        let objects = text.split_whitespace().filter(|word| is_object(word)).map(str::to_owned);
+        let objects = text.split_whitespace().filter(|word| is_object_id(word)).map(str::to_owned);
         if NEEDED.iter().any(|name| path == Path::new(name)) {
             needed.extend(objects.clone());
         }

@@ -17,10 +17,10 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::listed_file::is_discovery;
-use super::{commits, overlay, pristine};
+use super::{overlay, pristine};
 use crate::host::files::hidden::is_mark;
 use crate::host::files::{Root, temporary};
-use crate::host::git::Git;
+use crate::host::git::{Git, is_object_id};
 use crate::provider::git_worktree::paths::{Content, WorktreePaths};
 use crate::provider::git_worktree::{Worktree, untracked};
 use crate::provider::name_list::list;
@@ -81,7 +81,7 @@ impl Baseline {
             return Ok(false);
         }
         let head = paths.read_admin_file("HEAD")?;
-        let is_head = |head: &[u8]| head.starts_with(b"ref: refs/") || commits::is_object(&text(head));
+        let is_head = |head: &[u8]| head.starts_with(b"ref: refs/") || is_object_id(&text(head));
         // Git was killed while it created the admin directory.
         if self.made == LeaseProgress::Populating && !matches!(head, Content::Bytes(head) if is_head(&head)) {
             return Ok(false);

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::ffi::OsString;
 
-use crate::host::git::Git;
+use crate::host::git::{Git, is_object_id};
 use crate::host::process;
 use crate::provider::git_worktree::paths::{Content, WorktreePaths};
 use crate::provider::git_worktree::{Worktree, branch};
@@ -46,7 +46,7 @@ impl Head {
         let git = Git::open(task.host, &admin, None).holding(task.lock);
         let printed = git.line(["rev-parse", "HEAD^{commit}", "HEAD^{tree}"])?;
         match printed.split_once('\n') {
-            Some((commit, tree)) if is_object(commit) && is_object(tree) => {
+            Some((commit, tree)) if is_object_id(commit) && is_object_id(tree) => {
                 Ok(Self { commit: commit.to_owned(), tree: tree.to_owned() })
             }
             _ => Err(Error::Refused(format!("HEAD of {} cannot be read", paths.home.display()))),
@@ -85,7 +85,7 @@ impl Tips {
         for name in REWRITTEN {
             if let Content::Bytes(bytes) = paths.read_admin_file(name)? {
                 let object = String::from_utf8_lossy(bytes.trim_ascii_end()).into_owned();
-                tips.logged.extend(is_object(&object).then_some(object));
+                tips.logged.extend(is_object_id(&object).then_some(object));
             }
         }
         Ok(tips)
@@ -143,7 +143,7 @@ fn log_lines(log: &[u8]) -> Option<Vec<(String, String)>> {
             let (fields, message) = line.split_once('\t').unwrap_or((&line, ""));
             let mut fields = fields.split(' ');
             let (old, new) = (fields.next()?, fields.next()?);
-            let is_entry = is_object(old) && is_object(new) && new.bytes().any(|digit| digit != b'0');
+            let is_entry = is_object_id(old) && is_object_id(new) && new.bytes().any(|digit| digit != b'0');
             is_entry.then(|| (new.to_owned(), message.to_owned()))
         })
         .collect()
@@ -240,9 +240,4 @@ pub(in super::super) fn lost(
     let input = tips.iter().fold(String::new(), |text, tip| text + tip + "\n");
     let listed = Git::open(task.host, paths.common.path(), None).run_with_input(args, input.into_bytes())?;
     Ok(String::from_utf8_lossy(&listed).lines().map(str::to_owned).collect())
-}
-
-/// Returns whether a text has the form of an object id.
-pub(in super::super) fn is_object(text: &str) -> bool {
-    matches!(text.len(), 40 | 64) && text.bytes().all(|byte| byte.is_ascii_hexdigit())
 }

@@ -73,7 +73,12 @@ pub(super) fn select(
     let (mut reasons, mut selected) = (Reasons::default(), Selected::default());
     let children = children.iter().map(|(swarm, record)| (swarm, record));
     let all: Vec<(&Swarm<'_>, &Record)> = std::iter::once((swarm, record)).chain(children).collect();
+    // A process may work for long and change no file.
+    let is_unused = |condition: &Condition| matches!(condition, Condition::Idle(_) | Condition::NoProcess);
     for (swarm, record) in &all {
+        if conditions.iter().any(is_unused) {
+            reasons.add_occupied(project, swarm, record)?;
+        }
         for condition in conditions {
             reasons.add(project, swarm, record, condition)?;
         }
@@ -138,10 +143,9 @@ impl Reasons {
                     self.insert(record, &session, description);
                 }
             }
-            Condition::NoProcess => self.add_occupied(project, swarm, record)?,
+            // Processes are searched once, also for `Idle`.
+            Condition::NoProcess => {}
             Condition::Idle(time) => {
-                // A process may work for long and change no file.
-                self.add_occupied(project, swarm, record)?;
                 let usage = apply::usage(swarm, registry, record);
                 for session in record.plan.sessions() {
                     let is_running = !swarm.running_logs(&session.scoped_name).is_empty();

@@ -24,8 +24,8 @@ const NAME: &str = "fetch";
 /// Remote of a name that has none, such as `pull/123`.
 const DEFAULT_REMOTE: &str = "origin";
 
-/// Refs of hosting services for proposed changes: beginning of the short name, and end of the name on the remote.
-const PROPOSALS: [(&str, &str); 2] = [("pull", "/head"), ("merge-requests", "/head")];
+/// Directories below `refs` in which hosting services keep proposed changes, each as `NUMBER/head`.
+const PROPOSALS: [&str; 2] = ["pull", "merge-requests"];
 
 /// Base ref that was fetched.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -210,9 +210,8 @@ fn tracking(base_ref: &str, remotes: &BTreeMap<String, String>, refs: &Refs) -> 
 /// Returns the name on the remote of a proposed change: `refs/pull/123/head` for `pull/123`.
 fn proposal(name: &str) -> Option<String> {
     let (service, number) = name.split_once('/')?;
-    let (_, end) = PROPOSALS.iter().find(|(beginning, _)| *beginning == service)?;
     let is_number = !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit());
-    is_number.then(|| format!("refs/{name}{end}"))
+    (PROPOSALS.contains(&service) && is_number).then(|| format!("refs/{name}/head"))
 }
 
 /// Returns whether a base ref is the name of a proposed change, such as `pull/123` or `origin/pull/123`.

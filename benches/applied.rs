@@ -71,8 +71,8 @@ fn measure_collect(sessions: usize) {
     ));
     lab.seedbed("apply");
     let who = ["-c", "user.name=bench", "-c", "user.email=bench@example.org"];
-    for (at, worktree) in fs::read_dir(lab.ground.path("worktrees")).unwrap().enumerate() {
-        let worktree = worktree.unwrap().path();
+    let entries = fs::read_dir(lab.ground.path("worktrees")).unwrap().map(|entry| entry.unwrap().path());
+    for (at, worktree) in entries.filter(|path| path.is_dir()).enumerate() {
         fs::write(worktree.join(format!("new-{at}.txt")), "new\n").unwrap();
         let git = |args: &[&str]| run(lab.ground.program("git", &worktree).args(who).args(args));
         git(&["add", "--all"]);
@@ -164,7 +164,7 @@ impl Lab {
         let ground = Ground::new();
         let repository = ground.repository();
         for at in 0..files {
-            let path = repository.join(format!("part-{}/unit-{}/file-{at}.txt", at % 7, at / 10));
+            let path = repository.join(format!("part-{}/unit-{}/file-{at}.txt", at / 700, at / 10));
             fs::create_dir_all(path.parent().unwrap()).unwrap();
             fs::write(path, format!("a line of file {at}\n").repeat(100)).unwrap();
         }

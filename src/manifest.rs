@@ -16,7 +16,9 @@ mod report;
 mod excerpt;
 mod to_json;
 mod lifetime;
+mod located;
 mod session_text;
+mod inheritance;
 mod document;
 mod schema;
 mod validator;
@@ -34,11 +36,13 @@ use std::sync::Arc;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
-use toml::de::{DeTable, DeValue};
 
 pub use diagnostic::{Diagnostic, Diagnostics, Location};
 pub use excerpt::Excerpt;
+pub(crate) use inheritance::Inherited;
+pub use inheritance::{DefaultText, InheritedEntry};
 pub use lifetime::{Lifetime, NoLifetime};
+pub use located::{Located, locate};
 pub use overrides::Override;
 pub use report::{Entry, Report, Validation};
 pub use rule::Rule;
@@ -46,10 +50,10 @@ pub use schema::{Kinds, schema};
 pub(crate) use semantics::denied_variable;
 pub use semantics::is_variable;
 pub use session_text::SessionText;
-pub(crate) use session_text::{Replace, TextEntry, map_strings};
+pub(crate) use session_text::{Locate, Replace, TextEntry, map_strings};
 pub use spawned::Spawned;
 
-use crate::name::{SessionPath, is_name};
+use crate::name::SessionPath;
 pub(crate) use document::AGE_PATTERN;
 use document::Document;
 
@@ -202,43 +206,6 @@ pub(crate) struct ResourceOptions {
     pub(crate) options: Options,
 }
 
-/// Data that locates an applied swarm, even if the rest of its manifest is broken.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Located {
-    /// Name of the swarm.
-    pub swarm: String,
-    /// Path of the repository, relative to the manifest's directory; `.` by default.
-    pub workspace_root: PathBuf,
-}
-
-impl Located {
-    /// Returns the data of a swarm with this name, whose manifest is at the top of the repository.
-    pub fn new(swarm: impl Into<String>) -> Self {
-        Self { swarm: swarm.into(), workspace_root: PathBuf::from(".") }
-    }
-}
-
-impl std::convert::From<&Manifest> for Located {
-    fn from(manifest: &Manifest) -> Self {
-        Self { swarm: manifest.swarm.clone(), workspace_root: manifest.workspace_root.clone() }
-    }
-}
-
-/// Reads only the data that locates an applied swarm; `None` if the text has no valid swarm name. Pure.
-pub fn locate(text: &str) -> Option<Located> {
-    let (table, _) = DeTable::parse_recoverable(text);
-    let swarm = table.get_ref().get("swarm")?.get_ref().as_str().filter(|swarm| is_name(swarm))?.to_owned();
-    let workspace = table.get_ref().get("workspace").and_then(|workspace| workspace.get_ref().as_table());
-    let workspace_root =
-        match workspace.and_then(|workspace| workspace.get("root")).map(toml::Spanned::get_ref) {
-            None => PathBuf::from("."),
-            Some(DeValue::String(root)) => PathBuf::from(&**root),
-            Some(_) => return None,
-        };
-    Some(Located { swarm, workspace_root })
-}
-
 /// Options of one kind as JSON, with keys in kebab-case as in the manifest.
 pub type Options = Map<String, Value>;
 
@@ -266,6 +233,8 @@ pub struct Manifest {
     pub overrides: Vec<String>,
     /// Default options of each kind, `[defaults.KIND]`.
     pub defaults: BTreeMap<String, Options>,
+    /// Text for every session, `[defaults.session]`; `None` without that table.
+    pub default_text: Option<DefaultText>,
     /// Program of each external kind, `[provider.KIND]`.
     pub providers: BTreeMap<String, Program>,
     /// All sessions with replicas expanded, in canonical order: parents before their children, depth first.
@@ -342,8 +311,10 @@ pub struct Declaration {
     pub directory: Option<String>,
     /// Time after which the session has expired; `None` if it never expires.
     pub expires: Option<Lifetime>,
-    /// Templates of everything else that the table gives its sessions.
+    /// Templates of everything else that the table gives its sessions, with those that other tables give them.
     pub text: SessionText<'static>,
+    /// Locations of entries of `text` in other tables.
+    pub(crate) inherited: Inherited,
 }
 
 /// One entry of `resources`.
@@ -406,7 +377,7 @@ fn read_value(mut manifest: Value, kinds: &Kinds, diagnostics: &mut Vec<Diagnost
     let declared: Vec<String> =
         manifest["provider"].as_object().into_iter().flatten().map(|(n, _)| n.clone()).collect();
     diagnostics
-        .extend(declared.iter().filter(|name| kinds.contains_key(*name)).map(|name| kind_conflict(name)));
+        .extend(declared.iter().filter(|name| is_reserved(name, kinds)).map(|name| kind_conflict(name)));
     if let Err(error) = schema_errors::check(&mut manifest, &schema(kinds), diagnostics) {
         let message = format!("the schema of a kind's options is broken: {}", text::escaped(&error));
         diagnostics.push(Diagnostic::new(
@@ -458,6 +429,9 @@ fn read_document(
         return None;
     }
     let tainted = expand::TaintedTables::by(diagnostics);
+    let default_text = document.defaults.session.as_ref().map(DefaultText::new);
+    let sessions =
+        expand::sessions(document.session, document.expires.as_deref(), default_text.as_ref(), &tainted);
     Some(Manifest {
         complete: diagnostics.is_empty(),
         has_every_request: tainted.has_every_request,
@@ -470,9 +444,10 @@ fn read_document(
             .collect(),
         directory: PathBuf::new(),
         overrides: Vec::new(),
-        defaults: document.defaults,
+        defaults: document.defaults.kinds,
+        default_text,
         providers: document.provider.into_iter().map(|(name, provider)| (name, provider.program())).collect(),
-        sessions: expand::sessions(document.session, document.expires.as_deref(), &tainted),
+        sessions,
     })
 }
 
@@ -485,8 +460,18 @@ fn wrong_version(version: i64) -> Diagnostic {
         .with_help(help)
 }
 
+/// Returns whether no external kind can have this name.
+fn is_reserved(name: &str, kinds: &Kinds) -> bool {
+    kinds.contains_key(name) || name == document::SESSION
+}
+
 fn kind_conflict(name: &str) -> Diagnostic {
-    let message = format!("{} is a kind that seedbed has itself", text::quoted(name));
+    let message = match name {
+        document::SESSION => {
+            "`session` is no kind, because `[defaults.session]` is about sessions".to_owned()
+        }
+        _ => format!("{} is a kind that seedbed has itself", text::quoted(name)),
+    };
     let location = Location::default().key("provider").key(name).the_key();
     Diagnostic::new(rule::KIND_CONFLICT, location, message, "taken")
         .with_help("choose another name for the external kind")

@@ -21,6 +21,7 @@ mod program_queries;
 mod read;
 mod render;
 mod external_options;
+mod spawn_error;
 mod spawned;
 
 use std::borrow::Cow;
@@ -35,7 +36,8 @@ use serde_json::{Map, Value};
 
 pub use diff::{Action, Again, Change, DISCOVERY, Field, SETUP, WORKING_DIRECTORY};
 pub use read::Unreadable;
-pub use spawned::{Spawn, SpawnError, plan_spawned, spawn, with_spawned};
+pub use spawn_error::SpawnError;
+pub use spawned::{Spawn, plan_spawned, spawn, with_spawned};
 
 use crate::host::occupants::Use;
 use crate::host::text::printable_command;

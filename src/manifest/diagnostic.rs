@@ -16,6 +16,13 @@ pub enum Step {
     Index(usize),
 }
 
+impl Step {
+    /// Creates a step into a table.
+    pub(crate) fn key(key: &str) -> Self {
+        Self::Key(key.to_owned())
+    }
+}
+
 /// Part of a [`Location`]'s value that a diagnostic is about.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
@@ -75,7 +82,9 @@ impl Location {
         Self { steps: Vec::new(), part: LocationPart::Bytes(bytes.start, bytes.end) }
     }
 
-    fn step(&self, step: Step) -> Self {
+    /// Returns the location that one more step leads to.
+    #[must_use]
+    pub(crate) fn step(&self, step: Step) -> Self {
         let mut steps = self.steps.clone();
         steps.push(step);
         Self { steps, part: LocationPart::Value }

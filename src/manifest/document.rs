@@ -49,9 +49,9 @@ pub(super) struct Document {
     #[schemars(regex(pattern = EXPIRES_PATTERN), extend("examples" = ["2w"]))]
     pub(super) expires: Option<String>,
     /// Default options of a kind, for every session that requests it, e.g. `[defaults.git-worktree]`. The options of an
-    /// entry of `resources` take precedence.
+    /// entry of `resources` take precedence. `[defaults.session]` is text for every session.
     #[serde(default)]
-    pub(super) defaults: BTreeMap<String, Map<String, Value>>,
+    pub(super) defaults: Defaults,
     /// Programs of external kinds: `[provider.NAME]` names the program that plans and creates resources of kind NAME.
     #[serde(default)]
     #[schemars(with = "BTreeMap<Name, Provider>")]
@@ -60,6 +60,83 @@ pub(super) struct Document {
     #[serde(default)]
     #[schemars(with = "BTreeMap<Name, SessionTable>")]
     pub(super) session: BTreeMap<String, SessionTable>,
+}
+
+/// Defaults: `[defaults.session]`, and the options of each kind.
+#[derive(Debug, Default)]
+pub(super) struct Defaults {
+    pub(super) session: Option<SessionDefaults>,
+    /// Default options by kind.
+    pub(super) kinds: BTreeMap<String, Map<String, Value>>,
+}
+
+/// Key of [`SessionDefaults`] in `defaults`, which no kind can have as its name.
+pub(super) const SESSION: &str = "session";
+
+impl<'de> Deserialize<'de> for Defaults {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let mut kinds = BTreeMap::<String, Map<String, Value>>::deserialize(deserializer)?;
+        let session = kinds.remove(SESSION).map(|table| serde_json::from_value(Value::Object(table)));
+        Ok(Self { session: session.transpose().map_err(D::Error::custom)?, kinds })
+    }
+}
+
+impl JsonSchema for Defaults {
+    fn schema_name() -> Cow<'static, str> {
+        "defaults".into()
+    }
+
+    fn inline_schema() -> bool {
+        true
+    }
+
+    /// The options of the kinds are added later, see `schema::schema`.
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        let session = generator.subschema_for::<SessionDefaults>();
+        json_schema!({ "type": "object", "properties": { SESSION: session } })
+    }
+}
+
+/// Text for every session, which the session's own table completes.
+///
+/// An array entry is `None` if a wrong entry was removed.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+#[schemars(
+    title = "`session`",
+    rename = "session-defaults",
+    description = "Text for every session, which the session's own table completes."
+)]
+pub(super) struct SessionDefaults {
+    /// `true` if a child has the text of its parent too, unless its own table has `inherit = false`. Default: `true`.
+    pub(super) inherit: Option<bool>,
+    /// Environment variables. Those of a session's own table take precedence.
+    #[schemars(with = "BTreeMap<EnvName, EnvValue>")]
+    pub(super) env: BTreeMap<String, String>,
+    /// Paragraphs for the agent's prompt, before those of a session's own table.
+    #[schemars(extend("examples" = [["Commit early."]]))]
+    #[schemars(with = "Vec<String>")]
+    pub(super) prompt: Vec<Option<String>>,
+    /// Additional data for the discovery file. The keys of a session's own table take precedence.
+    pub(super) metadata: Map<String, Value>,
+    /// Commands to run in the session after its resources are provisioned, before those of a session's own table.
+    #[schemars(extend("examples" = [[["npm", "ci"]]]))]
+    #[schemars(with = "Vec<Command>")]
+    pub(super) setup: Vec<Option<Command>>,
+    /// Commands to run in the session before its resources are released, after those of a session's own table.
+    #[schemars(extend("examples" = [[["docker", "compose", "down"]]]))]
+    #[schemars(with = "Vec<Command>")]
+    pub(super) teardown: Vec<Option<Command>>,
+    /// Command that works in the session, unless the session's own table has one.
+    pub(super) command: Option<Command>,
+}
+
+impl SessionDefaults {
+    /// Returns the text of the table; an entry that was wrong and removed is empty.
+    pub(super) fn text(&self) -> SessionText<'_> {
+        let Self { inherit: _, env, prompt, metadata, setup, teardown, command } = self;
+        text(env, prompt, metadata, (setup, teardown), command.as_ref())
+    }
 }
 
 /// Repository that the swarm works on.
@@ -138,6 +215,12 @@ pub(super) struct SessionTable {
     /// them. Default: `expires` of the parent; at the top of the tree, that of the manifest.
     #[schemars(regex(pattern = EXPIRES_PATTERN), extend("examples" = ["3d"]))]
     pub(super) expires: Option<String>,
+    /// `true` if the session has the text of its parent too: `env`, `prompt`, `metadata`, `setup`, `teardown` and `command`,
+    /// as far as its own table does not replace it. Only in a child. Default: `inherit` of `[defaults.session]`, and
+    /// `false` without that table.
+    pub(super) inherit: Option<bool>,
+    /// `false` if `[defaults.session]` does not apply. Default: `true`.
+    pub(super) defaults: Option<bool>,
     /// Environment variables. Values are templates: `"http://localhost:{{ port.http }}"`.
     #[serde(default)]
     #[schemars(with = "BTreeMap<EnvName, EnvValue>")]
@@ -173,20 +256,30 @@ pub(super) struct SessionTable {
 impl SessionTable {
     /// Returns the text of the table; an entry that was wrong and removed is empty.
     pub(super) fn text(&self) -> SessionText<'_> {
-        let command = |command: &Option<Command>| match command {
-            Some(command) => command.0.clone(),
-            None => CommandLine::Shell(String::new()),
-        };
-        SessionText {
-            env: Cow::Borrowed(&self.env),
-            prompt: Cow::Owned(
-                self.prompt.iter().map(|section| section.clone().unwrap_or_default()).collect(),
-            ),
-            metadata: Cow::Borrowed(&self.metadata),
-            setup: Cow::Owned(self.setup.iter().map(command).collect()),
-            teardown: Cow::Owned(self.teardown.iter().map(command).collect()),
-            command: self.command.as_ref().map(|command| Cow::Borrowed(&command.0)),
-        }
+        let commands = (&*self.setup, &*self.teardown);
+        text(&self.env, &self.prompt, &self.metadata, commands, self.command.as_ref())
+    }
+}
+
+/// Returns the text of a table. `commands` are those of `setup` and `teardown`.
+fn text<'t>(
+    env: &'t BTreeMap<String, String>,
+    prompt: &[Option<String>],
+    metadata: &'t Map<String, Value>,
+    (setup, teardown): (&[Option<Command>], &[Option<Command>]),
+    command: Option<&'t Command>,
+) -> SessionText<'t> {
+    let line = |command: &Option<Command>| match command {
+        Some(command) => command.0.clone(),
+        None => CommandLine::Shell(String::new()),
+    };
+    SessionText {
+        env: Cow::Borrowed(env),
+        prompt: Cow::Owned(prompt.iter().map(|section| section.clone().unwrap_or_default()).collect()),
+        metadata: Cow::Borrowed(metadata),
+        setup: Cow::Owned(setup.iter().map(line).collect()),
+        teardown: Cow::Owned(teardown.iter().map(line).collect()),
+        command: command.map(|command| Cow::Borrowed(&command.0)),
     }
 }
 

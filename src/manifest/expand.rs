@@ -6,26 +6,27 @@ use std::sync::Arc;
 use rayon::prelude::*;
 
 use super::diagnostic::{Diagnostic, Step};
-use super::document::{Resource, SessionTable};
+use super::document::{Resource, SESSION, SessionTable};
 use super::key_path::KeyPath;
 use super::lifetime::Lifetime;
 use super::rule;
 use super::session_text::SessionText;
-use super::{Declaration, From, Request, Session};
+use super::{Declaration, DefaultText, From, Inherited, Request, Session};
 use crate::name::SessionPath;
 
 /// Returns all sessions in canonical order: parents before their children, names bytewise, replicas by number.
 ///
-/// Sessions without `expires` have the one of their parent, or else `expires`. Declarations of `tainted` tables are marked as
-/// incomplete.
+/// Sessions without `expires` have the one of their parent, or else `expires`. Sessions have the text of `defaults`, and
+/// that of their parent if they inherit it. Declarations of `tainted` tables are marked as incomplete.
 pub(super) fn sessions(
     tables: BTreeMap<String, SessionTable>,
     expires: Option<&str>,
+    defaults: Option<&DefaultText>,
     tainted: &TaintedTables,
 ) -> Vec<Session> {
     let at = KeyPath::ROOT.key("session");
     let tables: Vec<_> = tables.into_iter().collect();
-    let top = |(name, table)| Node::new(name, table, &at, (false, expires), tainted);
+    let top = |(name, table)| Node::new(name, table, &at, Above { expires, parent: None, defaults }, tainted);
     let nodes: Vec<_> = tables.into_par_iter().map(top).collect();
     let mut sessions = Vec::new();
     for node in nodes {
@@ -49,8 +50,12 @@ impl TaintedTables {
         let text = SessionText::default().entries().map(|(key, _)| key);
         let is_text = |key: &str| key == "expires" || text.contains(&key);
         // A path is `session.NAME`, then any number of `child.NAME`, then the wrong part.
+        let defaults = [Step::key("defaults"), Step::key(SESSION)];
         let split = |diagnostic: &'d Diagnostic| {
             let steps = &diagnostic.location.steps;
+            if let Some([Step::Key(key), ..]) = steps.strip_prefix(&defaults[..]) {
+                return (&steps[..0], Some(key.as_str()));
+            }
             let is_way = |pair: &[Step], at: usize| {
                 let way = if at == 0 { "session" } else { "child" };
                 matches!(pair, [Step::Key(key), Step::Key(_)] if key == way)
@@ -68,11 +73,30 @@ impl TaintedTables {
             taints.then(|| table.to_vec())
         });
         let has_every_request = diagnostics.iter().map(split).all(|(_, key)| key.is_some_and(is_text));
-        let is_of_all = |diagnostic: &Diagnostic| {
+        let all = diagnostics.iter().any(|diagnostic| {
             diagnostic.rule == rule::SYNTAX
-                || diagnostic.location.steps.first() == Some(&Step::Key("defaults".to_owned()))
-        };
-        Self { all: diagnostics.iter().any(is_of_all), tables: tables.collect(), has_every_request }
+                || diagnostic.location.steps.first() == Some(&defaults[0])
+                    && !split(diagnostic).1.is_some_and(is_text)
+        });
+        Self { all, tables: tables.collect(), has_every_request }
+    }
+}
+
+/// Tables that a session has something from.
+#[derive(Clone, Copy)]
+struct Above<'a> {
+    /// `expires` of the parent, or of the manifest.
+    expires: Option<&'a str>,
+    parent: Option<&'a Declaration>,
+    defaults: Option<&'a DefaultText>,
+}
+
+impl<'a> Above<'a> {
+    /// Returns the table whose text a session completes.
+    fn base(&self, table: &SessionTable) -> Option<&'a Declaration> {
+        let inherits = table.inherit.unwrap_or_else(|| self.defaults.is_some_and(|table| table.inherit));
+        let defaults = || self.defaults.filter(|_| table.defaults != Some(false));
+        self.parent.filter(|_| inherits).or_else(|| Some(&*defaults()?.declaration))
     }
 }
 
@@ -89,18 +113,21 @@ impl Node {
         name: String,
         mut table: SessionTable,
         at: &KeyPath<'_>,
-        (in_child, expires): (bool, Option<&str>),
+        above: Above<'_>,
         tainted: &TaintedTables,
     ) -> Self {
         let way = at.key(&name);
         let below = way.key("child");
         let children = std::mem::take(&mut table.child).into_iter();
-        table.expires = table.expires.or_else(|| expires.map(str::to_owned));
-        let expires = (true, table.expires.as_deref());
-        let children =
-            children.map(|(name, table)| Self::new(name, table, &below, expires, tainted)).collect();
-        let count = table.count;
-        let declaration = Arc::new(declaration(table, &way, in_child, tainted));
+        table.expires = table.expires.or_else(|| above.expires.map(str::to_owned));
+        let (count, expires, base) = (table.count, table.expires.clone(), above.base(&table));
+        let mut declaration = declaration(table, &way, above.parent.is_some(), tainted);
+        if let Some(base) = base {
+            declaration.inherit(base);
+        }
+        let declaration = Arc::new(declaration);
+        let above = Above { expires: expires.as_deref(), parent: Some(&declaration), ..above };
+        let children = children.map(|(name, table)| Self::new(name, table, &below, above, tainted)).collect();
         Self { name, count, declaration, children }
     }
 
@@ -161,5 +188,6 @@ pub(super) fn declaration(
         expires: table.expires.and_then(|expires| Lifetime::try_from(expires).ok()),
         text,
         location,
+        inherited: Inherited::default(),
     }
 }

@@ -11,7 +11,7 @@ use super::document::{Document, SessionTable};
 use super::key_path::KeyPath;
 use super::schema::{Kinds, schema};
 use super::validator::validator;
-use super::{VERSION, to_json};
+use super::{VERSION, is_reserved, to_json};
 
 /// Number of session tables that are read as one unit: their JSON fits into the cache of a core.
 const IN_ONE_GO: usize = 64;
@@ -30,7 +30,7 @@ pub(super) fn document(root: &DeTable<'_>, kinds: &Kinds) -> Option<Document> {
     let (sessions, others): (Vec<_>, Vec<_>) = root.iter().partition(|(key, _)| key.get_ref() == "session");
     let manifest = meets(converted(&others, &KeyPath::ROOT)?.into())?;
     let mut document: Document = serde_json::from_value(manifest).ok()?;
-    if document.provider.keys().any(|name| kinds.contains_key(name)) {
+    if document.provider.keys().any(|name| is_reserved(name, kinds)) {
         return None;
     }
 

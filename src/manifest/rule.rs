@@ -66,7 +66,7 @@ rules! {
     VARIABLE_TWICE = "variable-twice", "Resources of a session set different environment variables";
     NAMES_MEET = "names-meet", "Names of sessions in one table differ in more than upper and lower case";
     NAME_TOO_LONG = "name-too-long", "The names of replicas are not too long";
-    NO_PARENT = "no-parent", "Only a child takes a share of a resource of its parent";
+    NO_PARENT = "no-parent", "Only a child has something of a parent";
     NOTHING_TO_SHARE = "nothing-to-share", "The parent has the resource of which a child takes a share";
     INDIVISIBLE = "indivisible", "A resource of which children take shares can be divided";
     RESERVED_VARIABLE = "reserved-variable", "The environment of a session sets no variable that decides which programs run";

@@ -30,7 +30,9 @@ pub fn schema(kinds: &Kinds) -> Value {
         own.extend(definitions);
     }
     let reference = |kind: &String| (kind.clone(), json!({ "$ref": format!("#/$defs/{kind}") }));
-    schema["properties"]["defaults"]["properties"] = Value::Object(kinds.keys().map(reference).collect());
+    if let Some(defaults) = schema["properties"]["defaults"]["properties"].as_object_mut() {
+        defaults.extend(kinds.keys().map(reference));
+    }
     schema["properties"]["defaults"]["additionalProperties"] = json!({ "type": "object" });
     schema["$id"] = json!("urn:seedbed:manifest:1");
     tidy(&mut schema);

@@ -8,10 +8,10 @@ use rayon::prelude::*;
 use serde_json::{Map, Value};
 
 use super::diagnostic::{Diagnostic, Location};
-use super::document::{Document, Resource, SessionTable};
+use super::document::{Document, Resource, SESSION, SessionTable};
 use super::key_path::KeyPath;
 use super::rule::{self, Rule};
-use super::session_text::TextEntry;
+use super::session_text::{SessionText, TextEntry};
 use super::text::{escaped, listed, quoted};
 use super::{CommandLine, From, size_limits};
 use crate::name::{NAME_MAX, nearest, variable_part};
@@ -50,7 +50,10 @@ pub(super) fn check(
         semantics.root(&repository.root, &what, &repositories.key(name).key("root"));
     }
     let defaults = KeyPath::ROOT.key("defaults");
-    for (kind, options) in &document.defaults {
+    if let Some(session) = &document.defaults.session {
+        semantics.texts(&session.text(), &defaults.key(SESSION));
+    }
+    for (kind, options) in &document.defaults.kinds {
         let at = defaults.key(kind);
         semantics.kind(kind, || at.location().the_key());
         semantics.options(options, &at);
@@ -179,11 +182,15 @@ impl Semantics<'_> {
                 self.name_twice(request, &at, first);
             }
         }
-        for (key, entries) in table.text().entries() {
-            let at = at.key(key);
-            for (index, entry) in entries.into_iter().enumerate() {
-                self.text(entry, key, &at, index);
-            }
+        self.texts(&table.text(), at);
+        if parent.is_none() && table.inherit == Some(true) {
+            self.diagnostic(
+                rule::NO_PARENT,
+                at.key("inherit").location(),
+                "a session at the top has no parent to inherit from".to_owned(),
+                "no parent here",
+                "omit `inherit`: every session has the text of `[defaults.session]`",
+            );
         }
         let has = match (&table.resources, parent) {
             (None, Some(inherited)) => inherited,
@@ -328,6 +335,16 @@ impl Semantics<'_> {
             }
             Value::Object(entries) => self.options(entries, at),
             _ => {}
+        }
+    }
+
+    /// Checks the text of a table. `at` leads to the table.
+    fn texts(&mut self, text: &SessionText<'_>, at: &KeyPath<'_>) {
+        for (key, entries) in text.entries() {
+            let at = at.key(key);
+            for (index, entry) in entries.into_iter().enumerate() {
+                self.text(entry, key, &at, index);
+            }
         }
     }
 

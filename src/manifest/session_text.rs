@@ -7,7 +7,7 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 
 use super::CommandLine;
-use super::diagnostic::Location;
+use super::diagnostic::{Location, Step};
 
 /// Text of a session table, everything except its resources: templates in a manifest, rendered text in a plan.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
@@ -43,6 +43,10 @@ pub(crate) enum TextEntry<'t> {
     Work(&'t CommandLine),
 }
 
+/// Function that returns the location of an entry of a session's text: of a key, and of a name or number unless the key has
+/// only one entry.
+pub(crate) type Locate<'l> = dyn Fn(&'static str, Option<Step>) -> Location + 'l;
+
 /// Function that receives a string and its location, and returns the replacement of the string.
 pub(crate) type Replace<'f, 's> = dyn FnMut(&'s str, &dyn Fn() -> Location) -> String + 'f;
 
@@ -68,24 +72,28 @@ impl SessionText<'_> {
     /// location is computed only on request.
     pub(crate) fn map<'s>(
         &'s self,
-        table: &dyn Fn() -> Location,
+        locate: &Locate<'_>,
         replace: &mut Replace<'_, 's>,
     ) -> SessionText<'static> {
-        let at = |key: &str| table().key(key);
         let env = self.env.iter();
-        let env = env.map(|(name, value)| (name.clone(), replace(value, &|| at("env").key(name)))).collect();
+        let env = env
+            .map(|(name, value)| (name.clone(), replace(value, &|| locate("env", Some(Step::key(name))))))
+            .collect();
         let prompt = self.prompt.iter().enumerate();
-        let prompt = prompt.map(|(index, section)| replace(section, &|| at("prompt").index(index))).collect();
+        let prompt = prompt
+            .map(|(index, section)| replace(section, &|| locate("prompt", Some(Step::Index(index)))))
+            .collect();
         let metadata = self.metadata.iter();
         let metadata = metadata.map(|(key, value)| {
-            (key.clone(), map_strings(value, &|| at("metadata").key(key), &mut *replace))
+            let at = || locate("metadata", Some(Step::key(key)));
+            (key.clone(), map_strings(value, &at, &mut *replace))
         });
         SessionText {
             env: Cow::Owned(env),
             prompt: Cow::Owned(prompt),
             metadata: Cow::Owned(metadata.collect()),
-            setup: Cow::Owned(map_commands(&self.setup, &|| at("setup"), replace)),
-            teardown: Cow::Owned(map_commands(&self.teardown, &|| at("teardown"), replace)),
+            setup: Cow::Owned(map_commands(&self.setup, "setup", locate, replace)),
+            teardown: Cow::Owned(map_commands(&self.teardown, "teardown", locate, replace)),
             command: None,
         }
     }
@@ -93,31 +101,26 @@ impl SessionText<'_> {
     /// Returns `command` with each string replaced by `replace`.
     pub(crate) fn map_command<'s>(
         &'s self,
-        table: &dyn Fn() -> Location,
+        locate: &Locate<'_>,
         replace: &mut Replace<'_, 's>,
     ) -> Option<CommandLine> {
-        self.command.as_deref().map(|command| map_command(command, &|| table().key("command"), replace))
+        self.command.as_deref().map(|command| map_command(command, &|| locate("command", None), replace))
     }
 
     /// Calls `see` for each string of the text. A location is computed only on request.
-    pub(crate) fn visit<'s>(&'s self, table: &dyn Fn() -> Location, see: &mut Visit<'_, 's>) {
+    pub(crate) fn visit<'s>(&'s self, locate: &Locate<'_>, see: &mut Visit<'_, 's>) {
         for (key, entries) in self.entries() {
-            let at = || table().key(key);
             for (index, entry) in entries.into_iter().enumerate() {
+                let at = || locate(key, entry.step(index));
                 match entry {
-                    TextEntry::Variable(name, text) => see(text, &|| at().key(name)),
-                    TextEntry::Section(text) => see(text, &|| at().index(index)),
-                    TextEntry::Command(CommandLine::Shell(line)) => see(line, &|| at().index(index)),
-                    TextEntry::Work(CommandLine::Shell(line)) => see(line, &at),
-                    TextEntry::Work(CommandLine::Arguments(arguments)) => {
+                    TextEntry::Variable(_, text) | TextEntry::Section(text) => see(text, &at),
+                    TextEntry::Value(_, value) => visit_strings(value, &at, see),
+                    TextEntry::Command(CommandLine::Shell(line))
+                    | TextEntry::Work(CommandLine::Shell(line)) => see(line, &at),
+                    TextEntry::Command(CommandLine::Arguments(arguments))
+                    | TextEntry::Work(CommandLine::Arguments(arguments)) => {
                         for (argument, text) in arguments.iter().enumerate() {
                             see(text, &|| at().index(argument));
-                        }
-                    }
-                    TextEntry::Value(name, value) => visit_strings(value, &|| at().key(name), see),
-                    TextEntry::Command(CommandLine::Arguments(arguments)) => {
-                        for (argument, text) in arguments.iter().enumerate() {
-                            see(text, &|| at().index(index).index(argument));
                         }
                     }
                 }
@@ -161,6 +164,16 @@ impl<'t> TextEntry<'t> {
         match self {
             Self::Variable(name, _) | Self::Value(name, _) => Some(name),
             Self::Section(_) | Self::Command(_) | Self::Work(_) => None,
+        }
+    }
+
+    /// Returns the step from the entry's key to the entry, which is the one at `index`; `None` if the key has only one
+    /// entry.
+    pub(crate) fn step(&self, index: usize) -> Option<Step> {
+        match self {
+            Self::Variable(name, _) | Self::Value(name, _) => Some(Step::key(name)),
+            Self::Section(_) | Self::Command(_) => Some(Step::Index(index)),
+            Self::Work(_) => None,
         }
     }
 
@@ -232,11 +245,16 @@ pub(crate) fn map_strings<'v>(
 
 fn map_commands<'s>(
     commands: &'s [CommandLine],
-    location: &dyn Fn() -> Location,
+    key: &'static str,
+    locate: &Locate<'_>,
     replace: &mut Replace<'_, 's>,
 ) -> Vec<CommandLine> {
     let commands = commands.iter().enumerate();
-    commands.map(|(index, command)| map_command(command, &|| location().index(index), replace)).collect()
+    commands
+        .map(|(index, command)| {
+            map_command(command, &|| locate(key, Some(Step::Index(index))), &mut *replace)
+        })
+        .collect()
 }
 
 fn map_command<'s>(

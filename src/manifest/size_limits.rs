@@ -11,7 +11,7 @@ use super::diagnostic::{Diagnostic, Location};
 use super::document::{Document, Resource, SessionTable};
 use super::key_path::KeyPath;
 use super::rule;
-use super::session_text::TextEntry;
+use super::session_text::{SessionText, TextEntry};
 
 /// Maximum number of sessions of one manifest: a plan of half as many takes 2.3 s and 770 MB (measured).
 const SESSIONS_MAX: u64 = 200_000;
@@ -24,25 +24,33 @@ const ENTRY: u64 = 16;
 
 /// Returns the diagnostic of a manifest that is too large to plan, at the table that passes the limit.
 pub(super) fn check(document: &Document) -> Option<Diagnostic> {
-    let defaults = document.defaults.values().map(options).fold(0, u64::saturating_add);
-    let mut totals = Totals::default();
-    totals.tables(&document.session, &KeyPath::ROOT.key("session"), 1, defaults)
+    let defaults = document.defaults.kinds.values().map(options).fold(0, u64::saturating_add);
+    let session = document.defaults.session.as_ref();
+    let inherit = session.is_some_and(|session| session.inherit.unwrap_or(true));
+    let mut totals =
+        Totals { inherit, default_text: session.map_or(0, |table| text(&table.text())), ..Totals::default() };
+    totals.tables(&document.session, &KeyPath::ROOT.key("session"), 1, (defaults, 0))
 }
 
 #[derive(Default)]
 struct Totals {
     sessions: u64,
     bytes: u64,
+    /// Bytes of the text of `[defaults.session]`.
+    default_text: u64,
+    /// `true` if children inherit the text of their parents by default.
+    inherit: bool,
 }
 
 impl Totals {
-    /// Adds tables that exist `times` over; each session has `inherited` bytes beside its own.
+    /// Adds tables that exist `times` over; each session has `inherited` bytes beside its own. `above` are the bytes of the
+    /// text of the session above.
     fn tables(
         &mut self,
         tables: &BTreeMap<String, SessionTable>,
         at: &KeyPath<'_>,
         times: u64,
-        inherited: u64,
+        (inherited, above): (u64, u64),
     ) -> Option<Diagnostic> {
         tables.iter().find_map(|(name, table)| {
             let times = times.saturating_mul(table.count.unwrap_or(1).into());
@@ -50,8 +58,9 @@ impl Totals {
             let inherited = resources.fold(inherited, u64::saturating_add);
             let at = at.key(name);
             self.sessions = self.sessions.saturating_add(times);
-            self.bytes =
-                self.bytes.saturating_add(times.saturating_mul(inherited.saturating_add(text(table))));
+            let base = if table.inherit.unwrap_or(self.inherit) { above } else { 0 }.max(self.default_text);
+            let text = text(&table.text()).saturating_add(base);
+            self.bytes = self.bytes.saturating_add(times.saturating_mul(inherited.saturating_add(text)));
             let location = || if table.count.is_some() { at.key("count").location() } else { at.location() };
             if self.sessions > SESSIONS_MAX {
                 return Some(too_many(location()));
@@ -59,7 +68,7 @@ impl Totals {
             if self.bytes > BYTES_MAX {
                 return Some(too_large(location()));
             }
-            self.tables(&table.child, &at.key("child"), times, inherited)
+            self.tables(&table.child, &at.key("child"), times, (inherited, text))
         })
     }
 }
@@ -77,9 +86,8 @@ fn too_large(location: Location) -> Diagnostic {
     )
 }
 
-/// Returns the bytes of a session table's own text, without resources.
-fn text(table: &SessionTable) -> u64 {
-    let text = table.text();
+/// Returns the bytes of the text of a table.
+fn text(text: &SessionText<'_>) -> u64 {
     let size = |one: TextEntry<'_>| match one {
         TextEntry::Variable(name, value) => entry(name) + entry(value),
         TextEntry::Section(text) => entry(text),

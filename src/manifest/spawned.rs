@@ -10,7 +10,7 @@ use serde_json::{Map, Value};
 use super::document::SessionTable;
 use super::expand::{self, TaintedTables};
 use super::key_path::KeyPath;
-use super::{Declaration, From, Location, Request};
+use super::{Declaration, From, Inherited, Location, Request};
 use crate::name::SessionPath;
 
 /// Session table of a spawned session. The plan and the record of a swarm keep it, so that a later plan of the manifest
@@ -101,7 +101,7 @@ fn at(declaration: &Declaration, location: &Location) -> Declaration {
     for (index, request) in declaration.resources.iter_mut().flatten().enumerate() {
         request.location = location.key("resources").index(index);
     }
-    Declaration { location: location.clone(), complete: true, ..declaration }
+    Declaration { location: location.clone(), complete: true, inherited: Inherited::default(), ..declaration }
 }
 
 /// Returns a request as an entry of `resources`.

@@ -8,7 +8,7 @@ use super::{ChildError, Error, Shared};
 use crate::apply;
 use crate::discovery::{self, Snapshot};
 use crate::manifest::{
-    self, Declaration, From, Location, Manifest, Options, Program, Request, SessionText, Share,
+    self, Declaration, From, Inherited, Location, Manifest, Options, Program, Request, SessionText, Share,
 };
 use crate::name::SessionPath;
 use crate::observe::{Observation, PortOwner};
@@ -253,6 +253,7 @@ impl Relative {
             directory: None,
             expires: None,
             text: SessionText::default(),
+            inherited: Inherited::default(),
             location,
         };
         manifest::Session {

@@ -84,7 +84,15 @@ impl<'m> TextRenderer<'_, 'm> {
     /// Renders the templates of one session.
     fn attempt(&self, at: usize) -> Attempt {
         let scope = self.names.scope(at);
-        let text = self.text(self.manifest.sessions[at].declaration.as_ref(), at, &scope);
+        let session = &self.manifest.sessions[at];
+        let text = self.text(session.declaration.as_ref(), at, &scope).map_err(|mut diagnostics| {
+            // A table that many sessions have text from does not say which of them is wrong.
+            let own = &session.declaration.location.steps;
+            for diagnostic in diagnostics.iter_mut().filter(|it| !it.location.steps.starts_with(own)) {
+                diagnostic.message = format!("session `{}`: {}", session.path, diagnostic.message);
+            }
+            diagnostics
+        });
         Attempt { text, missing: scope.missing.take() }
     }
 
@@ -145,7 +153,8 @@ pub(super) fn compile(manifest: &Manifest) -> Compiled<'_> {
     for session in &manifest.sessions {
         let declaration = session.declaration.as_ref();
         if seen.insert(std::ptr::from_ref(declaration)) {
-            declaration.text.visit(&|| declaration.location.clone(), &mut |source, location| {
+            let locate = |key, entry| declaration.locate(key, entry);
+            declaration.text.visit(&locate, &mut |source, location| {
                 let problems = templates.add(source).err().into_iter().flatten();
                 diagnostics.extend(problems.map(|problem| problem.at(&location())));
             });

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, LazyLock};
 
 use crate::manifest::{
-    CommandLine, Declaration, Diagnostic, From, Location, Manifest, Options, Replace, SessionText,
+    CommandLine, Declaration, Diagnostic, From, Locate, Location, Manifest, Options, Replace, SessionText,
 };
 use crate::provider::{Registry, ResourceOptions};
 use crate::template::Problem;
@@ -204,7 +204,7 @@ pub(super) fn render(
     declaration: &Declaration,
     render: impl Fn(&str) -> Result<String, Vec<Problem>>,
 ) -> Result<SessionText<'static>, Vec<Diagnostic>> {
-    rendered(declaration, render, |table, replace| declaration.text.map(table, replace))
+    rendered(declaration, render, |locate, replace| declaration.text.map(locate, replace))
 }
 
 /// Renders the command of a session table; returns every diagnostic, not only the first.
@@ -212,16 +212,16 @@ pub(super) fn render_command(
     declaration: &Declaration,
     render: impl Fn(&str) -> Result<String, Vec<Problem>>,
 ) -> Result<Option<CommandLine>, Vec<Diagnostic>> {
-    rendered(declaration, render, |table, replace| declaration.text.map_command(table, replace))
+    rendered(declaration, render, |locate, replace| declaration.text.map_command(locate, replace))
 }
 
 fn rendered<'d, T>(
     declaration: &'d Declaration,
     render: impl Fn(&str) -> Result<String, Vec<Problem>>,
-    map: impl FnOnce(&dyn Fn() -> Location, &mut Replace<'_, 'd>) -> T,
+    map: impl FnOnce(&Locate<'_>, &mut Replace<'_, 'd>) -> T,
 ) -> Result<T, Vec<Diagnostic>> {
     let mut diagnostics = Vec::new();
-    let text = map(&|| declaration.location.clone(), &mut |source, location| {
+    let text = map(&|key, entry| declaration.locate(key, entry), &mut |source, location| {
         render(source).unwrap_or_else(|problems| {
             diagnostics.extend(problems.into_iter().map(|problem| problem.at(&location())));
             String::new()

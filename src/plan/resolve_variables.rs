@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 
 use super::template_scope::TemplateScopes;
 use super::template_variables::Variable;
+use crate::manifest::diagnostic::Step;
 use crate::manifest::{Diagnostic, Manifest};
 use crate::template::{Problem, Templates};
 
@@ -114,8 +115,8 @@ impl<'r> Resolver<'r> {
             let _ = write!(message, ", which uses {}", described(first));
         }
         let problem = Problem::circle(self.source(first)?, &next.1, message);
-        let location = &self.manifest.sessions[first.0].declaration.location;
-        Some(problem.at(&location.key("env").key(&first.1)))
+        let declaration = &self.manifest.sessions[first.0].declaration;
+        Some(problem.at(&declaration.locate("env", Some(Step::key(&first.1)))))
     }
 }
 

@@ -12,9 +12,10 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use super::read::DEPTH_MAX;
+use super::spawn_error::SpawnError;
 use super::{AppliedPlan, Plan, Session};
 use crate::manifest::{
-    self, Declaration, Diagnostic, Diagnostics, From, Location, Manifest, Options, Program, Request,
+    self, Declaration, Diagnostic, From, Inherited, Location, Manifest, Options, Program, Request,
     SessionText, Spawned,
 };
 use crate::name::{SessionPath, is_name, nearest};
@@ -38,60 +39,6 @@ pub struct Spawn {
     pub adopt: Option<PathBuf>,
     /// Base refs of the worktrees of the session, by name of the resource. Others have that of the template.
     pub base_refs: BTreeMap<String, String>,
-}
-
-/// Reason for which a session cannot be added.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum SpawnError {
-    /// The name is no name of a session.
-    #[error(
-        "`{}` is not a name of a session\nhelp: use letters, digits, `.`, `_` and `-`, at most 63, and begin with a letter or a digit", .0.escape_debug()
-    )]
-    Name(String),
-    /// The tree would be too deep.
-    #[error("a tree of sessions is at most {DEPTH_MAX} deep, and `{0}` would be deeper")]
-    Depth(SessionPath),
-    /// A session of this name is active.
-    #[error("`{0}` is active already\nhelp: choose another name, or release it with `seedbed release {0}`")]
-    Active(SessionPath),
-    /// The manifest declares the session, and it is not applied.
-    #[error("the manifest declares `{0}`\nhelp: choose another name, or create it with `seedbed apply`")]
-    Declared(SessionPath),
-    /// The parent is not active.
-    #[error("no session `{0}` is active")]
-    Parent(SessionPath),
-    /// No session table has the name of the template.
-    #[error("no session `{}` can be the template{}", name.escape_debug(), nearest.as_ref().map(|near| format!("\nhelp: did you mean `{near}`?")).unwrap_or_default())]
-    Template {
-        /// Name of the template.
-        name: String,
-        /// Most similar path that exists.
-        nearest: Option<String>,
-    },
-    /// The template takes shares of a parent, and the session has none.
-    #[error(
-        "`{0}` takes shares of its parent, and a session at the top has no parent\nhelp: pass `--parent SESSION`, or a template at the top"
-    )]
-    Top(SessionPath),
-    /// The template takes a share of a resource that the parent does not have.
-    #[error(
-        "`{parent}` has no {kind} called `{resource}` to take a share of\nhelp: choose another template or parent"
-    )]
-    NothingToShare {
-        /// Path of the parent.
-        parent: SessionPath,
-        /// Kind of the resource.
-        kind: String,
-        /// Name of the resource.
-        resource: String,
-    },
-    /// The session cannot be planned.
-    #[error("the session cannot be planned")]
-    Diagnostics(Diagnostics),
-    /// The applied sessions would be planned differently now, so that nothing can be planned beside them.
-    #[error("`{0}` was applied with options that are planned differently now\nhelp: run `seedbed apply`")]
-    Changed(SessionPath),
 }
 
 /// Returns the manifest with the spawned sessions of the applied swarm, as planning sees it. Pure.
@@ -169,9 +116,11 @@ pub fn spawn(
     let table = template.map(|at| table_path(&declared.sessions[at]));
     let above =
         parent.map(|parent| all.sessions[parent].declaration.resources.as_deref().unwrap_or_default());
-    let mut declaration = match template {
-        Some(at) => pooled(&declared.sessions[at].declaration, manifest),
-        None => default_declaration(above, manifest),
+    let mut declaration = if let Some(at) = template {
+        pooled(&declared.sessions[at].declaration, manifest)
+    } else {
+        let parent = declared.sessions.iter().find(|session| Some(&session.path) == request.parent.as_ref());
+        default_declaration(above, parent.map(|session| &*session.declaration), manifest)
     };
     if let Some(path) = &request.adopt {
         adopt(&mut declaration, path, parent.is_none(), manifest);
@@ -290,8 +239,17 @@ fn pooled(declaration: &Declaration, manifest: &Manifest) -> Declaration {
 /// Returns the content of a session without a template.
 ///
 /// A child takes a share of each resource of its parent, whose requests are given. A session at the top has a worktree,
-/// and the other kinds that `[defaults]` names.
-fn default_declaration(parent: Option<&[Request]>, manifest: &Manifest) -> Declaration {
+/// and the other kinds that `[defaults]` names. The text is that of `[defaults.session]`, or of the parent's table if the
+/// manifest declares it and children inherit.
+fn default_declaration(
+    parent: Option<&[Request]>,
+    declared: Option<&Declaration>,
+    manifest: &Manifest,
+) -> Declaration {
+    let text = manifest.default_text.as_ref().map(|defaults| match declared {
+        Some(parent) if defaults.inherit => parent.text.clone(),
+        _ => defaults.declaration.text.clone(),
+    });
     let resources = if let Some(above) = parent {
         above.iter().map(|of| share_of(of, manifest)).collect()
     } else {
@@ -313,7 +271,8 @@ fn default_declaration(parent: Option<&[Request]>, manifest: &Manifest) -> Decla
         resources,
         directory: None,
         expires: None,
-        text: SessionText::default(),
+        text: text.unwrap_or_default(),
+        inherited: Inherited::default(),
     }
 }
 
@@ -406,6 +365,7 @@ fn manifest_of(manifest: &Manifest, registry: &Registry, applied: Option<&Plan>)
         directory: manifest.directory.clone(),
         overrides: applied.map(|applied| applied.overrides.clone()).unwrap_or_default(),
         defaults: manifest.defaults.clone(),
+        default_text: manifest.default_text.clone(),
         providers: manifest.providers.clone(),
         sessions: Vec::new(),
     };
@@ -457,6 +417,7 @@ fn declared(session: &Session, parent: Option<usize>, registry: &Registry) -> ma
         directory: session.directory.clone(),
         expires: session.expires.clone(),
         text,
+        inherited: Inherited::default(),
     };
     let (path, replica) = (session.path.clone(), session.replica);
     manifest::Session {

@@ -3,6 +3,7 @@
 mod applied_swarm;
 mod expiry;
 mod export;
+mod inherited_text;
 mod occupants;
 mod repeated_steps;
 mod setup;

@@ -52,6 +52,7 @@ fn explained(sources: &Sources<'_>, at: usize, session: usize) -> Answer {
     ));
     explanation.document.owner = Some(owner_of(located, session));
     explanation.add_excerpt(sources.declaration_excerpt(located, session));
+    explanation.document.rules.extend(sources.inherited(located, session));
     for allocation in &session.allocations {
         let is_planned = located.state == OwnerState::Planned;
         if let Some(external) = allocation.external.as_ref().filter(|_| is_planned) {

@@ -220,6 +220,16 @@ impl<'a> Sources<'a> {
         self.declaration(located, session).is_some_and(|declared| declared.declaration.resources.is_some())
     }
 
+    /// Returns one line for each entry of a session's text that another table of the manifest has.
+    pub(super) fn inherited(&self, located: &LocatedPlan, session: &Session) -> Vec<String> {
+        let declared = self.declaration(located, session);
+        let entries = declared.map(|declared| declared.declaration.inherited()).unwrap_or_default();
+        entries
+            .iter()
+            .map(|found| format!("`{}` is `{}` of the manifest", found.entry, found.location))
+            .collect()
+    }
+
     /// Returns the line that requests a session's resource.
     ///
     /// The line is the session's own entry of `resources`, or the table that makes it share everything. With `name`, it

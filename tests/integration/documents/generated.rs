@@ -236,6 +236,7 @@ fn the_page_of_the_manifest_describes_every_key() {
     page += &table("Top level", &schema, definitions);
     for (heading, name) in [
         ("`[workspace]`", "Workspace"),
+        ("`[defaults.session]`", "session-defaults"),
         ("`[session.NAME]`", "session"),
         ("`[provider.NAME]`", "Provider"),
         ("`[repository.NAME]`", "Repository"),

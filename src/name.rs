@@ -1,4 +1,4 @@
-//! Basic vocabulary of all modules: session paths and ids, scoped names, port blocks, hashes. Pure.
+//! Basic vocabulary of all modules: session paths and ids, scoped names, port blocks, keys of items, hashes. Pure.
 //!
 //! An invalid [`PortBlock`], [`SessionPath`] or [`Slug`] cannot be built, nor deserialised.
 
@@ -246,8 +246,33 @@ pub(crate) fn hex(bytes: &[u8]) -> String {
     HEXLOWER.encode(bytes)
 }
 
-/// Run of ports, both ends included; never empty, never port 0.
+/// Hash of an item and of the name of its pool: the same for the same item of the same pool, in every manifest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ItemKey(u64);
+
+impl ItemKey {
+    /// Returns the key of an item: the first 64 bits of the hash of both names.
+    pub fn new(pool: &str, item: &str) -> Self {
+        let hash: [u8; 32] = Sha256::digest(format!("{pool}\0{item}").as_bytes()).into();
+        Self(hash[..8].iter().fold(0, |key, byte| key << 8 | u64::from(*byte)))
+    }
+
+    /// Parses a key from 16 hexadecimal digits.
+    pub fn parse(text: &str) -> Option<Self> {
+        let is_hash = text.len() == 16 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+        is_hash.then(|| u64::from_str_radix(text, 16).ok().map(Self)).flatten()
+    }
+}
+
+impl fmt::Display for ItemKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:016x}", self.0)
+    }
+}
+
+/// Run of ports, both ends included; never empty, never port 0.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "(u16, u16)", into = "(u16, u16)")]
 pub struct PortBlock {
     start: u16,
     end: u16,
@@ -308,6 +333,20 @@ impl PortBlock {
             }
         }
         merged
+    }
+}
+
+impl TryFrom<(u16, u16)> for PortBlock {
+    type Error = String;
+
+    fn try_from((start, end): (u16, u16)) -> Result<Self, String> {
+        Self::new(start.into(), end.into()).ok_or_else(|| format!("{start}-{end} is no block of ports"))
+    }
+}
+
+impl From<PortBlock> for (u16, u16) {
+    fn from(block: PortBlock) -> Self {
+        (block.start, block.end)
     }
 }
 

@@ -12,6 +12,7 @@ mod base_age;
 mod branches;
 mod commits;
 mod directories;
+mod lines;
 mod overlays;
 mod ports;
 mod programs;
@@ -32,7 +33,7 @@ use serde_json::{Map, Value};
 
 use crate::host::git::checkouts::Checkout;
 use crate::host::{Host, files, process};
-use crate::name::PortBlock;
+use crate::name::{ItemKey, PortBlock};
 
 /// Answers `queries` about the host and the workspace, an absolute path.
 ///
@@ -77,6 +78,10 @@ pub fn observe(host: &Host, workspace: &Path, queries: &BTreeSet<Query>) -> Resu
                 let answer = programs::run(host, workspace, command, *timeout, request)?;
                 observation.programs.get_or_insert_default().insert(kind.clone(), answer);
             }
+            Query::Lines { path } => {
+                observation.lines.insert(path.clone(), lines::read(workspace, path));
+            }
+            Query::Items => observation.items_in_use = ports::items(host).map_err(Error::Registry)?,
             Query::Ports => {
                 observation.ports_in_use.extend(ports::leases(host).map_err(Error::Registry)?);
                 observation.ports_in_use.extend(ports::served(host));
@@ -86,6 +91,7 @@ pub fn observe(host: &Host, workspace: &Path, queries: &BTreeSet<Query>) -> Resu
     }
     observation.ports_in_use.sort();
     observation.ports_in_use.dedup();
+    observation.items_in_use.sort();
     observation.repositories = repositories::observe(host, workspace, &requests)?;
     Ok(observation)
 }
@@ -102,8 +108,8 @@ pub enum Error {
     /// The workspace is not a directory that can be opened.
     #[error("cannot use the workspace: {0}")]
     Workspace(#[source] files::Error),
-    /// The host's port leases cannot be read.
-    #[error("cannot read the port registry: {0}")]
+    /// The host's leases cannot be read.
+    #[error("cannot read the registry of leases: {0}")]
     Registry(#[source] files::Error),
     /// Git gave no answer: it was interrupted, hangs, or fails in a repository that it reported as valid.
     #[error(transparent)]
@@ -183,6 +189,13 @@ pub enum Query {
         /// Glob relative to the workspace, or to the top of the work tree; neither absolute nor with `..`.
         glob: String,
     },
+    /// Lines of a file of the workspace.
+    Lines {
+        /// Path relative to the workspace root.
+        path: PathBuf,
+    },
+    /// Items of pools that are leased on this host.
+    Items,
     /// Ports of this host that are leased or listened on.
     Ports,
     /// Support for overlays with their layers in the state directory.
@@ -225,6 +238,10 @@ pub struct Observation {
     /// Ports in use, in the order of their first port. The same block may occur more than once, each time with another
     /// owner.
     pub ports_in_use: Vec<PortsInUse>,
+    /// Leased items of pools, in order. The same item may occur more than once, each time with another session.
+    pub items_in_use: Vec<ItemInUse>,
+    /// For each requested file, its lines, or the reason, one line, for which they cannot be read.
+    pub lines: BTreeMap<PathBuf, Result<Vec<String>, String>>,
     /// `Ok` if overlays can be mounted, else the reason, one line; `None` if not requested.
     pub overlays: Option<Result<(), String>>,
     /// Output of the program of each external kind, or the reason for which it gave no answer; `None` if no program was
@@ -471,6 +488,25 @@ impl PortsInUse {
     /// Returns ports and their owner.
     pub fn new(block: PortBlock, owner: PortOwner) -> Self {
         Self { block, owner }
+    }
+}
+
+/// An item of a pool that a session of this host has leased.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[non_exhaustive]
+pub struct ItemInUse {
+    /// Key of the item.
+    pub key: ItemKey,
+    /// Id of the session; for another user's session, only the user.
+    pub session: String,
+    /// Ownership marker of the session's swarm; empty for another user's session.
+    pub owner: String,
+}
+
+impl ItemInUse {
+    /// Returns an item, and the session that has leased it.
+    pub fn new(key: ItemKey, session: String, owner: String) -> Self {
+        Self { key, session, owner }
     }
 }
 

@@ -58,6 +58,7 @@ mod ownership;
 mod path_rules;
 mod planner;
 pub mod existing_directory;
+pub mod pool;
 pub mod port_range;
 mod registry;
 mod directory_scan;

@@ -167,21 +167,27 @@ pub struct Diagnosis {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Reaped {
-    /// Leases of ports.
+    /// Leases of ports and of items of pools.
     pub leases: Vec<ReapedLease>,
     /// Lock files of the workspace, absolute.
     pub lock_files: Vec<PathBuf>,
 }
 
-/// A lease of ports that `doctor --reap` removed.
+/// A lease that `doctor --reap` removed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ReapedLease {
     /// Id of the session that owned the lease.
     pub session: String,
-    /// Ports of the lease.
+    /// Ports of the lease; absent for an item.
     #[serde(flatten)]
-    pub ports: Ports,
+    pub ports: Option<Ports>,
+    /// Name of the item's pool; absent for ports.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pool: Option<String>,
+    /// Leased item; absent for ports.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub item: Option<String>,
 }
 
 /// Output of `explain --json` for a port, a path or a session.

@@ -15,7 +15,7 @@
 //! STATE/logs/NAME-HASH/*.window.sh        script of the last window of `start --tmux`
 //! STATE/.guard                            locked while a child of a session, or a release, is begun
 //! STATE/given-up/                         what may remain of runs that were given up
-//! STATE/ports/                            port leases of every swarm
+//! STATE/leases/                           leases of ports and items, of every swarm
 //! STATE/overlays/                         layers of worktrees with `checkout = "overlay"`
 //! STATE/repositories/                     changes in the shared config of repositories
 //! ```

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use clap::Args;
 use seedbed::doctor::{self, Case, Finding, Reaped, Severity};
-use seedbed::host::leases::Lease;
+use seedbed::host::leases::{Lease, Leased};
 use seedbed::host::text::printable;
 use seedbed::plan::Plan;
 use seedbed::report::{self, Diagnosis, Ports, ReapedLease, SCHEMA_VERSION, error};
@@ -63,9 +63,13 @@ fn examine(global: &Global, arguments: &Arguments, case: &Case<'_>) -> Result<Ex
     global.unless_interrupted()?;
     let fails = findings.iter().any(|finding| finding.severity == Severity::Fails);
     if global.json {
-        let lease = |lease: &Lease| ReapedLease {
-            session: lease.session.clone(),
-            ports: Ports { start_port: lease.start_port, end_port: lease.end_port },
+        let lease = |lease: &Lease| {
+            let ports = lease.ports().map(|ports| Ports { start_port: ports.start(), end_port: ports.end() });
+            let (pool, item) = match &lease.resource {
+                Leased::Item { pool, item } => (Some(pool.clone()), Some(item.clone())),
+                _ => (None, None),
+            };
+            ReapedLease { session: lease.session.clone(), ports, pool, item }
         };
         let leases = reaped.leases.iter().map(lease).collect();
         output::print_json_pretty(&Diagnosis {
@@ -76,8 +80,8 @@ fn examine(global: &Global, arguments: &Arguments, case: &Case<'_>) -> Result<Ex
         });
     } else {
         for lease in &reaped.leases {
-            let (start, end) = (lease.start_port, lease.end_port);
-            say!("reaped the lease of ports {start}-{end} of {}", printable(&lease.session));
+            let of = format!("{} of {}", lease.resource, lease.session);
+            say!("reaped the lease of {}", printable(&of));
         }
         for path in &reaped.lock_files {
             say!("reaped {}", printable(&path.to_string_lossy()));

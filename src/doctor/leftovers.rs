@@ -46,12 +46,15 @@ pub(super) fn inspect(case: &Case<'_>, examination: &Examination<'_>, findings: 
     unowned_leftovers(examination, &owners, findings);
 }
 
-/// Finds leases of ports that belong to no swarm, or cannot be read.
+/// Finds leases that belong to no swarm, or cannot be read.
 fn leaked_leases(leases: &[Lease], owners: &BTreeSet<String>, findings: &mut Findings) {
     for lease in leases.iter().filter(|lease| !owners.contains(&lease.owner)) {
-        let Lease { session, start_port, end_port, .. } = lease;
+        let session = &lease.session;
         let workspace = lease.workspace.display();
-        let what = format!("ports {start_port}-{end_port} are leased to {session}");
+        let what = match lease.ports() {
+            Some(ports) => format!("ports {ports} are leased to {session}"),
+            None => format!("{} is leased to {session}", lease.resource),
+        };
         if lease.owner.is_empty() {
             let remedy =
                 format!("after you have checked that nothing uses them: remove that file of {workspace}");
@@ -339,14 +342,15 @@ fn lock_directories(case: &Case<'_>) -> BTreeSet<PathBuf> {
 
 /// Returns the lock files that a run has set aside with a lease.
 fn lock_files_aside(case: &Case<'_>, lease: &Lease) -> Vec<PathBuf> {
-    let Lease { owner, start_port, end_port, .. } = lease;
+    let owner = &lease.owner;
+    let Some(ports) = lease.ports() else { return Vec::new() };
     let mut found = Vec::new();
     for directory in lock_directories(case) {
         let directory = absolute(case.workspace, &directory);
         for name in Root::open(&directory).and_then(|root| root.names()).unwrap_or_default() {
             let text = name.to_string_lossy();
             let is_aside = text.starts_with(&format!(".aside-{owner}-"));
-            if is_aside && text.ends_with(&format!("-{start_port}-{end_port}.lock")) {
+            if is_aside && text.ends_with(&format!("-{ports}.lock")) {
                 found.push(directory.join(name));
             }
         }

@@ -1,17 +1,19 @@
-//! The host-wide registry of port leases, so that two clones of one repository never use the same port.
+//! The host-wide registry of leases of ports and of items of pools, so that two clones of one repository never use the
+//! same port or item.
 //!
-//! Each lease is one file in `STATE/ports`. Changes require the flock of `STATE/ports/.guard`. A lease ends when it is
-//! revoked, never because a process has ended: the command line exits while its leases remain.
+//! Each lease is one file in `STATE/leases`. Changes require the flock of `STATE/leases/.guard`. A lease ends when it
+//! is revoked, never because a process has ended: the command line exits while its leases remain.
 //!
-//! The name of a file, `START-END.MARK.json`, records its ports and, by a hash, their owner. The content is only
-//! information for users. A file with torn content therefore still reserves its ports, and its session can still revoke
-//! it.
+//! The name of a file, `START-END.MARK.json` or `item-HASH.MARK.json`, records its [`Key`] and, by a hash, the owner.
+//! The content is only information for users. A file with torn content therefore still reserves its ports or item, and
+//! its session can still revoke it.
 //!
 //! Each lease is also published to the other users of the host, see [`others`].
 //!
-//! A lease that a run is about to revoke is set aside, as `START-END.MARK.aside.json`. Its ports are free for new
-//! leases of the same owner, and for no other owner.
+//! A lease that a run is about to revoke is set aside, as `….MARK.aside.json`. Its ports or item are free for new leases
+//! of the same owner, and for no other owner.
 
+mod leased;
 mod probe;
 mod published;
 
@@ -21,6 +23,7 @@ use std::path::Path;
 use rustix::fs::{Mode, OFlags};
 use serde::{Deserialize, Serialize};
 
+pub use leased::{Key, Leased};
 pub use probe::probe;
 pub(crate) use published::Complete;
 pub use published::{Published, obstacle, others, shared_directory};
@@ -31,10 +34,10 @@ use crate::host::{Host, files, listeners};
 use crate::name::{PortBlock, sha256_hex};
 
 /// Version of the format of lease files.
-pub const SCHEMA_VERSION: u32 = 1;
+pub const SCHEMA_VERSION: u32 = 2;
 
 /// Name of the registry's directory in the state directory.
-pub(crate) const DIRECTORY: &str = "ports";
+pub(crate) const DIRECTORY: &str = "leases";
 /// Name of the file whose flock orders changes.
 const GUARD: &str = ".guard";
 /// Suffix of the names of lease files.
@@ -60,22 +63,22 @@ pub struct Lease {
     pub owner: String,
     /// Absolute path of the workspace root, for messages.
     pub workspace: std::path::PathBuf,
-    /// First port.
-    pub start_port: u16,
-    /// Last port.
-    pub end_port: u16,
+    /// Ports or item that the lease reserves.
+    pub resource: Leased,
 }
 
 impl Lease {
-    /// Returns the lease of the ports from `start_port` to `end_port`, both included, in the current version of the
-    /// format.
-    pub fn new(
-        session: String,
-        owner: String,
-        workspace: std::path::PathBuf,
-        (start_port, end_port): (u16, u16),
-    ) -> Self {
-        Self { schema_version: SCHEMA_VERSION, session, owner, workspace, start_port, end_port }
+    /// Returns a lease in the current version of the format.
+    pub fn new(session: String, owner: String, workspace: std::path::PathBuf, resource: Leased) -> Self {
+        Self { schema_version: SCHEMA_VERSION, session, owner, workspace, resource }
+    }
+
+    /// Returns the leased ports; `None` for an item.
+    pub fn ports(&self) -> Option<PortBlock> {
+        match self.resource {
+            Leased::Ports(block) => Some(block),
+            Leased::Item { .. } | Leased::UnreadableItem(_) => None,
+        }
     }
 }
 
@@ -83,25 +86,25 @@ impl Lease {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// Another lease includes one of the ports.
-    #[error("ports {wanted} are not free: {held} are leased to {session} of {}", workspace.display())]
+    /// Another lease includes one of the ports, or the item.
+    #[error("{} to {session} of {}", wanted.conflict(*held), workspace.display())]
     Leased {
-        /// Requested ports.
-        wanted: PortBlock,
-        /// Ports of the conflicting lease.
-        held: PortBlock,
+        /// Requested ports or item.
+        wanted: Leased,
+        /// Ports or item of the conflicting lease.
+        held: Key,
         /// Session that owns the conflicting lease.
         session: String,
         /// Workspace of that session.
         workspace: std::path::PathBuf,
     },
-    /// Another user, or another state directory of this user, has published a lease of one of the ports.
-    #[error("ports {wanted} are not free: {held} are leased to a session of {holder}")]
+    /// Another user, or another state directory of this user, has published a lease of one of the ports, or of the item.
+    #[error("{} to a session of {holder}", wanted.conflict(*held))]
     Published {
-        /// Requested ports.
-        wanted: PortBlock,
-        /// Ports of the conflicting lease.
-        held: PortBlock,
+        /// Requested ports or item.
+        wanted: Leased,
+        /// Ports or item of the conflicting lease.
+        held: Key,
         /// Owner of the conflicting lease.
         holder: String,
     },
@@ -120,53 +123,38 @@ pub enum Error {
         /// ` by pid NUMBER (COMMAND)`; empty if unknown.
         holder: String,
     },
-    /// The lease includes no port, or port 0.
-    #[error("{start}-{end} is no block of ports")]
-    NoBlock {
-        /// First port of the lease.
-        start: u16,
-        /// Last port of the lease.
-        end: u16,
-    },
     /// The registry could not be read or written.
     #[error(transparent)]
     File(#[from] files::Error),
     /// The registry could not be locked.
-    #[error("cannot lock the port registry: {0}")]
+    #[error("cannot lock the registry of leases: {0}")]
     Lock(std::io::Error),
 }
 
-/// Returns every lease of this host, in order of the first port. Files that are no leases are skipped.
+/// Returns every lease of this host: ports in order of the first one, then items. Files that are no leases are skipped.
 ///
 /// A file with the name of a lease whose content is not that lease is returned as `unknown (FILE)`, without an owner:
-/// its ports may be in use.
+/// its ports or item may be in use.
 pub fn all(host: &Host) -> Result<Vec<Lease>, files::Error> {
     let Some(registry) = open(host)? else { return Ok(Vec::new()) };
     let mut leases: Vec<Lease> =
-        entries(&registry)?.into_iter().filter_map(|(block, name)| read(&registry, block, &name)).collect();
-    leases.sort_by(|a, b| {
-        (a.start_port, a.end_port, &a.session, &a.owner).cmp(&(
-            b.start_port,
-            b.end_port,
-            &b.session,
-            &b.owner,
-        ))
-    });
+        entries(&registry)?.into_iter().filter_map(|(key, name)| read(&registry, key, &name)).collect();
+    leases.sort_by(|a, b| (&a.resource, &a.session, &a.owner).cmp(&(&b.resource, &b.session, &b.owner)));
     Ok(leases)
 }
 
 /// Returns whether exactly this lease is granted, according to the only file that would record it.
 pub fn is_granted(host: &Host, lease: &Lease) -> Result<bool, Error> {
-    let (block, own) = file_of(lease)?;
+    let own = file_of(lease);
     let Some(registry) = open(host)? else { return Ok(false) };
-    Ok(read(&registry, block, &own).is_some_and(|held| held == *lease))
+    Ok(read(&registry, lease.resource.key(), &own).is_some_and(|held| held == *lease))
 }
 
 /// Grants a lease, under the guard. Granting a lease that this session already has is no error.
 ///
-/// No lease of another session may include one of its ports, except leases of the same owner's `ancestors` and
-/// descendants. No process may be bound to one of its ports. Ports in a lease of the same owner that is set aside are
-/// not probed.
+/// No lease of another session may include one of its ports, or its item, except leases of the same owner's `ancestors`
+/// and descendants. No process may be bound to one of its ports. Ports in a lease of the same owner that is set aside
+/// are not probed.
 pub fn grant(host: &Host, lease: &Lease, ancestors: &[&str]) -> Result<(), Error> {
     claim(host, lease, ancestors, true)
 }
@@ -177,7 +165,7 @@ pub fn grant_again(host: &Host, lease: &Lease, ancestors: &[&str]) -> Result<(),
 }
 
 fn claim(host: &Host, lease: &Lease, ancestors: &[&str], probes: bool) -> Result<(), Error> {
-    let (wanted, own) = file_of(lease)?;
+    let (wanted, own) = (lease.resource.key(), file_of(lease));
     let registry = create(host)?;
     let _guard = lock(&registry)?;
     // Also locked during the probe, which would detect the probe of another user.
@@ -211,11 +199,15 @@ fn claim(host: &Host, lease: &Lease, ancestors: &[&str], probes: bool) -> Result
         // A lost lease is granted again while shares of it are still leased.
         let below = other.session.strip_prefix(&lease.session).is_some_and(|rest| rest.starts_with('/'));
         if other.owner != lease.owner || !(ancestor || below || other.session == lease.session) {
+            let wanted = lease.resource.clone();
             return Err(Error::Leased { wanted, held, session: other.session, workspace: other.workspace });
         }
         shared |= ancestor && held.contains(wanted);
     }
-    if probes && !given_up {
+    if let Key::Ports(wanted) = wanted
+        && probes
+        && !given_up
+    {
         probe(wanted).map_err(|(port, protocol)| {
             host.bound.note(port, protocol);
             Error::Bound { wanted, port, protocol, holder: listeners::holder(port, protocol) }
@@ -229,37 +221,37 @@ fn claim(host: &Host, lease: &Lease, ancestors: &[&str], probes: bool) -> Result
     if shared || given_up {
         return Ok(());
     }
-    let Some(Published { block: held, holder }) =
-        others(host).into_iter().find(|other| other.block.overlaps(wanted))
+    let Some(Published { key: held, holder }) =
+        others(host).into_iter().find(|other| other.key.overlaps(wanted))
     else {
         return Ok(());
     };
     registry.remove_file(Path::new(&own))?;
     published.withdraw(host, &entry_of(&own));
-    Err(Error::Published { wanted, held, holder })
+    Err(Error::Published { wanted: lease.resource.clone(), held, holder })
 }
 
-/// Revokes the lease of this owner, session and block, if it exists.
+/// Revokes the lease of this owner, session and resource, if it exists.
 pub fn revoke(host: &Host, lease: &Lease) -> Result<(), Error> {
-    let (_, own) = file_of(lease)?;
+    let own = file_of(lease);
     remove(host, &own)
 }
 
 /// Sets a lease aside, if it exists.
 pub fn set_aside(host: &Host, lease: &Lease) -> Result<(), Error> {
-    let (_, own) = file_of(lease)?;
+    let own = file_of(lease);
     rename(host, &own, &aside_of(&own))
 }
 
 /// Brings back a lease that was set aside, if it exists.
 pub fn bring_back(host: &Host, lease: &Lease) -> Result<(), Error> {
-    let (_, own) = file_of(lease)?;
+    let own = file_of(lease);
     rename(host, &aside_of(&own), &own)
 }
 
 /// Revokes a lease that was set aside, if it exists.
 pub fn revoke_aside(host: &Host, lease: &Lease) -> Result<(), Error> {
-    let (_, own) = file_of(lease)?;
+    let own = file_of(lease);
     remove(host, &aside_of(&own))
 }
 
@@ -277,7 +269,7 @@ fn remove(host: &Host, name: &str) -> Result<(), Error> {
     let Some(registry) = open(host)? else { return Ok(()) };
     let _guard = lock(&registry)?;
     registry.remove_file(Path::new(name))?;
-    // The same block may have both a new lease and one that is set aside.
+    // The same ports may have both a new lease and one that is set aside.
     let entry = entry_of(name);
     if !published::has_lease(&host.state, &entry)
         && let Some(published) = Shared::locked(host)
@@ -287,13 +279,13 @@ fn remove(host: &Host, name: &str) -> Result<(), Error> {
     Ok(())
 }
 
-/// Rewrites the lease of this owner, session and block, set aside or not, because its workspace was moved.
+/// Rewrites the lease of this owner, session and resource, set aside or not, because its workspace was moved.
 pub fn rebind(host: &Host, lease: &Lease) -> Result<(), Error> {
-    let (block, own) = file_of(lease)?;
+    let own = file_of(lease);
     let Some(registry) = open(host)? else { return Ok(()) };
     let _guard = lock(&registry)?;
     for name in [aside_of(&own), own] {
-        if read(&registry, block, &name).is_some_and(|held| held != *lease) {
+        if read(&registry, lease.resource.key(), &name).is_some_and(|held| held != *lease) {
             registry.replace(Path::new(&name), &bytes_of(&registry, lease)?)?;
         }
     }
@@ -333,16 +325,16 @@ fn lock(registry: &files::Root) -> Result<File, Error> {
     Ok(guard)
 }
 
-/// Returns the blocks and names of all files whose names have the form of lease files.
-fn entries(registry: &files::Root) -> Result<Vec<(PortBlock, String)>, files::Error> {
+/// Returns the keys and names of all files whose names have the form of lease files.
+fn entries(registry: &files::Root) -> Result<Vec<(Key, String)>, files::Error> {
     let names = registry.names()?.into_iter().filter_map(|name| name.into_string().ok());
-    Ok(names.filter_map(|name| Some((block_of(&name)?, name))).collect())
+    Ok(names.filter_map(|name| Some((key_of(&name)?, name))).collect())
 }
 
 /// Returns the lease in a file; `None` if the file does not exist or cannot be seedbed's.
 ///
 /// Seedbed never writes a FIFO, a link, a directory or a file of another user.
-fn read(registry: &files::Root, block: PortBlock, name: &str) -> Option<Lease> {
+fn read(registry: &files::Root, key: Key, name: &str) -> Option<Lease> {
     let content = match registry.read(Path::new(name), FILE_LIMIT) {
         Ok(Some(bytes)) => serde_json::from_slice::<Lease>(&bytes).ok(),
         Ok(None)
@@ -357,25 +349,25 @@ fn read(registry: &files::Root, block: PortBlock, name: &str) -> Option<Lease> {
         ) => None,
     };
     let lease = content.filter(|lease| {
-        lease.schema_version == SCHEMA_VERSION
-            && file_of(lease).is_ok_and(|(_, expected)| expected == name || aside_of(&expected) == name)
+        let expected = file_of(lease);
+        lease.schema_version == SCHEMA_VERSION && (expected == name || aside_of(&expected) == name)
     });
     Some(lease.unwrap_or_else(|| Lease {
         schema_version: SCHEMA_VERSION,
         session: format!("unknown ({name})"),
         owner: String::new(),
         workspace: registry.path().to_owned(),
-        start_port: block.start(),
-        end_port: block.end(),
+        resource: match key {
+            Key::Ports(block) => Leased::Ports(block),
+            Key::Item(key) => Leased::UnreadableItem(key),
+        },
     }))
 }
 
-/// Returns the block of a lease and the name of its file.
-fn file_of(lease: &Lease) -> Result<(PortBlock, String), Error> {
-    let (start, end) = (lease.start_port, lease.end_port);
-    let block = PortBlock::new(start.into(), end.into()).ok_or(Error::NoBlock { start, end })?;
+/// Returns the name of a lease's file.
+fn file_of(lease: &Lease) -> String {
     let hash = sha256_hex(format!("{}\0{}", lease.owner, lease.session).as_bytes());
-    Ok((block, format!("{block}.{}{SUFFIX}", &hash[..MARK_DIGITS])))
+    format!("{}.{}{SUFFIX}", lease.resource.key(), &hash[..MARK_DIGITS])
 }
 
 /// Returns the name of a lease's file while the lease is set aside.
@@ -392,15 +384,12 @@ fn is_aside(name: &str) -> bool {
     name.ends_with(ASIDE)
 }
 
-/// Returns the block in the name of a lease file; `None` for any other name.
-fn block_of(name: &str) -> Option<PortBlock> {
-    let (ports, mark) = name.strip_suffix(ASIDE).or_else(|| name.strip_suffix(SUFFIX))?.split_once('.')?;
-    let (start, end) = ports.split_once('-')?;
-    let block = PortBlock::new(start.parse().ok()?, end.parse().ok()?)?;
-    let canonical = block.to_string() == ports;
+/// Returns the key in the name of a lease file; `None` for any other name.
+pub fn key_of(name: &str) -> Option<Key> {
+    let (key, mark) = name.strip_suffix(ASIDE).or_else(|| name.strip_suffix(SUFFIX))?.split_once('.')?;
     let marked =
         mark.len() == MARK_DIGITS && mark.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
-    (canonical && marked).then_some(block)
+    Key::parse(key).filter(|_| marked)
 }
 
 fn bytes_of(registry: &files::Root, lease: &Lease) -> Result<Vec<u8>, files::Error> {

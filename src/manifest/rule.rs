@@ -104,6 +104,8 @@ rules! {
     PORT_NAMES_DO_NOT_FIT = "port-names-do-not-fit", "A session has a port for each name";
     RESERVE = "reserve", "A session reserves no more ports than its block has";
     NO_FREE_BLOCK = "no-free-block", "The range has a free block";
+    POOL_ITEMS = "pool-items", "A pool has a list of different items, each one line of text without commas";
+    NO_FREE_ITEM = "no-free-item", "A pool has enough free items";
     NO_PORT_TO_SHARE = "no-port-to-share", "Each share has at least one port";
     SLOTS = "slots", "There are at least as many slots as children that take a share";
     OPTION_OF_A_BLOCK = "option-of-a-block", "Options that divide a block are set for the block, not for a share of it";

@@ -7,8 +7,8 @@ use std::path::Path;
 use serde_json::Value;
 
 use super::directories;
-use super::{Directory, PortOwner, PortsInUse};
-use crate::host::leases::{self, Published};
+use super::{Directory, ItemInUse, PortOwner, PortsInUse};
+use crate::host::leases::{self, Key, Published};
 use crate::host::sockets;
 use crate::host::{Host, files};
 use crate::name::PortBlock;
@@ -18,13 +18,42 @@ const LOCK_LIMIT: usize = 64 * 1024;
 
 /// Returns the leases in the registry of this host, and the leases that other users of the host have published.
 pub(super) fn leases(host: &Host) -> Result<Vec<PortsInUse>, files::Error> {
-    let leases = leases::all(host)?.into_iter().filter_map(|lease| {
-        let block = PortBlock::new(lease.start_port.into(), lease.end_port.into())?;
-        Some(PortsInUse { block, owner: PortOwner::Lease { session: lease.session, owner: lease.owner } })
+    let ports = |leased: Leased| match leased.key {
+        Key::Ports(block) => {
+            let owner = PortOwner::Lease { session: leased.session, owner: leased.owner };
+            Some(PortsInUse { block, owner })
+        }
+        _ => None,
+    };
+    Ok(leased(host)?.into_iter().filter_map(ports).collect())
+}
+
+/// Returns the leased items of pools.
+pub(super) fn items(host: &Host) -> Result<Vec<ItemInUse>, files::Error> {
+    let item = |leased: Leased| match leased.key {
+        Key::Item(key) => Some(ItemInUse { key, session: leased.session, owner: leased.owner }),
+        _ => None,
+    };
+    Ok(leased(host)?.into_iter().filter_map(item).collect())
+}
+
+/// A lease of this host, or one that another user of the host has published.
+struct Leased {
+    key: Key,
+    session: String,
+    owner: String,
+}
+
+fn leased(host: &Host) -> Result<Vec<Leased>, files::Error> {
+    let leases = leases::all(host)?.into_iter().map(|lease| Leased {
+        key: lease.resource.key(),
+        session: lease.session,
+        owner: lease.owner,
     });
-    let published = leases::others(host).into_iter().map(|Published { block, holder }| PortsInUse {
-        block,
-        owner: PortOwner::Lease { session: format!("a session of {holder}"), owner: String::new() },
+    let published = leases::others(host).into_iter().map(|Published { key, holder }| Leased {
+        key,
+        session: format!("a session of {holder}"),
+        owner: String::new(),
     });
     Ok(leases.chain(published).collect())
 }
@@ -206,17 +235,11 @@ mod tests {
     fn leases_are_listed_in_order() {
         let sandbox = Sandbox::new();
         let port = leases::tests::free_ports(4);
-        let lease = leases::Lease {
-            schema_version: leases::SCHEMA_VERSION,
-            session: "s/a".to_owned(),
-            owner: "00ff".to_owned(),
-            workspace: "/workspace".into(),
-            start_port: port,
-            end_port: port + 3,
-        };
+        let block = PortBlock::new(port.into(), (port + 3).into()).unwrap();
+        let resource = leases::Leased::Ports(block);
+        let lease = leases::Lease::new("s/a".to_owned(), "00ff".to_owned(), "/workspace".into(), resource);
         leases::grant(&sandbox.host, &lease, &[]).unwrap();
         let in_use = sandbox.observe([Query::Ports]).ports_in_use;
-        let block = PortBlock::new(lease.start_port.into(), lease.end_port.into()).unwrap();
         assert!(in_use.contains(&PortsInUse {
             block,
             owner: PortOwner::Lease { session: lease.session, owner: lease.owner }

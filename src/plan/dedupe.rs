@@ -6,8 +6,9 @@ use std::fmt::Write as _;
 use crate::manifest::{Diagnostic, Location, Rule, rule};
 
 /// Rules that depend on counts and options, and cannot be judged if some of these were rejected.
-const ARITHMETIC: [&Rule; 6] = [
+const ARITHMETIC: [&Rule; 7] = [
     rule::NO_FREE_BLOCK,
+    rule::NO_FREE_ITEM,
     rule::NO_PORT_TO_SHARE,
     rule::SLOTS,
     rule::PORT_NAMES_DO_NOT_FIT,

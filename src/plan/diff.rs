@@ -313,6 +313,7 @@ fn add_replacement(registry: &Registry, change: &mut Change, old: &Allocation, n
         }
         [] => change.reasons.push(match moved(registry, old, new) {
             Some(path) => format!("{} lies in {} instead", old.name(), path.display()),
+            None if !old.shared => format!("{} would be planned differently now", old.name()),
             None => format!("{}: the parent's, of which it is a share, is replaced", old.name()),
         }),
         options => change.reasons.extend(options.iter().map(Field::line)),

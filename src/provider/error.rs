@@ -4,7 +4,7 @@ use std::io::ErrorKind;
 use std::panic::{self, AssertUnwindSafe};
 
 use crate::host::text::printable_lines;
-use crate::host::{files, process};
+use crate::host::{files, leases, process};
 
 /// Failure of a provider's step.
 #[derive(Debug, thiserror::Error)]
@@ -28,6 +28,17 @@ pub enum Error {
     /// The provider panicked, with this message: a bug in the provider.
     #[error("a bug: it panicked: {0}")]
     Panicked(String),
+}
+
+/// Returns the error of a provider whose lease was not granted, or cannot be changed.
+pub(super) fn of_leases(error: leases::Error) -> Error {
+    match error {
+        leases::Error::File(error) => Error::File(error),
+        leases::Error::Leased { .. } | leases::Error::Published { .. } | leases::Error::Bound { .. } => {
+            Error::Conflict(error.to_string())
+        }
+        leases::Error::Lock(_) => Error::Refused(error.to_string()),
+    }
 }
 
 /// Runs one step of a provider. A panic in it, on any of its threads, is an error like any other: the run is rolled

@@ -9,6 +9,7 @@ use super::{
     Allocation, Allocator, BlockRange, ChildOptions, Context, OwnedPath, PlannedAllocation, RootDirectory,
     Scope, SurvivingBranch,
 };
+use crate::host::leases::Leased;
 use crate::manifest::Options;
 use crate::name::{PortBlock, SessionPath};
 use crate::observe::{Observation, Query};
@@ -211,6 +212,11 @@ pub trait Planner: Send + Sync {
     /// allocation: the session whose allocation is copied, if any.
     fn origin(&self, _first: &Allocation, _sources: &[Option<&SessionPath>]) -> Option<String> {
         None
+    }
+
+    /// Returns the resources that an allocation leases in the host-wide registry.
+    fn leased(&self, _allocation: &Allocation) -> Vec<Leased> {
+        Vec::new()
     }
 
     /// Returns the ports of an allocation.

@@ -19,6 +19,7 @@ use super::{
     Allocation, Allocator, BlockRange, ChildOptions, Condition, Context, Error, OwnedPath, PathSet,
     PlannedAllocation, Planner, Provider, Scope, Task, UnsavedWork, effective_options, is_in_git_directory,
 };
+use crate::host::leases::Leased;
 use crate::host::occupants::Footprint;
 use crate::manifest;
 use crate::name::PortBlock;
@@ -307,6 +308,10 @@ impl Planner for PortRange {
     fn default_block_range(&self, options: &manifest::Options) -> Option<BlockRange> {
         let options: Options = serde_json::from_value(options.clone().into()).ok()?;
         Some(BlockRange::new(options.base_port, options.block_size, options.blocks()))
+    }
+
+    fn leased(&self, allocation: &Allocation) -> Vec<Leased> {
+        self.ports(allocation).map(Leased::Ports).into_iter().collect()
     }
 
     fn ports(&self, allocation: &Allocation) -> Option<PortBlock> {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use schemars::Schema;
 
-use super::{Allocation, Kind, directory, existing_directory, external, git_worktree, port_range};
+use super::{Allocation, Kind, directory, existing_directory, external, git_worktree, pool, port_range};
 use crate::manifest::Manifest;
 
 /// Kinds that a manifest may request. A clone has the same kinds.
@@ -22,14 +22,15 @@ pub struct Registry {
 pub struct AlreadyRegistered(pub String);
 
 impl Registry {
-    /// Creates a registry with the built-in kinds: `directory`, `existing-directory`, `git-worktree` and `port-range`, and
+    /// Creates a registry with the built-in kinds: `directory`, `existing-directory`, `git-worktree`, `pool` and `port-range`, and
     /// that of the [directories of sessions](directory::session) with several worktrees.
     pub fn built_in() -> Self {
-        let kinds: [Arc<dyn Kind>; 5] = [
+        let kinds: [Arc<dyn Kind>; 6] = [
             Arc::new(directory::Directories),
             Arc::new(directory::session::SessionDirectories),
             Arc::new(existing_directory::ExistingDirectories),
             Arc::new(git_worktree::GitWorktree),
+            Arc::new(pool::Pool),
             Arc::new(port_range::PortRange),
         ];
         Self { kinds: kinds.into_iter().map(|kind| (kind.kind().to_owned(), kind)).collect(), external: None }

@@ -36,6 +36,9 @@ pub(crate) fn friendly(queries: &BTreeSet<Query>) -> Observation {
             Query::Directory { path } => {
                 observation.directories.insert(path.clone(), Directory::Listed(BTreeSet::new()));
             }
+            Query::Lines { path } => {
+                observation.lines.insert(path.clone(), Ok(["a", "b", "c"].map(str::to_owned).into()));
+            }
             Query::Untracked { repository, glob } => {
                 let files = Untracked::Files { files: 1, bytes: 1 };
                 observation.repository_mut(repository).untracked.insert(glob.clone(), Ok(files));

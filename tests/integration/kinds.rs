@@ -4,5 +4,6 @@ mod directory;
 mod external;
 mod external_example;
 mod named;
+mod pool;
 mod ports;
 mod worktrees;

@@ -102,7 +102,7 @@ impl Sandbox {
         });
         // Guards of locks, which have no content.
         files.retain(|path| {
-            let directories = ["", "ports", "repositories", "swarms", "sessions", "logs"]
+            let directories = ["", "leases", "repositories", "swarms", "sessions", "logs"]
                 .map(|name| self.host.state.join(name));
             let guard = path.file_name().is_some_and(|name| name == ".guard")
                 || path.extension().is_some_and(|extension| extension == "lock")

@@ -330,7 +330,7 @@ impl Sandbox {
         }
         let is_kept = |path: &str| {
             path.starts_with("state/logs/")
-                || path == "state/ports/.guard"
+                || path == "state/leases/.guard"
                 || path == "state/.guard"
                 || path == "state/overlays/.guard"
                 || path.starts_with("state/repositories/")

@@ -4,13 +4,13 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
+use seedbed::host::leases;
 use seedbed::host::{Host, absolute};
-use seedbed::name::PortBlock;
 use seedbed::plan::Session;
 use seedbed::provider::{self, Allocation, Registry};
 
 use super::answer::{Answer, owner_of};
-use super::sources::{LocatedPlan, Sources, allocation_with_port, state_words};
+use super::sources::{LocatedPlan, Sources, state_words};
 
 /// Maximum number of items below a path that are named; the rest is only counted.
 const NAMED_MAX: usize = 8;
@@ -122,18 +122,20 @@ fn of_allocation(
     kind.owned_paths(&planned).into_iter().map(owned_path).collect()
 }
 
-/// Returns the file of the host's registry that leases the session's ports, if `path` is that file.
+/// Returns the file of the host's registry that leases a resource of the session, if `path` is that file.
 fn lease_file(host: &Host, registry: &Registry, session: &Session, path: &Path) -> Option<OwnedPath> {
-    let name = path.strip_prefix(host.state.join("ports")).ok()?.to_str()?;
-    let (start, end) = name.split_once('.')?.0.split_once('-')?;
-    let leased = PortBlock::new(start.parse().ok()?, end.parse().ok()?)?;
-    let (allocation, ports) = allocation_with_port(registry, session, leased.start())?;
-    let rule = format!("it leases ports {leased} to the session, for every workspace of this host");
-    (ports == leased).then(|| OwnedPath {
+    let name = path.strip_prefix(host.state.join("leases")).ok()?.to_str()?;
+    let key = leases::key_of(name)?;
+    let leased = |allocation: &Allocation| {
+        let leased = registry.get(&allocation.kind)?.leased(allocation);
+        Some((allocation.name().to_owned(), leased.into_iter().find(|leased| leased.key() == key)?))
+    };
+    let (resource, leased) = session.allocations.iter().find_map(leased)?;
+    Some(OwnedPath {
         path: path.to_owned(),
         what: "lease",
-        resource: Some(allocation.name().to_owned()),
-        rules: vec![rule],
+        resource: Some(resource),
+        rules: vec![format!("it leases {leased} to the session, for every workspace of this host")],
     })
 }
 

@@ -69,13 +69,12 @@ fn unowned(sources: &Sources<'_>, port: u16, observation: &Observation) -> Resul
     let single = PortBlock::single(port);
     let holds = |block: PortBlock| single.is_some_and(|port| block.contains(port));
     for lease in leases::all(sources.host)? {
-        if PortBlock::new(lease.start_port.into(), lease.end_port.into()).is_some_and(holds) {
-            let (start, end) = (lease.start_port, lease.end_port);
+        if let Some(ports) = lease.ports().filter(|ports| holds(*ports)) {
             let workspace = lease.workspace.display();
             explanation
                 .document
                 .other_owners
-                .push(format!("the lease of {start}-{end} to {} of {workspace}", lease.session));
+                .push(format!("the lease of {ports} to {} of {workspace}", lease.session));
         }
     }
     for used in observation.ports_in_use.iter().filter(|used| holds(used.block)) {

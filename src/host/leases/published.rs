@@ -4,11 +4,11 @@
 //! a directory that all users share, such as `/var/tmp`. The sticky bit of the shared directory protects each user's
 //! files from the others.
 //!
-//! A state directory publishes in `seedbed-ports-USER-HASH` there, with one empty file `START-END.MARK` per lease. The
+//! A state directory publishes in `seedbed-leases-USER-HASH` there, with one empty file `KEY.MARK` per lease. The
 //! owner of that directory is the owner of the leases.
 //!
 //! Only the names of other users' files are read; no such file is opened or followed. The worst that other users can do
-//! is to block ports.
+//! is to block ports and items.
 //!
 //! A grant writes its lease, publishes it, and reads the leases of others, in this order. Of two conflicting grants, at
 //! least one finds the other and gives up. With a lock on the shared directory, exactly one gives up. A user who keeps
@@ -26,15 +26,15 @@ use rustix::fs::{AtFlags, CWD, Dir, FlockOperation, Mode, OFlags, Stat};
 use rustix::io::Errno;
 use rustix::process::geteuid;
 
-use super::{ASIDE, DIRECTORY, MARK_DIGITS, SUFFIX, block_of};
+use super::{ASIDE, DIRECTORY, Key, MARK_DIGITS, SUFFIX, key_of};
 use crate::host::Host;
-use crate::name::{PortBlock, sha256_hex};
+use crate::name::sha256_hex;
 
 /// Directories to which all users of a host can usually write. The first one also survives a reboot, as leases do.
 const CANDIDATES: [&str; 2] = ["/var/tmp", "/tmp"];
 
 /// Prefix of the directories in which leases are published.
-const PREFIX: &str = "seedbed-ports-";
+const PREFIX: &str = "seedbed-leases-";
 
 /// Name of the link in such a directory to its state directory.
 const STATE: &str = ".state";
@@ -54,13 +54,13 @@ const OPEN: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOL
 /// Flag that is `true` once all leases of a host's state directory are known to be published.
 pub(crate) type Complete = AtomicBool;
 
-/// A block that another user, or another state directory of this user, has leased.
+/// A resource that another user, or another state directory of this user, has leased.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Published {
-    /// Leased ports.
-    pub block: PortBlock,
-    /// Owner of the ports, for messages.
+    /// Leased ports or item.
+    pub key: Key,
+    /// Owner of the lease, for messages.
     pub holder: String,
 }
 
@@ -80,7 +80,7 @@ pub fn obstacle(host: &Host) -> Option<String> {
     shared.own(host).err()
 }
 
-/// Returns the blocks that other users and other state directories publish, as far as they can be read.
+/// Returns the resources that other users and other state directories publish, as far as they can be read.
 pub fn others(host: &Host) -> Vec<Published> {
     let shared = host.shared_ports.as_deref().and_then(|path| Shared::open(path).ok());
     shared.map_or_else(Vec::new, |shared| shared.others(&name_of(host)))
@@ -218,8 +218,8 @@ impl Shared {
                 entries
                     .into_iter()
                     .filter(|entry| state.as_deref().is_none_or(|state| has_lease(state, entry)))
-                    .filter_map(|entry| block_of(&format!("{entry}{SUFFIX}")))
-                    .map(|block| Published { block, holder: holder.clone() }),
+                    .filter_map(|entry| key_of(&format!("{entry}{SUFFIX}")))
+                    .map(|key| Published { key, holder: holder.clone() }),
             );
         }
         others
@@ -296,7 +296,7 @@ fn names(directory: BorrowedFd<'_>, keep: impl Fn(&str) -> bool, limit: usize) -
 }
 
 fn entries(directory: BorrowedFd<'_>) -> BTreeSet<String> {
-    names(directory, |name| block_of(&format!("{name}{SUFFIX}")).is_some(), ENTRIES_MAX)
+    names(directory, |name| key_of(&format!("{name}{SUFFIX}")).is_some(), ENTRIES_MAX)
 }
 
 /// Creates the file of a lease. The sticky bit prevents `systemd-tmpfiles` from removing the file because of its age.

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
 use tempfile::TempDir;
 
 use super::*;
+use crate::name::ItemKey;
 
 const OURS: &str = "00000000000000000000000000000000";
 const THEIRS: &str = "ffffffffffffffffffffffffffffffff";
@@ -62,18 +63,12 @@ impl Registry {
 }
 
 fn lease(session: &str, owner: &str, start: u16, end: u16) -> Lease {
-    Lease {
-        schema_version: SCHEMA_VERSION,
-        session: session.to_owned(),
-        owner: owner.to_owned(),
-        workspace: "/workspace".into(),
-        start_port: start,
-        end_port: end,
-    }
+    let resource = Leased::Ports(PortBlock::new(start.into(), end.into()).unwrap());
+    Lease::new(session.to_owned(), owner.to_owned(), "/workspace".into(), resource)
 }
 
 fn name(lease: &Lease) -> String {
-    file_of(lease).unwrap().1
+    file_of(lease)
 }
 
 #[test]
@@ -112,7 +107,8 @@ fn no_port_is_granted_twice_in_any_geometry() {
             let Err(Error::Leased { held, session, .. }) = result else {
                 panic!("{start}-{end}: {result:?}")
             };
-            assert_eq!((held.start(), held.end(), session.as_str()), (p + 16, p + 31, "s/a"));
+            let first = Key::Ports(PortBlock::new((p + 16).into(), (p + 31).into()).unwrap());
+            assert_eq!((held, session.as_str()), (first, "s/a"));
         }
     }
     // The same session of another swarm is another session.
@@ -176,7 +172,7 @@ fn torn_lease_keeps_its_ports_until_its_session_repairs_or_revokes_it() {
     let p = free_ports(64);
     let own = lease("s/a", OURS, p, p + 15);
     let moved = serde_json::to_string(&lease("s/a", OURS, p, p + 1)).unwrap();
-    let future = serde_json::to_string(&Lease { schema_version: 2, ..own.clone() }).unwrap();
+    let future = serde_json::to_string(&Lease { schema_version: SCHEMA_VERSION + 1, ..own.clone() }).unwrap();
     let huge = " ".repeat(FILE_LIMIT + 1);
     for content in ["", "{", "null", &moved, &future, &huge] {
         let registry = Registry::used();
@@ -188,7 +184,7 @@ fn torn_lease_keeps_its_ports_until_its_session_repairs_or_revokes_it() {
             (listed[0].session.as_str(), listed[0].owner.as_str()),
             (format!("unknown ({file})").as_str(), "")
         );
-        assert_eq!((listed[0].start_port, listed[0].end_port), (p, p + 15));
+        assert_eq!(listed[0].ports(), PortBlock::new(p.into(), (p + 15).into()));
 
         let other = lease("s/b", OURS, p + 15, p + 20);
         assert!(matches!(registry.grant(&other), Err(Error::Leased { .. })));
@@ -244,7 +240,9 @@ fn other_files_are_skipped_without_a_hang() {
 #[test]
 fn lease_file_names_are_parsed() {
     let mark = "0123456789abcdef";
-    assert_eq!(block_of(&format!("1-2.{mark}.json")), PortBlock::new(1, 2));
+    assert_eq!(key_of(&format!("1-2.{mark}.json")), PortBlock::new(1, 2).map(Key::Ports));
+    let key = ItemKey::new("gpu", "gpu0");
+    assert_eq!(key_of(&format!("item-{key}.{mark}.json")), Some(Key::Item(key)));
     for name in [
         "1-2.json".to_owned(),
         format!("1-2.{mark}"),
@@ -257,8 +255,10 @@ fn lease_file_names_are_parsed() {
         format!("1-2.{}.json", mark.to_uppercase()),
         format!(".1-2.{mark}.json"),
         format!("1-2.{mark}.json.tmp"),
+        format!("item-{}.{mark}.json", "A".repeat(16)),
+        format!("item-0.{mark}.json"),
     ] {
-        assert_eq!(block_of(&name), None, "{name}");
+        assert_eq!(key_of(&name), None, "{name}");
     }
 }
 
@@ -288,13 +288,31 @@ fn a_guard_that_is_a_link_is_refused() {
 }
 
 #[test]
-fn a_block_without_ports_is_refused() {
+fn an_item_of_a_pool_is_leased_once() {
     let registry = Registry::new();
-    for (start, end) in [(0, 5), (5, 4)] {
-        let empty = lease("s/a", OURS, start, end);
-        assert!(matches!(registry.grant(&empty), Err(Error::NoBlock { .. })));
+    let lease = |session: &str, owner: &str, pool: &str, item: &str| {
+        let resource = Leased::Item { pool: pool.to_owned(), item: item.to_owned() };
+        Lease::new(session.to_owned(), owner.to_owned(), "/workspace".into(), resource)
+    };
+    let own = lease("s/a", OURS, "gpu", "0");
+    registry.grant(&own).unwrap();
+    registry.grant(&own).unwrap();
+    let error = registry.grant(&lease("s/b", THEIRS, "gpu", "0")).unwrap_err();
+    assert_eq!(error.to_string(), "`0` of the pool `gpu` is not free: it is leased to s/a of /workspace");
+    for other in [lease("s/b", THEIRS, "gpu", "1"), lease("s/b", THEIRS, "phone", "0")] {
+        registry.grant(&other).unwrap();
     }
-    assert!(!registry.host.state.exists());
+    let child = lease("s/a/b", OURS, "gpu", "0");
+    assert!(matches!(registry.grant(&child), Err(Error::Leased { .. })));
+    grant(&registry.host, &child, &["s/a"]).unwrap();
+    revoke(&registry.host, &child).unwrap();
+    // A lease whose content is torn keeps its item.
+    std::fs::write(registry.path(&name(&own)), "{").unwrap();
+    assert!(all(&registry.host).unwrap().iter().any(|lease| lease.owner.is_empty()));
+    assert!(matches!(registry.grant(&lease("s/b", THEIRS, "gpu", "0")), Err(Error::Leased { .. })));
+    set_aside(&registry.host, &own).unwrap();
+    revoke_aside(&registry.host, &own).unwrap();
+    registry.grant(&lease("s/b", THEIRS, "gpu", "0")).unwrap();
 }
 
 /// The threads represent processes: the guard's flock belongs to the open file, and each grant opens its own.
@@ -322,7 +340,7 @@ fn racing_grants_never_give_one_port_twice() {
             go.store(true, Ordering::Release);
             threads.into_iter().filter_map(|thread| thread.join().unwrap()).collect()
         });
-        let blocks: Vec<PortBlock> = granted.iter().map(|lease| file_of(lease).unwrap().0).collect();
+        let blocks: Vec<PortBlock> = granted.iter().map(|lease| lease.ports().unwrap()).collect();
         assert!(!blocks.is_empty());
         for (n, block) in blocks.iter().enumerate() {
             assert!(blocks[n + 1..].iter().all(|other| !other.overlaps(*block)), "round {round}: {blocks:?}");

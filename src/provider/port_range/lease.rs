@@ -7,9 +7,10 @@ use serde::{Deserialize, Serialize};
 
 use super::Block;
 use crate::host::failpoint::crashpoint;
-use crate::host::leases::{self, Lease};
+use crate::host::leases::{self, Lease, Leased};
 use crate::host::{clock, files};
 use crate::name::{PortBlock, sha256_hex};
+use crate::provider::error::of_leases;
 use crate::provider::{Condition, Error, Location, Task, retry_while_missing};
 
 /// Size limit of a lock file, in bytes.
@@ -36,7 +37,7 @@ pub(super) fn provision(task: &Task<'_>) -> Result<(), Error> {
     // A session's lock file is written after its first grant and removed before the lease is revoked.
     let had = read(&root, &path)?.is_some_and(|lock| is_own(task, &lock));
     let grant = if had { leases::grant_again } else { leases::grant };
-    grant(task.host, &lease(task, ports), task.ancestors).map_err(refused)?;
+    grant(task.host, &lease(task, ports), task.ancestors).map_err(of_leases)?;
     crashpoint!("lease.granted");
     let lock = Lock {
         session_id: task.session.to_owned(),
@@ -69,7 +70,7 @@ pub(super) fn manual_cleanup(task: &Task<'_>) -> Vec<String> {
 
 pub(super) fn inspect(task: &Task<'_>) -> Result<Condition, Error> {
     let (block, ports) = block(task)?;
-    if !leases::is_granted(task.host, &lease(task, ports)).map_err(refused)? {
+    if !leases::is_granted(task.host, &lease(task, ports)).map_err(of_leases)? {
         return Ok(Condition::Repairable(format!("the lease of ports {ports} does not exist")));
     }
     let (root, directory, name) = location(task, &block)?;
@@ -83,7 +84,7 @@ pub(super) fn inspect(task: &Task<'_>) -> Result<Condition, Error> {
 pub(super) fn give_way(task: &Task<'_>) -> Result<(), Error> {
     let (block, ports) = block(task)?;
     let (root, directory, name) = location(task, &block)?;
-    leases::set_aside(task.host, &lease(task, ports)).map_err(refused)?;
+    leases::set_aside(task.host, &lease(task, ports)).map_err(of_leases)?;
     crashpoint!("lease.aside");
     rename_lock(task, &root, &directory.join(&name), &directory.join(aside_of(task, &name)))
 }
@@ -94,7 +95,7 @@ pub(super) fn bring_back(task: &Task<'_>) -> Result<(), Error> {
     let (root, directory, name) = location(task, &block)?;
     rename_lock(task, &root, &directory.join(aside_of(task, &name)), &directory.join(&name))?;
     crashpoint!("lease.unlocked-back");
-    leases::bring_back(task.host, &lease(task, ports)).map_err(refused)
+    leases::bring_back(task.host, &lease(task, ports)).map_err(of_leases)
 }
 
 /// Releases the block, or the part of it that is aside.
@@ -152,7 +153,7 @@ pub(super) fn has_ownership_marker(task: &Task<'_>) -> Result<bool, Error> {
 /// Rewrites the lease to name the task's workspace.
 pub(super) fn rebind(task: &Task<'_>) -> Result<(), Error> {
     let (_, ports) = block(task)?;
-    leases::rebind(task.host, &lease(task, ports)).map_err(refused)
+    leases::rebind(task.host, &lease(task, ports)).map_err(of_leases)
 }
 
 /// Removes the lock file that a copy of the workspace has from the swarm whose ownership marker is `from`.
@@ -178,17 +179,7 @@ fn revoke(task: &Task<'_>, lease: &Lease) -> Result<(), Error> {
         Location::Home => leases::revoke(task.host, lease),
         Location::Aside => leases::revoke_aside(task.host, lease),
     }
-    .map_err(refused)
-}
-
-fn refused(error: leases::Error) -> Error {
-    match error {
-        leases::Error::File(error) => Error::File(error),
-        leases::Error::Leased { .. } | leases::Error::Published { .. } | leases::Error::Bound { .. } => {
-            Error::Conflict(error.to_string())
-        }
-        leases::Error::NoBlock { .. } | leases::Error::Lock(_) => Error::Refused(error.to_string()),
-    }
+    .map_err(of_leases)
 }
 
 fn block(task: &Task<'_>) -> Result<(Block, PortBlock), Error> {
@@ -200,14 +191,8 @@ fn block(task: &Task<'_>) -> Result<(Block, PortBlock), Error> {
 }
 
 fn lease(task: &Task<'_>, ports: PortBlock) -> Lease {
-    Lease {
-        schema_version: leases::SCHEMA_VERSION,
-        session: task.session.to_owned(),
-        owner: task.owner.to_owned(),
-        workspace: task.workspace.to_owned(),
-        start_port: ports.start(),
-        end_port: ports.end(),
-    }
+    let workspace = task.workspace.to_owned();
+    Lease::new(task.session.to_owned(), task.owner.to_owned(), workspace, Leased::Ports(ports))
 }
 
 /// Returns the root from which the lock directory is reached, the directory below it, and the lock file's name.

@@ -303,7 +303,7 @@ fn deleted_workspace_keeps_its_leases_until_they_are_discarded() {
     sandbox.manifest(ONE);
     let clone = sandbox.clone_to("clone");
     sandbox.seedbed_in(&clone, &["apply"]).expect(0);
-    let lease = || fs::read_dir(sandbox.state().join("ports")).unwrap().count();
+    let lease = || fs::read_dir(sandbox.state().join("leases")).unwrap().count();
     let leased = lease();
     fs::remove_dir_all(&clone).unwrap();
     check(&sandbox, "warns", "workspace-missing", "swarm shop does not exist");

@@ -5,6 +5,8 @@ use std::net::TcpListener;
 use std::path::Path;
 use std::process::Stdio;
 
+use seedbed::host::leases;
+use seedbed::name::PortBlock;
 use serde_json::{Value, json};
 
 use crate::cli::shells::installed;
@@ -221,10 +223,11 @@ fn lease_of_a_standalone_session_is_explained() {
     let sandbox = planned();
     let (start, end) = (sandbox.base_port + 508, sandbox.base_port + 511);
     let host = seedbed::host::Host::new(Vec::new(), sandbox.state());
-    let ports = (u16::try_from(start).unwrap(), u16::try_from(end).unwrap());
-    let lease =
-        seedbed::host::leases::Lease::new("alone".to_owned(), "00ff".to_owned(), "/elsewhere".into(), ports);
-    seedbed::host::leases::grant(&host, &lease, &[]).unwrap();
+    let ports = leases::Leased::Ports(
+        PortBlock::new(u32::try_from(start).unwrap(), u32::try_from(end).unwrap()).unwrap(),
+    );
+    let lease = leases::Lease::new("alone".to_owned(), "00ff".to_owned(), "/elsewhere".into(), ports);
+    leases::grant(&host, &lease, &[]).unwrap();
     let owners = &explained(&sandbox, &end.to_string())["otherOwners"];
     assert_eq!(*owners, json!([format!("the lease of {start}-{end} to alone of /elsewhere")]));
 }
@@ -273,11 +276,11 @@ fn path_is_explained_with_its_session_and_role() {
         "lead/coder-0",
     );
     check(&in_state(format!("logs/{key}/{scoped}.setup.log")), "is the log", "lead/coder-0");
-    let lease = fs::read_dir(state.join("ports"))
+    let lease = fs::read_dir(state.join("leases"))
         .unwrap()
         .map(|file| file.unwrap().file_name().into_string().unwrap());
     let lease = lease.into_iter().find(|name| name.starts_with(&format!("{start}-"))).unwrap();
-    check(&in_state(format!("ports/{lease}")), "is the lease", "lead");
+    check(&in_state(format!("leases/{lease}")), "is the lease", "lead");
 }
 
 #[test]

@@ -65,7 +65,7 @@ fn key(row: &str, before: &str, after: &str) -> Case {
 }
 
 fn cases() -> Vec<Case> {
-    [sessions(), worktrees(), ports(), directories(), other_kinds()].into_iter().flatten().collect()
+    [sessions(), worktrees(), ports(), directories(), pool(), other_kinds()].into_iter().flatten().collect()
 }
 
 fn sessions() -> Vec<Case> {
@@ -221,6 +221,27 @@ fn directories() -> Vec<Case> {
             &resource("existing-directory", "path = \"one\""),
             &resource("existing-directory", "path = \"other\""),
         ),
+    ]
+}
+
+fn pool() -> Vec<Case> {
+    const FIVE: &str = "items = [\"a\", \"b\", \"c\", \"d\", \"e\"]";
+    let option = |row: &str, before: &str, after: &str| option("pool", row, before, after);
+    let of_child = with_child("pool", FIVE);
+    let own = format!("{of_child}resources = [{{ kind = \"pool\", from = \"pool\", {FIVE} }}]\n");
+    vec![
+        option("`items`, `file` | the list still has the items", "items = [\"a\"]", "file = \"list\""),
+        option("`items`, `file` | the list no longer has the items", "items = [\"x\"]", "file = \"list\""),
+        option("`pool` | any", FIVE, &format!("{FIVE}, pool = \"other\"")),
+        option("`count` | any", FIVE, &format!("{FIVE}, count = 2")),
+        option("`slots` | any", FIVE, &format!("{FIVE}, slots = 2")),
+        case(
+            "pool | `slots` | the number of children",
+            "a",
+            &of_child,
+            &with_child("pool", &format!("{FIVE}, slots = 1")),
+        ),
+        case("pool | `from` | any", "a/b", &of_child, &own),
     ]
 }
 

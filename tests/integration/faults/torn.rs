@@ -109,7 +109,7 @@ fn a_torn_record_is_named_and_nothing_is_touched() {
 fn a_torn_file_beside_the_records_keeps_nothing_from_going() {
     type Find = fn(&Sandbox) -> PathBuf;
     let files: [(&str, Find); 6] = [
-        ("lease", |sandbox| find(&sandbox.state().join("ports"), &|path| has_extension(path, "json"))),
+        ("lease", |sandbox| find(&sandbox.state().join("leases"), &|path| has_extension(path, "json"))),
         ("lock file of ports", |sandbox| {
             find(&sandbox.repository.join(".ai_ops/locks"), &|path| has_extension(path, "lock"))
         }),
@@ -162,7 +162,7 @@ fn ports_whose_lock_or_lease_is_torn_are_not_granted_twice() {
     let clone = sandbox.clone_to("clone");
     sandbox.ok(&["apply"]);
     let block = ports(sessions(&sandbox.plan()).next().unwrap());
-    let lease = find(&sandbox.state().join("ports"), &|path| has_extension(path, "json"));
+    let lease = find(&sandbox.state().join("leases"), &|path| has_extension(path, "json"));
     for way in ["empty", "garbage"] {
         tear(&lease, way);
         sandbox.seedbed_in(&clone, &["apply"]).expect(0);

@@ -145,7 +145,7 @@ fn clones_that_apply_at_once_share_no_port() {
 fn overtake(sandbox: &Sandbox, args: &[&str]) -> (Outcome, TcpListener, (u64, u64)) {
     let plan = sandbox.plan();
     let (start, end) = ports(sessions(&plan).next().unwrap());
-    let registry = sandbox.state().join("ports");
+    let registry = sandbox.state().join("leases");
     fs::create_dir_all(&registry).unwrap();
     let guard = File::create(registry.join(".guard")).unwrap();
     guard.lock().unwrap();
@@ -372,7 +372,7 @@ fn a_new_child_of_an_applied_block_gets_no_port_that_is_bound() {
 
     // Its lease is granted again when it is lost, though the child serves a port of it.
     let served = TcpListener::bind(("127.0.0.1", u16::try_from(end).unwrap())).unwrap();
-    std::fs::remove_dir_all(sandbox.state().join("ports")).unwrap();
+    std::fs::remove_dir_all(sandbox.state().join("leases")).unwrap();
     sandbox.ok(&["status", "--repair"]).says(&["a/b: repaired: port-range: "]);
     drop((served, socket));
     sandbox.ok(&["destroy"]);

@@ -7,8 +7,9 @@ use std::process::Command;
 use tempfile::TempDir;
 
 use super::super::tests::free_ports;
-use super::super::{Error, Lease, SCHEMA_VERSION, bring_back, grant, revoke, revoke_aside, set_aside};
+use super::super::{Error, Lease, Leased, bring_back, grant, revoke, revoke_aside, set_aside};
 use super::*;
+use crate::name::PortBlock;
 
 /// Several state directories of one user, with one shared directory.
 struct Lab {
@@ -40,15 +41,13 @@ impl Lab {
     }
 }
 
-fn lease(session: &str, start_port: u16) -> Lease {
-    Lease {
-        schema_version: SCHEMA_VERSION,
-        session: session.to_owned(),
-        owner: "0".repeat(32),
-        workspace: "/workspace".into(),
-        start_port,
-        end_port: start_port + 7,
-    }
+fn block(start: u16) -> PortBlock {
+    PortBlock::new(start.into(), (start + 7).into()).unwrap()
+}
+
+fn lease(session: &str, start: u16) -> Lease {
+    let resource = Leased::Ports(block(start));
+    Lease::new(session.to_owned(), "0".repeat(32), "/workspace".into(), resource)
 }
 
 #[test]
@@ -59,10 +58,7 @@ fn a_lease_of_one_state_directory_is_not_granted_to_another() {
     assert_eq!(others(&one), []);
     let user = geteuid().as_raw();
     let holder = format!("another state directory of user {user}");
-    assert_eq!(
-        others(&other),
-        [Published { block: PortBlock::new(p.into(), (p + 7).into()).unwrap(), holder }]
-    );
+    assert_eq!(others(&other), [Published { key: Key::Ports(block(p)), holder }]);
     let error = grant(&other, &lease("s/a", p + 7), &[]).unwrap_err();
     assert_eq!(
         error.to_string(),
@@ -182,8 +178,8 @@ fn planted_files_of_other_users_do_no_harm() {
         return eprintln!("NOT TESTED: only root can make another user's files");
     }
     std::os::unix::fs::chown(at("planted"), Some(54321), None).unwrap();
-    let starts: Vec<u16> = others(&host).iter().map(|other| other.block.start()).collect();
-    assert_eq!(starts, [20000, 20002, 20004], "by their names alone");
+    let keys: Vec<String> = others(&host).iter().map(|other| other.key.to_string()).collect();
+    assert_eq!(keys, ["20000-20001", "20002-20003", "20004-20005"], "by their names alone");
     assert!(others(&host).iter().all(|other| other.holder == "user 54321"));
     // A planted file in place of this user's own directory: leases are granted, and the problem is reported.
     let other = lab.host("other");

@@ -40,9 +40,9 @@ fn program_plans_from_a_pool_by_active_allocations() {
     fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
     sandbox.commit("the program");
     let manifest = |sessions: &[&str]| {
-        let table = |text: String, name: &&str| text + "[session." + name + "]\nresources = ['pool']\n";
+        let table = |text: String, name: &&str| text + "[session." + name + "]\nresources = ['slot']\n";
         let tables = sessions.iter().fold(String::new(), table);
-        sandbox.manifest(&format!("[provider.pool]\ncommand = ['./tools/pool']\n{tables}"));
+        sandbox.manifest(&format!("[provider.slot]\ncommand = ['./tools/pool']\n{tables}"));
     };
     let number = |session: &str| {
         let plan = sandbox.plan();
@@ -123,8 +123,8 @@ fn a_swarm_that_loses_an_external_resource_to_another_plans_again() {
     fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
     sandbox.commit("the program");
     sandbox.manifest(
-        "[provider.pool]\ncommand = ['./tools/pool']\nclaim = true\n\
-         [session.a]\nresources = ['git-worktree', 'pool']\n[session.b]\nresources = ['git-worktree', 'pool']\n",
+        "[provider.slot]\ncommand = ['./tools/pool']\nclaim = true\n\
+         [session.a]\nresources = ['git-worktree', 'slot']\n[session.b]\nresources = ['git-worktree', 'slot']\n",
     );
     let clone = sandbox.clone_to("other");
     let pool = sandbox.top.join("pool");

@@ -13,6 +13,7 @@
 //! STATE/logs/NAME-HASH/*.run-*.log        output of the last ten commands of start and exec in each session
 //! STATE/logs/NAME-HASH/*.last-run.json    result of the last of them
 //! STATE/logs/NAME-HASH/*.window.sh        script of the last window of `start --tmux`
+//! STATE/logs/NAME-HASH/.tmux.json         tmux sessions that have such windows
 //! STATE/.guard                            locked while a child of a session, or a release, is begun
 //! STATE/given-up/                         what may remain of runs that were given up
 //! STATE/leases/                           leases of ports and items, of every swarm
@@ -53,7 +54,7 @@ pub use locked_swarm::LockedSwarm;
 pub use rebind::is_gone;
 pub use record::{ChildOf, Expiry, NotSetUp, Record, Recovery, Release, SCHEMA_VERSION, Stage, Unsaved};
 pub use recorded::{RecordedSwarm, Unfinished, sessions, swarms, sweep_locks};
-pub use session_runs::{RunLog, SessionRun, record_end};
+pub use session_runs::{RunLog, SessionRun, TmuxSession, record_end};
 
 use self::record::{COMMITTED, RECORD_MAX, Rescuing, read};
 use crate::host::Host;

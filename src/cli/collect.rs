@@ -17,6 +17,7 @@ use seedbed::report::SCHEMA_VERSION;
 use seedbed::report::collected::{CollectedSwarm, CollectedWorktree};
 
 use super::exit::{Failure, Status};
+use super::last_runs::last_runs;
 use super::lookup::{Active, Family};
 use super::plan_format::choose;
 use super::project::Project;
@@ -82,10 +83,12 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode, Fa
         }
     };
     let mut unsaved = unsaved(&project, &of_sources)?;
+    let last_runs = last_runs(&of_sources);
     global.unless_interrupted()?;
     let mut exported = exported.into_iter();
     let worktrees = of_sources.iter().zip(collected.results).map(|(active, outcome)| CollectedWorktree {
         id: active.session.id.clone(),
+        last_run: last_runs.get(&active.session.id).cloned(),
         unsaved: unsaved.remove(&(active.session.id.clone(), outcome.resource.clone())).unwrap_or_default(),
         outcome,
         exported: exported.next(),

@@ -10,6 +10,7 @@ use super::exit::{self, Failure};
 use super::progress::Progress;
 use super::project::Project;
 use super::relocation;
+use super::tmux_windows;
 
 /// Runs `act` under the lock of the manifest's swarm, and releases the lock in any case.
 ///
@@ -27,6 +28,7 @@ pub(super) fn with_lock<T>(
     let events = |event: &Event| progress.handle(event);
     let done = act(&Context::new(&locked, &project.registry).with_events(&events));
     drop(progress);
+    tmux_windows::close_released(&locked);
     if let Err(error) = locked.unlock() {
         // The result counts; at worst an empty lock file remains.
         say!("error: {}", printable(&error.to_string()));

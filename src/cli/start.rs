@@ -90,7 +90,7 @@ pub(super) fn commands<'f>(family: &'f Family<'_>, names: &[String]) -> Result<V
 }
 
 /// Returns the mark of the processes that `start` starts in a session.
-fn mark(active: &Active<'_>) -> String {
+pub(super) fn mark(active: &Active<'_>) -> String {
     format!("start:{}:{}", active.record.owner, active.session.id)
 }
 

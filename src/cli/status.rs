@@ -22,6 +22,7 @@ use seedbed::report::{DiskUsage, SCHEMA_VERSION};
 use seedbed::state::{Record, RecordedSwarm, Swarm};
 
 use super::exit::{self, Failure, Status};
+use super::last_runs::last_runs;
 use super::lock::with_lock;
 use super::lookup::{Active, Family};
 use super::project::Project;
@@ -61,6 +62,7 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode, Fa
     let mut usage = if arguments.sizes { usage(&project, &family) } else { BTreeMap::new() };
     let active = family.sessions();
     let mut progress = progress(swarm, &active);
+    let mut last_runs = last_runs(&active);
     let holders = holders(&project.registry, &active, &served);
     let now = clock::seconds();
     let sessions = active.iter().map(|active @ Active { swarm, record, session }| {
@@ -100,7 +102,7 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode, Fa
                 after: expiry.after,
             }),
             usage: usage.remove(&session.id),
-            last_run: swarm.last_run(&session.scoped_name),
+            last_run: last_runs.remove(&session.id),
         }
     });
     let sessions: Vec<_> = sessions.collect();

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::SCHEMA_VERSION;
 use crate::collect::{Conflict, Exported, Outcome, Overlap};
+use crate::state::SessionRun;
 
 /// Document of `collect --json`: the results of a swarm's worktrees.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -45,6 +46,9 @@ pub struct CollectedWorktree {
     /// Work that no commit has, one line each. Work of the session outside its worktrees is listed with its first
     /// worktree.
     pub unsaved: Vec<String>,
+    /// The last command that `start` or `exec` ran in the session; `null` if there was none.
+    #[serde(default)]
+    pub last_run: Option<SessionRun>,
     /// Files that `-o` wrote; absent without it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub exported: Option<Exported>,

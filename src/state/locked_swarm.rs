@@ -212,6 +212,7 @@ impl LockedSwarm<'_> {
         crashpoint!("state.unlocking");
         if swarms.remove_directory(Path::new(&self.key))? || !self.directory().exists() {
             if let Ok(logs) = Root::open(&self.host.state.join("logs")) {
+                let _ = logs.remove_file(&Path::new(&self.key).join(super::session_runs::TMUX_FILE));
                 let _ = logs.remove_directory(Path::new(&self.key));
             }
             // A process that waits for the lock detects that the file was removed, and creates a new one.

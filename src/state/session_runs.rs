@@ -14,11 +14,14 @@ use super::{Error, Swarm};
 use crate::host::clock;
 use crate::host::files::{self, Root};
 
-/// Version of the format of [`SessionRun`].
+/// Version of the formats of [`SessionRun`] and of the record of tmux sessions.
 const RUN_VERSION: u32 = 1;
 
 /// Separator of a session's name and the time of a run in the name of a log.
 const RUN: &str = ".run-";
+
+/// Name of the record of tmux sessions. The logs of no session begin with it.
+pub(super) const TMUX_FILE: &str = ".tmux.json";
 
 /// Number of logs that are kept for each session.
 const LOGS_KEPT: usize = 10;
@@ -41,12 +44,30 @@ pub struct SessionRun {
     /// Time of the end; `null` while the command runs, and if seedbed was killed.
     pub ended: Option<String>,
     /// Exit code; 128 and the number of a signal that ended the command; 124 after a limit of time; 125, 126 or 127 if
-    /// the command was not run. `null` without an end, and if tmux does not report the signal.
+    /// the command was not run. `null` without an end, and if it is unknown.
     pub exit_code: Option<u8>,
     /// Reason why the command was not run, or was ended.
     pub error: Option<String>,
     /// Complete output, absolute.
     pub log: PathBuf,
+}
+
+/// A tmux session in which `start --tmux` has opened windows.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+#[expect(clippy::exhaustive_structs, reason = "names a tmux session completely")]
+pub struct TmuxSession {
+    /// Socket of the tmux server, absolute.
+    pub socket: PathBuf,
+    /// Name of the tmux session.
+    pub name: String,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct TmuxSessions {
+    schema_version: u32,
+    sessions: Vec<TmuxSession>,
 }
 
 /// Log of a running command. It is locked while the command runs.
@@ -133,6 +154,34 @@ impl Swarm<'_> {
         last_run(&Root::open(&self.log_directory()).ok()?, scoped_name)
     }
 
+    /// Returns the tmux sessions with windows of the swarm's sessions; none if the record cannot be read.
+    pub fn tmux_sessions(&self) -> Vec<TmuxSession> {
+        let bytes = Root::open(&self.log_directory())
+            .ok()
+            .and_then(|logs| logs.read(Path::new(TMUX_FILE), RESULT_MAX).ok().flatten());
+        let found = bytes.and_then(|bytes| serde_json::from_slice::<TmuxSessions>(&bytes).ok());
+        found
+            .filter(|found| found.schema_version == RUN_VERSION)
+            .map(|found| found.sessions)
+            .unwrap_or_default()
+    }
+
+    /// Records the tmux sessions with windows of the swarm's sessions.
+    ///
+    /// # Errors
+    ///
+    /// The state directory cannot be written to.
+    pub fn record_tmux_sessions(&self, sessions: &[TmuxSession]) -> Result<(), Error> {
+        let logs = Root::create(&self.log_directory())?;
+        if sessions.is_empty() {
+            logs.remove_file(Path::new(TMUX_FILE))?;
+            return Ok(());
+        }
+        let record = TmuxSessions { schema_version: RUN_VERSION, sessions: sessions.to_vec() };
+        let Ok(bytes) = serde_json::to_vec(&record) else { return Ok(()) };
+        Ok(logs.replace(Path::new(TMUX_FILE), &bytes)?)
+    }
+
     /// Writes the script of a session's window in tmux, and returns its absolute path.
     ///
     /// # Errors
@@ -146,7 +195,8 @@ impl Swarm<'_> {
     }
 }
 
-/// Records the end of a run by its log. If the session was released or a later run has begun, records nothing.
+/// Records the end of a run by its log. If the session was released, its end is recorded, or a later run has begun, records
+/// nothing.
 ///
 /// # Errors
 ///
@@ -159,7 +209,8 @@ pub fn record_end(log: &Path, exit_code: Option<u8>) -> Result<(), Error> {
         return Ok(());
     };
     let exists = directory.names()?.iter().any(|other| other == name);
-    let Some(run) = last_run(&directory, scoped_name).filter(|run| exists && run.log == log) else {
+    let is_this = |run: &SessionRun| exists && run.log == log && run.ended.is_none();
+    let Some(run) = last_run(&directory, scoped_name).filter(is_this) else {
         return Ok(());
     };
     let run = SessionRun { ended: Some(clock::now()), exit_code, ..run };
@@ -169,7 +220,9 @@ pub fn record_end(log: &Path, exit_code: Option<u8>) -> Result<(), Error> {
 
 fn last_run(directory: &Root, scoped_name: &str) -> Option<SessionRun> {
     let bytes = directory.read(&result(scoped_name), RESULT_MAX).ok()??;
-    let run: SessionRun = serde_json::from_slice(&bytes).ok()?;
+    let mut run: SessionRun = serde_json::from_slice(&bytes).ok()?;
+    // The directory is renamed with a workspace that moves.
+    run.log = directory.path().join(run.log.file_name()?);
     (run.schema_version == RUN_VERSION).then_some(run)
 }
 

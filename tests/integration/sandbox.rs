@@ -206,6 +206,8 @@ impl Sandbox {
             .env("SEEDBED_STATE_DIR", self.state())
             // Tests beside one another would keep one another from ports.
             .env("SEEDBED_PORT_REGISTRY", "none")
+            // A server of tmux of the user is not part of a test.
+            .env("TMUX_TMPDIR", &self.top)
             .env("GIT_CONFIG_NOSYSTEM", "1")
             .env("NO_COLOR", "1")
             .stdin(Stdio::null());

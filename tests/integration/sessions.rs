@@ -2,11 +2,12 @@
 
 mod applied_swarm;
 mod expiry;
-mod export;
+pub(crate) mod export;
 mod inherited_text;
 mod occupants;
 mod repeated_steps;
 mod setup;
 mod spawned;
 mod start;
+mod systemd;
 mod updates_in_place;

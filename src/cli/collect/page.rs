@@ -7,6 +7,7 @@ use seedbed::minijinja::value::Serde;
 use seedbed::minijinja::{Environment, Error, UndefinedBehavior, Value, context};
 use seedbed::report::collected::CollectedSwarm;
 
+use super::super::last_runs;
 use super::text;
 
 const MARKDOWN: &str = include_str!("page.md.j2");
@@ -36,7 +37,8 @@ fn try_render(template: &str, swarm: &CollectedSwarm) -> Result<String, Error> {
     let shown = swarm.worktrees.iter().map(|worktree| {
         let label = columns.label(&worktree.outcome.name());
         let work = worktree.outcome.work.as_ref();
-        context! { label => label, lines => work.map(text::lines), landed => work.map(text::landed) }
+        let last_run = worktree.last_run.as_ref().and_then(last_runs::described);
+        context! { label, last_run, lines => work.map(text::lines), landed => work.map(text::landed) }
     });
     let shown: Vec<Value> = shown.collect();
     let overlaps: Vec<_> = swarm.overlaps.iter().map(|overlap| columns.labels(&overlap.worktrees)).collect();

@@ -8,7 +8,7 @@ use seedbed::host::text::printable;
 use seedbed::name::SessionPath;
 use seedbed::report::collected::{CollectedSwarm, CollectedWorktree};
 
-use super::super::output;
+use super::super::{last_runs, output};
 
 /// Number of commits of a worktree, and of paths, that are shown without `--verbose`.
 const SHOWN: usize = 5;
@@ -143,7 +143,7 @@ pub(super) fn landed(work: &Work) -> &'static str {
 }
 
 fn details(worktree: &CollectedWorktree, limit: usize) -> Vec<String> {
-    let CollectedWorktree { outcome, unsaved, exported, .. } = worktree;
+    let CollectedWorktree { outcome, unsaved, exported, last_run, .. } = worktree;
     let mut details: Vec<String> = outcome.error.iter().map(|error| format!("commits: {error}")).collect();
     let Outcome { base_ref, into, is_base_gone, .. } = outcome;
     if *is_base_gone && into == base_ref {
@@ -155,6 +155,7 @@ fn details(worktree: &CollectedWorktree, limit: usize) -> Vec<String> {
         details.extend(more(work.commits.len(), limit).map(|more| format!("and {more} more commits")));
     }
     details.extend(unsaved.iter().map(|line| format!("unsaved: {line}")));
+    details.extend(last_run.as_ref().and_then(last_runs::described));
     if let Some(exported) = exported {
         let files = exported.bundle.iter().chain(&exported.patch).chain(&exported.artifacts);
         details.extend(files.map(|file| format!("wrote {}", file.display())));

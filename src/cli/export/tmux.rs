@@ -30,6 +30,9 @@ pub(in super::super) struct Log {
 const AT_END: &str =
     r##"run-shell "#{@seedbed-end} '#{pane_dead_status}' '#{pane_dead_signal}' >/dev/null 2>&1""##;
 
+/// Command of tmux that keeps a new tmux session without a client, although the configuration of the user may end such sessions.
+const KEEP: &str = r#" \; set-option -t "=$name:" destroy-unattached off"#;
+
 /// Part of a script that ends it if the tmux session exists.
 const UNLESS_OPEN: &str = r#"if tmux has-session -t "=$name" 2>/dev/null; then
     echo "the tmux session $name exists already" >&2
@@ -77,10 +80,15 @@ pub(in super::super) fn open_windows(windows: &[Window<'_>], is_open: bool) -> S
     let mut text =
         "# A window stays open when its command has ended, so that its output can be read.\n".to_owned();
     let more = r#"tmux new-window -d -a -t "=$name:{end}""#;
-    let mut open = if is_open { more } else { r#"tmux new-session -d -s "$name""# };
+    let mut is_open = is_open;
     for Window { path, command, log } in windows {
         let target = r#"-t "=$name:{end}""#;
+        let open = if is_open { more } else { r#"tmux new-session -d -s "$name""# };
         let _ = write!(text, "{open} -n {path} env \"PATH=$PATH\" {command}");
+        if !is_open {
+            text.push_str(KEEP);
+            is_open = true;
+        }
         let _ = write!(text, " \\; set-option -w {target} remain-on-exit on");
         if let Some(Log { append, end }) = log {
             let [append, end, at_end] = [append, end, AT_END].map(shell_quoted);
@@ -90,7 +98,6 @@ pub(in super::super) fn open_windows(windows: &[Window<'_>], is_open: bool) -> S
             let _ = write!(text, " \\; set-hook -w {target} pane-died {at_end}");
         }
         text.push('\n');
-        open = more;
     }
     text
 }

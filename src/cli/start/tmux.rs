@@ -13,7 +13,7 @@ use seedbed::host::text::{printable_lines, shell_quoted};
 use seedbed::provider::Registry;
 use seedbed::report::error;
 use seedbed::report::event::Done;
-use seedbed::state::{RunLog, SessionRun, record_end};
+use seedbed::state::{RunLog, SessionRun, Swarm, TmuxSession, record_end};
 
 use super::super::exec::FAILED;
 use super::super::exec::parallel::Job;
@@ -21,6 +21,7 @@ use super::super::exit::{Failure, Status};
 use super::super::export::tmux::{Log, Window, open_windows, session_name};
 use super::super::export::{SessionCommand, script};
 use super::super::lookup::Family;
+use super::super::tmux_windows::{OpenWindow, session_here, windows_of};
 use super::super::{Global, output};
 
 /// Arguments of the command with which a window records the end of its command.
@@ -43,7 +44,8 @@ pub(super) fn open(
 ) -> Result<ExitCode, Failure> {
     let host = family.swarm.host();
     let name = session_name(family.swarm.key());
-    let earlier = windows_of(host, &name)?;
+    let session = session_here(host, &name);
+    let earlier = windows_of(host, &session)?;
     let program = own_program()?;
     let commands: Vec<_> =
         jobs.iter().map(|job| SessionCommand::new(job, registry)).collect::<Result<_, _>>()?;
@@ -54,18 +56,22 @@ pub(super) fn open(
         let log = swarm.create_run_log(&command.scoped_name)?;
         swarm.record_run(&command.scoped_name, &SessionRun::new(command.words.clone(), log.path.clone()))?;
         let path = shell_quoted(&log.path.to_string_lossy());
-        let script = swarm.write_window_script(&command.scoped_name, &window_script(command, &path))?;
+        let script = window_script(command, &path, &program);
+        let script = swarm.write_window_script(&command.scoped_name, &script)?;
+        let end = format!("{program} __ended {path}");
         windows.push(Window {
             path: &command.path,
             command: format!("sh {}", shell_quoted(&script.to_string_lossy())),
-            log: Some(Log { append: format!("cat >>{path}"), end: format!("{program} __ended {path}") }),
+            log: Some(Log { append: format!("cat >>{path}"), end }),
         });
         logs.push(log);
     }
     let mut launcher = format!("set -eu\nname={name}\n{}", open_windows(&windows, earlier.is_some()));
-    for OpenWindow { id, .. } in earlier.iter().flatten().filter(|window| window.has_ended(&windows)) {
+    let is_next = |window: &&OpenWindow| windows.iter().any(|next| next.path == window.path);
+    for OpenWindow { id, .. } in earlier.iter().flatten().filter(|window| window.is_dead).filter(is_next) {
         let _ = writeln!(launcher, "tmux kill-window -t {id}");
     }
+    record_session(&family.swarm, session)?;
     let opened = run(host, Process::new("sh").stdin(Stdin::Bytes(launcher.into_bytes())))?;
     if !opened.status.success() {
         for log in &logs {
@@ -79,36 +85,14 @@ pub(super) fn open(
     shown(global, &name, jobs.len())
 }
 
-/// A window of the tmux session of a swarm.
-struct OpenWindow {
-    /// `@` and a number.
-    id: String,
-    /// Path of the session whose command it runs.
-    path: String,
-    is_dead: bool,
-}
-
-impl OpenWindow {
-    /// Returns whether its command has ended and one of the windows runs the next command of its session.
-    fn has_ended(&self, next: &[Window<'_>]) -> bool {
-        self.is_dead && next.iter().any(|window| window.path == self.path)
+/// Records that the swarm has windows in a tmux session, so that they are closed when their sessions are released.
+fn record_session(swarm: &Swarm<'_>, session: TmuxSession) -> Result<(), Failure> {
+    let mut sessions = swarm.tmux_sessions();
+    if !sessions.contains(&session) {
+        sessions.push(session);
+        swarm.record_tmux_sessions(&sessions)?;
     }
-}
-
-/// Returns the windows of a tmux session; `None` if it does not exist.
-fn windows_of(host: &Host, name: &str) -> Result<Option<Vec<OpenWindow>>, Failure> {
-    let target = format!("={name}");
-    let format = "#{window_id} #{pane_dead} #{window_name}";
-    let listed = run(host, Process::new("tmux").args(["list-windows", "-t", &target, "-F", format]))?;
-    if !listed.status.success() {
-        return Ok(None);
-    }
-    let window = |line: &str| {
-        let mut words = line.splitn(3, ' ');
-        let (id, is_dead, path) = (words.next()?, words.next()? == "1", words.next()?);
-        Some(OpenWindow { id: id.to_owned(), path: path.to_owned(), is_dead })
-    };
-    Ok(Some(String::from_utf8_lossy(&listed.stdout).lines().filter_map(window).collect()))
+    Ok(())
 }
 
 /// Records the end of the command of a window.
@@ -152,10 +136,15 @@ fn own_program() -> Result<String, Failure> {
     Ok(shell_quoted(&program.to_string_lossy()))
 }
 
-/// Returns a script that runs the command of a session. The command, and what it leaves running, own the lock of the log.
-fn window_script(command: &SessionCommand, log: &str) -> String {
+/// Returns a script that runs the command of a session, and records its exit code with `program`, which is seedbed. The
+/// script, the command, and what it leaves running, own the lock of the log, which may be renamed meanwhile.
+///
+/// tmux 3.3 does not always learn the exit code of a window. Ctrl-C ends the command, but not the script. When the window
+/// is closed, both end.
+fn window_script(command: &SessionCommand, log: &str, program: &str) -> String {
     format!(
-        "exec 9>>{log}\nflock 9\n{}{}        exec {}\n",
+        "exec 9>>{log}\nflock 9\ntrap : INT QUIT\ncd /\n{}(\n{}        exec {}\n)\ncode=$?\n\
+         {program} __ended \"$(readlink /proc/$$/fd/9)\" $code ''\n",
         script::without_git(),
         script::enter(command),
         script::line(command)

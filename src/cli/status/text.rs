@@ -7,7 +7,7 @@ use seedbed::host::text::{printable, shell_quoted};
 use seedbed::report::status::{Commits, ExpiryStatus, PortStatus, SessionStatus, Work, WorktreeStatus};
 
 use super::super::suggestion::pasteable;
-use super::super::{output, plan};
+use super::super::{last_runs, output, plan};
 
 /// Maximum length of a commit's subject in the table, in characters.
 const SUBJECT_MAX: usize = 30;
@@ -41,12 +41,17 @@ fn row(session: &SessionStatus, is_broken: bool) -> [String; 6] {
     let ports: Vec<_> = session.ports.iter().map(port).collect();
     [
         format!("{}{}", if session.child_of.is_some() { "└ " } else { "" }, session.session),
-        if is_broken { "broken" } else { "healthy" }.to_owned(),
+        state(session, is_broken),
         work(session),
         branch,
         if ports.is_empty() { "-".to_owned() } else { ports.join(" ") },
         last,
     ]
+}
+
+fn state(session: &SessionStatus, is_broken: bool) -> String {
+    let state = if is_broken { "broken" } else { "healthy" };
+    format!("{state}{}", if session.spawned { ", spawned" } else { "" })
 }
 
 fn work(session: &SessionStatus) -> String {
@@ -93,6 +98,7 @@ fn details(session: &SessionStatus, verbose: bool) -> Vec<String> {
         session.listening.iter().filter(|port| session.ports.iter().all(|named| named.port != **port));
     let others: Vec<_> = others.map(u16::to_string).collect();
     details.extend((!others.is_empty()).then(|| format!("also listens on {}", others.join(", "))));
+    details.extend(session.last_run.as_ref().and_then(last_runs::described));
     details.extend(session.expiry.as_ref().and_then(|expiry| {
         let ExpiryStatus { after, at, expired } = expiry;
         let at = at.as_deref().unwrap_or("an unknown time");

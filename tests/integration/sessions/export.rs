@@ -17,7 +17,7 @@ exit 3
 const HOSTILE: &str = "it's \"$HOME\" ${x} $$ `id` #{pid} #[bg] %H \\n {{ '{{' }} x }} \u{e9}";
 
 /// Creates a swarm of two sessions in a directory with a hostile name, and returns its sandbox.
-fn applied() -> Sandbox {
+pub(super) fn applied() -> Sandbox {
     let sandbox = Sandbox::new();
     sandbox.write("report.sh", REPORT);
     fs::set_permissions(sandbox.repository.join("report.sh"), PermissionsExt::from_mode(0o755)).unwrap();
@@ -35,7 +35,7 @@ fn applied() -> Sandbox {
 }
 
 /// Returns the reports of both sessions, and removes them.
-fn reports(sandbox: &Sandbox) -> Vec<String> {
+pub(super) fn reports(sandbox: &Sandbox) -> Vec<String> {
     let files: Vec<PathBuf> = ["a", "a/b"].map(|path| sandbox.directory(path).join("report")).into();
     wait_until("both commands have run", || {
         files.iter().all(|file| fs::read_to_string(file).is_ok_and(|text| text.contains('\n')))
@@ -56,7 +56,7 @@ fn program(sandbox: &Sandbox, program: &str, args: &[&str]) -> Command {
         .env("GIT_DIR", "/elsewhere")
         .env("OLDPWD", "/elsewhere")
         .env("PWD", &sandbox.repository);
-    command.env("TMUX_TMPDIR", &sandbox.top).env("SHELL", "/bin/false").env("LC_ALL", "C.UTF-8");
+    command.env("SHELL", "/bin/false").env("LC_ALL", "C.UTF-8");
     command
 }
 
@@ -182,18 +182,19 @@ fn start_in_tmux_writes_logs_and_refuses_a_second_start() {
     };
     manifest("test -t 0 && echo terminal; exec sleep 1010");
     let Some(tmux) = Tmux::of(&sandbox) else { return };
+    // The windows of a user may be closed when no client is attached.
+    fs::write(sandbox.top.join(".tmux.conf"), "set -g destroy-unattached on\n").unwrap();
     let start = |args: &[&str]| {
         let mut command = sandbox.command(args);
-        run(command.env("TMUX_TMPDIR", &sandbox.top).env("SHELL", "/bin/false"))
+        run(command.env("SHELL", "/bin/false"))
     };
     start(&["start", "--tmux", "--stall", "1m"]).expect(64);
     let opened =
         start(&["start", "--tmux"]).expect(0).says(&["opened 2 windows in tmux session", "; attach with"]);
     let name = opened.stderr.split(['=', '`']).nth(2).unwrap().to_owned();
     let run_of = |at: usize| sandbox.ok(&["status", "--json"]).json()["sessions"][at]["lastRun"].clone();
-    // tmux 3.3 does not report every exit code.
     wait_until("one has ended", || tmux.windows() == "a 0\nb 1\n");
-    assert!(run_of(1)["exitCode"].is_null() || run_of(1)["exitCode"] == 4);
+    assert_eq!(run_of(1)["exitCode"], 4);
     wait_until("the log is written", || {
         sandbox.ok(&["logs"]).stdout.lines().eq(["a: terminal", "b: x", "b: y"])
     });
@@ -207,11 +208,18 @@ fn start_in_tmux_writes_logs_and_refuses_a_second_start() {
     let following = sandbox.start(&["logs", "a", "--follow"]);
     tmux.run(&["kill-session", "-t", &format!("={name}")]).expect(0);
     assert!(following.wait_with_output().unwrap().status.success());
-    assert!(run_of(0)["ended"].is_null(), "tmux reports no end of a window that is closed");
+    let lost =
+        |run: serde_json::Value| run["error"].as_str().is_some_and(|why| why.starts_with("ended without"));
+    wait_until("the processes of a closed window have ended", || lost(run_of(0)));
     manifest("true");
     start(&["start", "--tmux", "--quiet"]).expect(0);
     wait_until("both commands have ended", || tmux.windows() == "a 1\nb 1\n");
-    wait_until("nothing is left", || sandbox.seedbed(&["destroy", "--discard"]).code == 0);
+    sandbox.ok(&["destroy", "a", "--discard"]);
+    assert_eq!(tmux.windows(), "b 1\n", "the window of a released session is closed");
+    manifest("sleep 1010");
+    start(&["start", "a", "--tmux", "--quiet"]).expect(0);
+    sandbox.ok(&["destroy", "--discard", "--stop"]);
+    tmux.run(&["list-sessions"]).expect(1);
     assert!(fs::read_dir(sandbox.state().join("logs")).map_or(true, |mut logs| {
         logs.all(|directory| fs::read_dir(directory.unwrap().path()).unwrap().count() == 0)
     }));
@@ -219,11 +227,11 @@ fn start_in_tmux_writes_logs_and_refuses_a_second_start() {
 }
 
 /// Server of tmux of a sandbox, which ends with the test.
-struct Tmux<'s>(&'s Sandbox);
+pub(crate) struct Tmux<'s>(&'s Sandbox);
 
 impl<'s> Tmux<'s> {
     /// Returns the server; `None` if tmux is not installed.
-    fn of(sandbox: &'s Sandbox) -> Option<Self> {
+    pub(crate) fn of(sandbox: &'s Sandbox) -> Option<Self> {
         if Command::new("tmux").arg("-V").output().is_err() {
             eprintln!("NOT TESTED: tmux is not on the PATH; .ci/run installs it");
             return None;
@@ -236,7 +244,7 @@ impl<'s> Tmux<'s> {
     }
 
     /// Returns a line for each window: its name, and whether its command has ended.
-    fn windows(&self) -> String {
+    pub(crate) fn windows(&self) -> String {
         let format = "#{window_name} #{pane_dead}";
         self.run(&["list-panes", "-a", "-F", format]).expect(0).stdout
     }

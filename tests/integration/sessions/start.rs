@@ -242,7 +242,12 @@ fn start_is_refused_while_a_command_of_a_killed_start_runs() {
     wait_until("it sleeps", || is_running(&sandbox, &["sleep", "1007"]));
     child.kill().unwrap();
     assert_eq!(child.wait().unwrap().signal(), Some(9));
-    assert!(last_runs(&sandbox)[0].1["ended"].is_null());
+    let run = last_runs(&sandbox)[0].1.clone();
+    assert!(
+        run["ended"].is_null() && run["error"].as_str().unwrap().contains("; still runs as pid "),
+        "{run}"
+    );
+    assert_eq!(sandbox.ok(&["collect", "--json"]).json()["worktrees"][0]["lastRun"], run);
     sandbox.seedbed(&["destroy"]).expect(69).says(&["sleep 1007"]);
     assert_eq!(
         sandbox.ok(&["logs", "a", "--follow"]).stdout,
@@ -257,7 +262,12 @@ fn start_is_refused_while_a_command_of_a_killed_start_runs() {
     assert!(sandbox.program("sh", &sandbox.repository).args(["-c", remedy]).status().unwrap().success());
     wait_until("the remedy works", || !is_running(&sandbox, &["sleep", "1007"]));
     sandbox.seedbed(&["start", "--timeout", "200ms"]).expect(124);
-    assert_eq!(last_runs(&sandbox)[0].1["exitCode"], 124);
+    let run = last_runs(&sandbox)[0].1.clone();
+    assert_eq!(run["exitCode"], 124);
+    for command in [&["status"][..], &["collect"], &["collect", "--format", "markdown"]] {
+        let text = sandbox.ok(command).stdout;
+        assert!(text.contains("last command: ended after 200ms"), "{run}\n{text}");
+    }
     sandbox.ok(&["destroy"]);
 }
 

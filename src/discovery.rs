@@ -23,6 +23,9 @@ use crate::state::{LockedSwarm, Record, Swarm};
 
 /// Complete content of the file that hides discovery files in versions that hid the whole directory.
 const IGNORE_ALL: &[u8] = b"*\n";
+/// Number of bytes by which the file of an earlier plan may be longer than that of this plan: each command has the path of
+/// the manifest.
+const LONGER_MAX: usize = 64 << 10;
 
 /// Version of the format of discovery files.
 pub const SCHEMA_VERSION: u32 = 1;
@@ -106,7 +109,8 @@ pub struct SwarmPosition {
     /// Absolute path of the directory with the records of the swarm.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub state_directory: Option<PathBuf>,
-    /// Commands that change nothing and that the reader of the file may run, by name: the program and its arguments.
+    /// Commands that the reader of the file may run, by name: the program and its arguments. `spawn` and `release` add a
+    /// session below this one and release it; their last argument, a name, is to be added. The others change nothing.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub commands: BTreeMap<String, Vec<String>>,
     /// Reason for which `setup` of the session has not succeeded, after a failed `apply --keep-failed`; absent if the
@@ -169,15 +173,18 @@ pub fn snapshot(
     }
 }
 
-/// Returns the commands that inspect a session and its swarm, by name. Without a manifest, there are none.
+/// Returns the commands that inspect a session and its swarm, or add sessions below it, by name. Without a manifest, there
+/// are none.
 fn commands(manifest: Option<&Path>, session: &SessionPath) -> BTreeMap<String, Vec<String>> {
     let Some(manifest) = manifest else { return BTreeMap::new() };
     let (manifest, path) = (manifest.to_string_lossy(), session.as_str());
-    let commands: [(&str, &[&str]); 6] = [
+    let commands: [(&str, &[&str]); 8] = [
         ("collect", &["collect", path, "--json"]),
         ("explain", &["explain", path, "--json"]),
         ("logs", &["logs", path]),
         ("prompt", &["prompt", path, "--json"]),
+        ("release", &["release"]),
+        ("spawn", &["spawn", "--json", "--parent", path]),
         ("status", &["status", "--json"]),
         ("whoami", &["whoami", "--json"]),
     ];
@@ -365,7 +372,7 @@ pub fn inspect(swarm: &Swarm<'_>, session: &Session, expected: &Snapshot) -> Opt
         Ok(None) => Some(format!("{name} does not exist")),
         Err(error) => Some(error.to_string()),
     };
-    let of_file = fault(DISCOVERY_FILE, read(&path, wanted.len() + 1), &mut is_right);
+    let of_file = fault(DISCOVERY_FILE, read(&path, wanted.len() + LONGER_MAX), &mut is_right);
     let of_gitignore = || {
         let ignore = session.discovery_file.as_ref()?.with_file_name(IGNORE);
         fault(&format!("{IGNORE} beside {DISCOVERY_FILE}"), read(&ignore, IGNORE_MAX), &mut |found| {

@@ -464,7 +464,8 @@ fn sessions(
         scope.spawn(|_| compiled = render::compile(manifest));
         external_options::allocate(manifest, registry, observation, applied)
     });
-    let unusable = repositories::diagnostics(manifest, observation, applied);
+    let mut unusable = repositories::diagnostics(manifest, observation, applied);
+    unusable.extend(spawned::numbers_in_use(manifest));
     match render::render(manifest, registry, allocated, compiled) {
         Ok(sessions) if manifest.complete && unusable.is_empty() => Ok(sessions),
         rendered => {

@@ -143,7 +143,8 @@ fn remove(
     if !path.exists() {
         return Ok(Status::Done.into());
     }
-    let project = Project::find_in(global, path)?;
+    let project = Project::find_if_any_in(global, path)?;
+    let project = project.map_or_else(|| Project::find_applied(global), Ok)?;
     let swarm = project.swarm()?;
     let record = lookup::record(&swarm, project.name())?;
     let is_at = |session: &&Session| is_at(session, swarm.workspace(), &project.registry, path);

@@ -125,7 +125,7 @@ pub(super) fn spawn(
         let record = context.swarm.applied()?;
         let own = own.filter(|_| request.parent.is_none());
         let own = own.map(|own| own_path(project, context.swarm, own)).transpose()?.flatten();
-        let spawn = spawn_of(context.swarm, record.as_ref(), own.as_ref(), request)?;
+        let spawn = spawn_of(project, context.swarm, record.as_ref(), own.as_ref(), request)?;
         let path = match &spawn.parent {
             Some(parent) => format!("{parent}/{}", spawn.name),
             None => spawn.name.clone(),
@@ -234,6 +234,7 @@ fn own_path(project: &Project, swarm: &Swarm<'_>, own: &OwnSession) -> Result<Op
 
 /// Returns the session to add: below the one that is named, or below the own one.
 fn spawn_of(
+    project: &Project,
     swarm: &Swarm<'_>,
     record: Option<&Record>,
     own: Option<&SessionPath>,
@@ -262,11 +263,26 @@ fn spawn_of(
             names.map(|name| (name, base.to_owned())).collect()
         }
         (None, Some(parent)) if request.template.is_none() && request.adopt.is_none() => {
+            if let Some(record) = record {
+                refuse_unusable(project, swarm, record, parent)?;
+            }
             heads(swarm, parent)?
         }
         (None, _) => BTreeMap::new(),
     };
     Ok(spawn)
+}
+
+/// Returns an error if a session has a worktree in a repository that cannot be used.
+fn refuse_unusable(
+    project: &Project,
+    swarm: &Swarm<'_>,
+    record: &Record,
+    session: &Session,
+) -> Result<(), Failure> {
+    let mut unusable = apply::unusable_repositories(swarm, &project.registry, record);
+    unusable.retain(|repository| repository.sessions.contains(&session.path));
+    if unusable.is_empty() { Ok(()) } else { Err(Failure::Apply(apply::Error::Unusable(unusable))) }
 }
 
 /// Returns what is checked out in each worktree of a session, by name of the resource: a branch, or a commit.

@@ -63,6 +63,7 @@ rules! {
     EXTERNAL_OPTION = "external-option", "The program of an external kind accepts the options";
     KIND_TWICE = "kind-twice", "A session requests a kind only once, unless the kind allows several resources";
     NAME_TWICE = "name-twice", "Resources of a session have different names";
+    REPLICA_NUMBER = "replica-number", "Sessions of a table with `count` have different numbers";
     VARIABLE_TWICE = "variable-twice", "Resources of a session set different environment variables";
     NAMES_MEET = "names-meet", "Names of sessions in one table differ in more than upper and lower case";
     NAME_TOO_LONG = "name-too-long", "The names of replicas are not too long";

@@ -16,7 +16,7 @@ use super::spawn_error::SpawnError;
 use super::{AppliedPlan, Plan, Session};
 use crate::manifest::{
     self, Declaration, Diagnostic, From, Inherited, Location, Manifest, Options, Program, Request,
-    SessionText, Spawned,
+    SessionText, Spawned, rule,
 };
 use crate::name::{SessionPath, is_name, nearest};
 use crate::observe::Observation;
@@ -93,6 +93,26 @@ pub(super) fn name_spawned(manifest: &Manifest, diagnostics: &mut [Diagnostic]) 
     }
 }
 
+/// Finds replicas of the manifest that have the number of a spawned session of their table, whose values would then be the
+/// same.
+pub(super) fn numbers_in_use(manifest: &Manifest) -> Vec<Diagnostic> {
+    let number = |session: &manifest::Session| Some((session.parent, table_path(session), session.replica?));
+    let spawned = manifest.sessions.iter().filter(|session| session.spawned.is_some());
+    let spawned: BTreeMap<_, _> =
+        spawned.filter_map(|session| Some((number(session)?, &session.path))).collect();
+    let declared = manifest.sessions.iter().filter(|session| session.spawned.is_none());
+    let in_use = declared.filter_map(|session| {
+        let key = number(session)?;
+        let other = spawned.get(&key)?;
+        let message =
+            format!("`{}` would have number {}, which spawned session `{other}` has", session.path, key.2);
+        let location = session.declaration.location.key("count");
+        let help = format!("release it with `seedbed release {other}`, or keep `count` at {}", key.2);
+        Some(Diagnostic::new(rule::REPLICA_NUMBER, location, message, "includes this number").with_help(help))
+    });
+    if spawned.is_empty() { Vec::new() } else { in_use.collect() }
+}
+
 /// Returns the manifest of the applied swarm with one more session, and with the sessions below its template. Pure.
 ///
 /// [`plan_spawned`] plans it.
@@ -128,7 +148,7 @@ pub fn spawn(
     check_shares(&declaration, request, table.as_ref(), above)?;
     set_base_refs(&mut declaration, &request.base_refs);
     let replica = template.and_then(|at| declared.sessions[at].replica);
-    let replica = replica.and_then(|_| Some(free_number(&path, table.as_ref()?, &declared)));
+    let replica = replica.and_then(|_| Some(free_number(&path, table.as_ref()?, [&declared, &all])));
     let top = insert(&mut all, spawned(path, parent, replica, table, &declaration));
     let Some(template) = template else { return Ok(all) };
     // The children that the manifest declares come along; spawned ones do not.
@@ -211,10 +231,10 @@ fn table_path(session: &manifest::Session) -> SessionPath {
 }
 
 /// Returns the number of a new replica: the one in its name, or the lowest that no replica of the table has.
-fn free_number(path: &SessionPath, table: &SessionPath, declared: &Manifest) -> u32 {
-    let used: BTreeSet<u32> = declared
-        .sessions
+fn free_number(path: &SessionPath, table: &SessionPath, manifests: [&Manifest; 2]) -> u32 {
+    let used: BTreeSet<u32> = manifests
         .iter()
+        .flat_map(|manifest| &manifest.sessions)
         .filter(|session| table_path(session) == *table)
         .filter_map(|session| session.replica)
         .collect();

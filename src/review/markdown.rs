@@ -107,9 +107,10 @@ fn line(row: &Row<'_, '_>) -> String {
     });
     let resources: Vec<_> = resources.collect();
     let why: Vec<_> = member.change.reasons.iter().map(|reason| code(&cut(reason))).collect();
-    let count = entry.count().map_or(String::new(), |count| format!(" ({count})"));
+    let mut notes = entry.count().map_or(String::new(), |count| format!(" ({count})"));
+    notes.push_str(if entry.is_spawned() { " (spawned)" } else { "" });
     format!(
-        "| `{}` {} | {}{count} | {} | {} |\n",
+        "| `{}` {} | {}{notes} | {} | {} |\n",
         sign(action),
         verb(action),
         code(&cut(&row.path)),

@@ -57,6 +57,7 @@ impl Graph {
         let action = entry.first().change.action;
         let mut lines = vec![label(&format!("{} {}", verb(action), entry.label()))];
         lines.extend(entry.count().map(|count| label(&count)));
+        lines.extend(entry.is_spawned().then(|| "spawned".to_owned()));
         for (at, allocation) in entry.first().allocations().iter().enumerate() {
             let what = if entry.is_folded() {
                 super::folded::summary_of_all(entry, at)

@@ -36,6 +36,10 @@ impl<'p> Member<'p> {
         self.session.map_or(&[], |session| &session.allocations)
     }
 
+    fn is_spawned(&self) -> bool {
+        self.session.is_some_and(|session| session.spawned.is_some())
+    }
+
     /// Returns the path of the parent.
     fn parent(&self) -> Option<&'p str> {
         match self.session {
@@ -85,6 +89,11 @@ impl<'p> Entry<'p> {
     pub(super) fn label(&self) -> String {
         let names = self.members[..self.each].iter().map(|member| member.path().name());
         range(names)
+    }
+
+    /// Returns whether the sessions were spawned beside the manifest.
+    pub(super) fn is_spawned(&self) -> bool {
+        self.first().is_spawned()
     }
 
     /// Returns the number of sessions, if it is more than one.
@@ -195,8 +204,14 @@ fn shapes(members: &[Member<'_>], parents: &[Option<usize>], children: &[Vec<usi
 /// folded entry shows them.
 fn shape(member: Member<'_>, parent: Option<Member<'_>>) -> String {
     let change = member.change;
-    let mut text =
-        format!("{:?} {:?} {:?} {:?}", change.action, change.release, change.provision, change.repair);
+    let mut text = format!(
+        "{:?} {:?} {:?} {:?} {}",
+        change.action,
+        change.release,
+        change.provision,
+        change.repair,
+        member.is_spawned()
+    );
     for allocation in member.allocations() {
         let commit = allocation.allocation.get("commit").and_then(Value::as_str).unwrap_or_default();
         let options = serde_json::to_string(&allocation.options).unwrap_or_default();

@@ -95,9 +95,10 @@ impl Page {
             let _ = write!(heading, "  ({count})");
             self.folded = true;
         }
-        let what = phrase(member.change.action);
-        if !what.is_empty() {
-            let _ = write!(heading, "  ({what})");
+        let notes = [if entry.is_spawned() { "spawned" } else { "" }, phrase(member.change.action)];
+        let notes: Vec<_> = notes.into_iter().filter(|note| !note.is_empty()).collect();
+        if !notes.is_empty() {
+            let _ = write!(heading, "  ({})", notes.join(", "));
         }
         let inner = format!("{below}{}", if entry.children.is_empty() { "    " } else { "│   " });
         self.line(&format!("{above}{branch}"), &inner, 2, color(member.change.action), &heading);

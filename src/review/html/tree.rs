@@ -73,6 +73,7 @@ impl Tree {
             sessions => entry.members.len(),
             open => self.open && !children.is_empty(),
             label => entry.label(),
+            spawned => entry.is_spawned(),
             gist => gist(entry),
             reasons => change.reasons.clone(),
             resources => session.map(|session| resources(entry, session)),

@@ -153,12 +153,21 @@ fn a_session_knows_who_it_is_from_any_of_its_directories() {
     assert!(outcome.stdout.contains("shop/lead/coder-1"), "{}", outcome.stdout);
     sandbox.ok(&["exec", "--all", "--quiet", "--", "true"]);
     let commands = expected["swarm"]["commands"].as_object().unwrap();
-    assert!(commands.len() >= 6, "{commands:?}");
-    for (name, words) in commands {
+    assert!(commands.len() >= 8, "{commands:?}");
+    let changes = ["spawn", "release"];
+    let run = |name: &str, words: &serde_json::Value| {
         let words: Vec<_> = words.as_array().unwrap().iter().map(|word| word.as_str().unwrap()).collect();
         assert_eq!(words[0], "seedbed", "{name}");
-        sandbox.unchanged(|| sandbox.seedbed_in(&directory, &words[1..]).expect(0));
+        let name = changes.contains(&name).then_some("helper");
+        let words: Vec<_> = words[1..].iter().copied().chain(name).collect();
+        sandbox.seedbed_in(&directory, &words).expect(0)
+    };
+    for (name, words) in commands.iter().filter(|(name, _)| !changes.contains(&name.as_str())) {
+        sandbox.unchanged(|| run(name, words));
     }
+    assert_eq!(run("spawn", &commands["spawn"]).json()["sessionId"], "shop/lead/coder-1/helper");
+    run("release", &commands["release"]);
+    assert!(!sandbox.ok(&["status"]).stdout.contains("helper"));
     sandbox.seedbed(&["whoami"]).expect(64).says(&["is in no session"]);
 }
 

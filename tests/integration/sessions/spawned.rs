@@ -65,6 +65,11 @@ fn child_spawned_from_inside_gets_a_share_and_the_commit_of_its_parent() {
     sandbox.ok(&["plan", "--detailed-exitcode"]);
     sandbox.ok(&["apply"]);
     assert_eq!(spawned(&sandbox), ["lead/helper"]);
+    assert!(sandbox.ok(&["status"]).stdout.contains("lead/helper   healthy, spawned  clean"));
+    assert!(sandbox.ok(&["plan"]).stdout.contains("helper  (spawned, is kept)"));
+    for format in ["markdown", "mermaid", "html"] {
+        assert!(sandbox.ok(&["plan", "--format", format]).stdout.contains("spawned"), "{format}");
+    }
     // A child of the child, by the variable of the session.
     let below = sandbox.ok(&["exec", "helper", "--", env!("CARGO_BIN_EXE_seedbed"), "spawn", "below"]);
     assert!(below.stdout.starts_with("session shop/lead/helper/below\n"), "{}", below.stdout);
@@ -119,6 +124,15 @@ fn template_brings_its_table_and_the_next_number() {
     let second = spawn(&["coder-7", "--parent", "lead", "--template", "lead/coder-0"]);
     assert_eq!(env(&first), ["3", "1", "{{ x }}"]);
     assert_eq!(env(&second), ["4", "7", "{{ x }}"]);
+    // The manifest cannot declare a second session of this number, except for the session itself.
+    let grown = |count: u32| sandbox.manifest(&TREE.replace("count = 1", &format!("count = {count}")));
+    grown(2);
+    let refused = sandbox.unchanged(|| sandbox.seedbed(&["plan"]).expect(65));
+    refused.says(&[
+        "`lead/coder-1` would have number 1, which spawned session `lead/extra` has",
+        "`seedbed release lead/extra`",
+    ]);
+    grown(1);
     // A table at the top brings its children; spawned ones stay where they are.
     let pair = spawn(&["pair", "--template", "lead", "--base", "main"]);
     assert_eq!(pair["swarm"]["children"], json!(["pair/coder-0"]));

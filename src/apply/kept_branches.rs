@@ -23,8 +23,15 @@ pub struct KeptBranch {
     pub branch: String,
     /// Full id of the commit that the branch names.
     pub commit: String,
-    /// Number of commits on the branch since the commit at which its session began.
+    /// Number of commits on the branch that neither its base ref nor the commit at which its session began has.
     pub commits: usize,
+    /// Name of the branch's repository in the manifest; absent if it is the workspace's own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub repository: Option<String>,
+    /// Base ref of the worktree, if it now has all commits of the branch, which a run of seedbed has created; absent if
+    /// not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub landed_in: Option<String>,
 }
 
 /// Returns the branches that would outlast a release of these sessions.
@@ -75,7 +82,7 @@ fn find<'s>(
     let allocations: Vec<_> = allocations.collect();
     let mut queries: BTreeSet<_> = allocations
         .iter()
-        .filter_map(|(_, allocation)| Some(registry.get(&allocation.kind)?.recreation_queries(allocation)))
+        .filter_map(|(_, allocation)| Some(registry.get(&allocation.kind)?.survival_queries(allocation)))
         .flatten()
         .collect();
     if queries.is_empty() {
@@ -85,9 +92,11 @@ fn find<'s>(
     let mut observation = observe::observe(swarm.host(), swarm.workspace(), &queries)?;
     observation.owner = owner.cloned();
     let kept = allocations.iter().filter_map(|(session, allocation)| {
-        let SurvivingBranch { branch, commit, commits } =
-            registry.get(&allocation.kind)?.surviving_branch(allocation, &observation)?;
-        Some(KeptBranch { session: (*session).clone(), branch, commit, commits })
+        let kind = registry.get(&allocation.kind)?;
+        let SurvivingBranch { branch, commit, commits, landed_in } =
+            kind.surviving_branch(allocation, &observation)?;
+        let (session, repository) = ((*session).clone(), kind.repository(allocation).map(|(name, _)| name));
+        Some(KeptBranch { session, branch, commit, commits, repository, landed_in })
     });
     Ok(kept.collect())
 }

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use std::sync::OnceLock;
 
 use seedbed::apply::KeptBranch;
-use seedbed::host::text::printable;
+use seedbed::host::text::{printable, shell_quoted};
 use seedbed::plan::{Plan, Session};
 use seedbed::provider::Registry;
 use seedbed::report::error::OUTPUT_UNWRITTEN;
@@ -140,12 +140,20 @@ pub(super) fn size(bytes: u64) -> String {
 
 /// Describes a branch that outlasts its session.
 pub(super) fn kept_branch(kept: &KeptBranch) -> String {
-    let KeptBranch { session, branch, commit, commits, .. } = kept;
+    let KeptBranch { session, branch, commit, commits, repository, landed_in, .. } = kept;
+    let place = repository.as_ref().map(|name| format!(" in {}", printable(name))).unwrap_or_default();
+    let text = format!("{session}: branch {} is kept{place}", printable(branch));
+    if let Some(base_ref) = landed_in {
+        let (base_ref, command) = (printable(base_ref), shell_quoted(branch));
+        return format!(
+            "{text} at {commit:.10}: {base_ref} has all its commits, and `git branch -d {command}` deletes it"
+        );
+    }
     let commits = match commits {
         0 => "no commit".to_owned(),
         _ => count(*commits, "commit"),
     };
-    format!("{session}: branch {} is kept, with {commits} of its own, at {commit:.10}", printable(branch))
+    format!("{text}, with {commits} of its own, at {commit:.10}")
 }
 
 /// Formats columns of minimum width, two spaces apart.

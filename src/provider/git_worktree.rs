@@ -330,6 +330,10 @@ impl Planner for GitWorktree {
         plan::recreation_queries(allocation)
     }
 
+    fn survival_queries(&self, allocation: &Allocation) -> Vec<Query> {
+        plan::survival_queries(allocation)
+    }
+
     fn branch(&self, allocation: &Allocation) -> Option<String> {
         Worktree::from_allocation(allocation)?.branch
     }

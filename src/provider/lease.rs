@@ -97,14 +97,16 @@ pub struct SurvivingBranch {
     pub branch: String,
     /// Commit that the branch names.
     pub commit: String,
-    /// Number of commits that the branch has beyond the one at which the lease began.
+    /// Number of commits of the branch that neither the commit at which the lease began nor the lease's base ref has.
     pub commits: usize,
+    /// Base ref of the lease, if a run of seedbed created the branch and the ref now has all of its commits.
+    pub landed_in: Option<String>,
 }
 
 impl SurvivingBranch {
     /// Creates a value from a branch without `refs/heads/`, its commit, and the number of commits that it has gained.
     pub fn new(branch: String, commit: String, commits: usize) -> Self {
-        Self { branch, commit, commits }
+        Self { branch, commit, commits, landed_in: None }
     }
 }
 

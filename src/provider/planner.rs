@@ -96,6 +96,11 @@ pub trait Planner: Send + Sync {
         Vec::new()
     }
 
+    /// Returns the queries about the host that [`Planner::surviving_branch`] needs.
+    fn survival_queries(&self, allocation: &Allocation) -> Vec<Query> {
+        self.recreation_queries(allocation)
+    }
+
     /// Returns the branch that an allocation works on, without `refs/heads/`.
     fn branch(&self, _allocation: &Allocation) -> Option<String> {
         None
@@ -108,7 +113,7 @@ pub trait Planner: Send + Sync {
     }
 
     /// Returns the branch that still exists after the release of a lease, by an observation that answers
-    /// [`Planner::recreation_queries`]. If the observation has no owner, the release has happened already, and an
+    /// [`Planner::survival_queries`]. If the observation has no owner, the release has happened already, and an
     /// existing branch has outlasted it.
     fn surviving_branch(
         &self,

@@ -12,7 +12,7 @@ use serde::Deserialize as _;
 use serde_json::{Map, Value};
 
 use self::branches::RepositoryNames;
-pub(super) use self::branches::{recreation_queries, surviving_branch};
+pub(super) use self::branches::{recreation_queries, survival_queries, surviving_branch};
 use self::check::{
     check_age, check_copied, check_discovery, check_glob, check_target, check_untracked, unknown_ref,
 };

@@ -123,6 +123,17 @@ fn destroy_names_the_branches_that_it_keeps() {
     stays(&sandbox.ok(&["apply", "--yes"]), &commit);
     sandbox.git(&["branch", "-D", "agents/coder-0"]);
     sandbox.ok(&["destroy"]).says(&["2 sessions released; nothing is left"]);
+    // After a merge, the base ref has the commits, and the printed command deletes the branch.
+    based_on(&sandbox, "main");
+    sandbox.ok(&["apply"]);
+    let commit = work(&sandbox, "coder-0", "three");
+    sandbox.git(&["merge", "--quiet", "--no-ff", "--no-edit", "agents/coder-0"]);
+    let line = format!(
+        "branch agents/coder-0 is kept at {commit:.10}: main has all its commits, and `git branch -d agents/coder-0` deletes it"
+    );
+    assert!(sandbox.ok(&["destroy", "--dry-run"]).stdout.contains(&line));
+    says(&sandbox.ok(&["destroy"]), &[&line]);
+    sandbox.git(&["branch", "-d", "agents/coder-0"]);
 }
 
 #[test]

@@ -58,12 +58,21 @@ impl Tip {
 /// began at, even if its base ref has moved.
 pub(in super::super) fn recreation_queries(allocation: &Allocation) -> Vec<Query> {
     let Some(worktree) = Worktree::from_allocation(allocation) else { return Vec::new() };
-    let (repository, base_ref) = (worktree.repository_name().to_owned(), worktree.base().to_owned());
-    let query = |branch| {
-        let names = BranchNames { prefix: branch, suffix: String::new() };
-        Query::Branch { repository, base_ref, names }
-    };
-    worktree.branch.map(query).into_iter().collect()
+    own_branch(&worktree, worktree.base()).into_iter().collect()
+}
+
+/// Returns the queries for the branch of a worktree that is released: its commits since its base, and whether its base ref
+/// has them.
+pub(in super::super) fn survival_queries(allocation: &Allocation) -> Vec<Query> {
+    let Some(worktree) = Worktree::from_allocation(allocation) else { return Vec::new() };
+    [worktree.base(), &worktree.base_ref].iter().filter_map(|base| own_branch(&worktree, base)).collect()
+}
+
+/// Returns the query for the branch of a worktree, with its distance from `base`.
+fn own_branch(worktree: &Worktree, base: &str) -> Option<Query> {
+    let names = BranchNames { prefix: worktree.branch.clone()?, suffix: String::new() };
+    let (repository, base_ref) = (worktree.repository_name().to_owned(), base.to_owned());
+    Some(Query::Branch { repository, base_ref, names })
 }
 
 /// Returns whether the release of a worktree removes its branch. That is so if the swarm created the branch, it has no
@@ -82,9 +91,12 @@ pub(in super::super) fn is_released_with(worktree: &Worktree, branch: &Branch, o
 /// Returns whether the requested commit contains a branch that a run of seedbed has created, and does not name it. Such a
 /// branch is moved forward: no commit is lost. A branch of the user is never moved.
 fn is_landed(branch: &Branch, distance: Option<&Distance>) -> bool {
-    let is_made =
-        branch.first_log_entry.as_ref().is_some_and(|entry| Mark::parse(entry.message.as_bytes()).is_some());
-    is_made && matches!(distance, Some(Distance { ahead: 0, contains: false }))
+    is_made(branch) && matches!(distance, Some(Distance { ahead: 0, contains: false }))
+}
+
+/// Returns whether a run of seedbed has created the branch.
+fn is_made(branch: &Branch) -> bool {
+    branch.first_log_entry.as_ref().is_some_and(|entry| Mark::parse(entry.message.as_bytes()).is_some())
 }
 
 /// Returns the branch of a worktree that still exists after the worktree's release.
@@ -100,9 +112,13 @@ pub(in super::super) fn surviving_branch(
     if is_released_with(&worktree, branch, observation.owner.as_deref()) {
         return None;
     }
-    let distance = observed.distances.get(&(worktree.base().to_owned(), name.clone()));
-    let commits = distance.map_or(0, |distance| distance.ahead);
-    Some(SurvivingBranch { branch: name, commit: branch.tip.clone(), commits })
+    let ahead = |base: &str| Some(observed.distances.get(&(base.to_owned(), name.clone()))?.ahead);
+    let (gained, beyond_ref) = (ahead(worktree.base()).unwrap_or(0), ahead(&worktree.base_ref));
+    // After a rebase, commits of the base ref are not the branch's own.
+    let commits = beyond_ref.map_or(gained, |beyond| beyond.min(gained));
+    let has_landed = gained > 0 && beyond_ref == Some(0) && is_made(branch);
+    let (commit, landed_in) = (branch.tip.clone(), has_landed.then(|| worktree.base_ref.clone()));
+    Some(SurvivingBranch { branch: name, commit, commits, landed_in })
 }
 
 impl Worktrees<'_> {

@@ -5,6 +5,7 @@
 
 mod beside;
 mod crash;
+mod day;
 pub(crate) mod errors;
 mod git;
 mod orphan;
@@ -220,6 +221,7 @@ fn every_case_of_every_sweep() {
         .args([
             "faults::beside",
             "faults::crash",
+            "faults::day",
             "faults::errors",
             "faults::git",
             "faults::replace",

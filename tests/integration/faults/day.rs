@@ -138,7 +138,14 @@ impl Day<'_> {
             sandbox.ok(&["recover"]);
             sandbox.git(&["fsck", "--no-dangling"]);
             if !is_done() {
-                sandbox.seedbed_in(directory, &args).expect(0);
+                let again = sandbox.seedbed_in(directory, &args);
+                if let Some(remedy) = again.stderr.split('`').find(|part| part.contains(" worktree remove "))
+                {
+                    self.shell(remedy);
+                    sandbox.seedbed_in(directory, &args).expect(0);
+                } else {
+                    again.expect(0);
+                }
             }
         }
         assert!(is_done(), "{args:?}");
@@ -272,7 +279,8 @@ impl Day<'_> {
         let restored = sandbox.top.join("restored");
         let name = rescues.first().expect("the notes were saved");
         let restore = ["rescue", "restore", name, "--into", restored.to_str().unwrap()];
-        self.step(&sandbox.repository, &restore, || restored.join("notes.txt").exists());
+        let is_complete = || sandbox.seedbed(&restore).stderr.contains("exists, and nothing is overwritten");
+        self.step(&sandbox.repository, &restore, is_complete);
         assert_notes_are_in(&restored);
         sandbox.git(&["worktree", "remove", "--force", restored.to_str().unwrap()]);
         for name in rescues {

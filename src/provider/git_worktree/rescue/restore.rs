@@ -17,13 +17,18 @@ use crate::host::Host;
 use crate::host::files::Root;
 use crate::host::git::Git;
 use crate::host::process::Cancel;
+use crate::host::text::shell_quoted;
 use crate::provider::Error;
 use crate::provider::git_worktree::paths::io;
+
+/// File in the admin directory of a worktree into which a rescue is restored, until it is complete.
+const INCOMPLETE: &str = "seedbed-restoring";
 
 /// Restores the work in a new worktree, and returns the worktree's directory: `into`, or a directory beside the
 /// repository.
 ///
-/// If any step fails, the worktree is removed again.
+/// If any step fails, the worktree is removed again. A killed restore leaves an incomplete worktree, which the next one
+/// names.
 ///
 /// # Errors
 ///
@@ -34,7 +39,7 @@ pub fn restore(host: &Host, common: &Path, saved: &SavedWork, into: Option<&Path
     let directory =
         into.map_or_else(|| command::place(root, &saved.session, &saved.reference), Path::to_owned);
     if fs::symlink_metadata(&directory).is_ok() {
-        return Err(Error::Refused(format!("{} exists, and nothing is overwritten", directory.display())));
+        return Err(Error::Refused(exists(common, root, &directory)));
     }
     if !saved.valid {
         return Err(Error::Refused(format!("{} does not have the form of a rescue", saved.reference)));
@@ -64,6 +69,8 @@ fn populate(host: &Host, repository: &Git<'_>, saved: &SavedWork, directory: &Pa
     let commit = saved.object.as_str();
     let admin = Git::discover(host, directory).path(["rev-parse", "--absolute-git-dir"])?;
     let git = Git::open(host, &admin, Some(directory));
+    let admin_directory = Root::open(&admin)?;
+    admin_directory.replace(Path::new(INCOMPLETE), b"")?;
     let patterns =
         repository.output(["cat-file", "blob", &format!("{commit}^3:{}", admin_directory::PATTERNS)])?;
     let is_sparse = patterns.status.success();
@@ -85,7 +92,31 @@ fn populate(host: &Host, repository: &Git<'_>, saved: &SavedWork, directory: &Pa
     for path in String::from_utf8_lossy(&message).lines().filter_map(name::exact_path) {
         write_exactly(repository, commit, directory, &path)?;
     }
-    restore_state(repository, commit, &Root::open(&admin)?)
+    restore_state(repository, commit, &admin_directory)?;
+    admin_directory.remove_file(Path::new(INCOMPLETE))?;
+    Ok(())
+}
+
+/// Describes a directory in the place of a new worktree.
+fn exists(common: &Path, root: &Path, directory: &Path) -> String {
+    let is_incomplete = |admin: PathBuf| admin.join(INCOMPLETE).exists() || !admin.join("index").exists();
+    let shown = directory.display();
+    if !own_admin_directory(common, directory).is_some_and(is_incomplete) {
+        return format!("{shown} exists, and nothing is overwritten");
+    }
+    let [root, path] = [root, directory].map(|path| shell_quoted(&path.to_string_lossy()));
+    let command = format!("git -C {root} worktree remove --force {path}");
+    format!(
+        "{shown} is an incomplete restore, which was killed\nhelp: remove it with `{command}`, and restore again"
+    )
+}
+
+/// Returns the admin directory of a linked worktree of this repository; `None` if the directory is none.
+fn own_admin_directory(common: &Path, directory: &Path) -> Option<PathBuf> {
+    let text = fs::read_to_string(directory.join(".git")).ok()?;
+    let admin = fs::canonicalize(directory.join(text.strip_prefix("gitdir: ")?.trim_end())).ok()?;
+    let worktrees = fs::canonicalize(common.join("worktrees")).ok()?;
+    (admin.parent() == Some(&worktrees)).then_some(admin)
 }
 
 /// Writes the bytes of a file that Git has checked out converted.

@@ -208,14 +208,18 @@ pub fn record_end(log: &Path, exit_code: Option<u8>) -> Result<(), Error> {
     else {
         return Ok(());
     };
-    let exists = directory.names()?.iter().any(|other| other == name);
-    let is_this = |run: &SessionRun| exists && run.log == log && run.ended.is_none();
-    let Some(run) = last_run(&directory, scoped_name).filter(is_this) else {
-        return Ok(());
-    };
+    let exists = || Ok::<_, files::Error>(directory.names()?.iter().any(|other| other == name));
+    let is_this = |run: &SessionRun| run.log.file_name() == log.file_name() && run.ended.is_none();
+    let run = last_run(&directory, scoped_name).filter(is_this);
+    let (Some(run), true) = (run, exists()?) else { return Ok(()) };
     let run = SessionRun { ended: Some(clock::now()), exit_code, ..run };
     let Ok(bytes) = serde_json::to_vec(&run) else { return Ok(()) };
-    Ok(directory.replace(&result(scoped_name), &bytes)?)
+    directory.replace(&result(scoped_name), &bytes)?;
+    // The session may have been released meanwhile.
+    if !exists()? {
+        directory.remove_file(&result(scoped_name))?;
+    }
+    Ok(())
 }
 
 fn last_run(directory: &Root, scoped_name: &str) -> Option<SessionRun> {

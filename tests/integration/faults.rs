@@ -143,7 +143,12 @@ pub(crate) fn traced(sandbox: &Sandbox, args: &[&str], failpoint: Option<&str>) 
 }
 
 /// Runs seedbed as [`traced`] does, in another directory.
-fn traced_in(sandbox: &Sandbox, directory: &Path, args: &[&str], failpoint: Option<&str>) -> Traced {
+pub(crate) fn traced_in(
+    sandbox: &Sandbox,
+    directory: &Path,
+    args: &[&str],
+    failpoint: Option<&str>,
+) -> Traced {
     let trace = sandbox.top.join("trace");
     let _ = fs::remove_file(&trace);
     let mut command = sandbox.command(args);
@@ -236,6 +241,7 @@ fn every_case_of_every_sweep() {
             "recovery::relocation::an_interrupted_run",
             "kinds::external::program_without_a_plan",
             "sessions::occupants::destroy_names",
+            "plan::fetch::killed_fetch",
             "elsewhere",
         ])
         .env(EVERY_CASE, "1")

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use crate::faults::{some_of, traced_in, twice};
 use crate::sandbox::Sandbox;
 
 fn based_on(sandbox: &Sandbox, options: &str) {
@@ -25,6 +26,51 @@ fn with_upstream() -> (Sandbox, PathBuf) {
         sandbox.git_in(&upstream, args);
     }
     (sandbox, upstream)
+}
+
+/// Kills `--fetch` at every point, in a clone without old commits and without most files.
+#[test]
+fn killed_fetch_in_a_shallow_and_partial_clone_is_repeated_by_the_next() {
+    let (sandbox, upstream) = with_upstream();
+    sandbox.git_in(&upstream, &["config", "uploadpack.allowFilter", "true"]);
+    let (clone, address) = (sandbox.top.join("clone"), format!("file://{}", upstream.display()));
+    sandbox.git(&["clone", "--quiet", "--depth=1", "--filter=blob:none", &address, clone.to_str().unwrap()]);
+    based_on(&sandbox, "base-ref = \"origin/main\"");
+    std::fs::copy(sandbox.repository.join("seedbed.toml"), clone.join("seedbed.toml")).unwrap();
+    let tip = || sandbox.git_in(&clone, &["rev-parse", "origin/main"]);
+    let old = tip();
+    std::fs::write(upstream.join("new"), "new\n").unwrap();
+    sandbox.git_in(&upstream, &["add", "new"]);
+    sandbox.git_in(&upstream, &["commit", "--quiet", "--message=newer"]);
+    let new = sandbox.git_in(&upstream, &["rev-parse", "HEAD"]);
+    let fetch = |failpoint: Option<&str>| traced_in(&sandbox, &clone, &["plan", "--fetch"], failpoint);
+    let run = fetch(None);
+    assert_eq!((run.outcome.code, tip()), (0, new.clone()), "{:?}", run.outcome);
+    for point in some_of(twice(&run.counts())) {
+        sandbox.git_in(&clone, &["update-ref", "refs/remotes/origin/main", &old]);
+        fetch(Some(&format!("{point}=crash"))).crashed_at(&point);
+        assert!([&old, &new].contains(&&tip()), "{point}");
+        assert_eq!(fetch(None).outcome.code, 0, "{point}");
+        assert_eq!(tip(), new);
+        assert_eq!(scratch_directories(&sandbox), 0, "{point}");
+    }
+    assert_eq!(
+        sandbox.git_in(&clone, &["rev-list", "--count", "origin/main"]),
+        "2",
+        "it is as shallow as before"
+    );
+    sandbox.seedbed_in(&clone, &["apply", "--yes"]).expect(0);
+    sandbox.git_in(&clone, &["fsck", "--connectivity-only"]);
+    sandbox.seedbed_in(&clone, &["destroy", "--yes"]).expect(0);
+}
+
+/// Returns the number of temporary repositories of fetches.
+fn scratch_directories(sandbox: &Sandbox) -> usize {
+    let is_scratch = |entry: std::io::Result<std::fs::DirEntry>| {
+        entry.is_ok_and(|entry| entry.file_name().to_string_lossy().contains("fetch"))
+    };
+    std::fs::read_dir(sandbox.state())
+        .map_or(0, |found| found.filter_map(|entry| is_scratch(entry).then_some(())).count())
 }
 
 #[test]
@@ -57,14 +103,7 @@ fn fetch_updates_exactly_the_named_refs_and_runs_nothing_that_the_repository_nam
     );
     assert!(!sandbox.repository.join(".git/FETCH_HEAD").exists());
     assert!(sandbox.ok(&["plan", "--fetch"]).stdout.contains("fetched now: has not moved"));
-    assert_eq!(
-        std::fs::read_dir(sandbox.state()).map_or(0, |found| found
-            .filter(|entry| entry
-                .as_ref()
-                .is_ok_and(|entry| entry.file_name().to_string_lossy().contains("fetch")))
-            .count()),
-        0
-    );
+    assert_eq!(scratch_directories(&sandbox), 0);
     assert!(!trap.exists());
 
     based_on(&sandbox, "base-ref = \"evil/main\"");

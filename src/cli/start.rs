@@ -28,6 +28,9 @@ pub(super) struct Arguments {
     /// Sessions: paths, names, names of replicas without their number, or globs [default: all with a `command`]
     #[arg(add = completions::active_sessions())]
     sessions: Vec<String>,
+    /// Run the command of every session that has one, as without names
+    #[arg(long, conflicts_with = "sessions")]
+    all: bool,
     /// Run each command in a window of tmux, with a terminal, and do not wait for the end
     #[arg(long, conflicts_with_all = ["timeout", "stall", "fail_fast", "show"])]
     tmux: bool,
@@ -38,7 +41,8 @@ pub(super) struct Arguments {
 pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode, Failure> {
     let project = Project::find_applied(global)?;
     let family = Family::find(project.swarm()?, project.name())?;
-    let jobs = jobs(&family, &arguments.sessions)?;
+    let names = if arguments.all { &[] } else { &arguments.sessions[..] };
+    let jobs = jobs(&family, names)?;
     if arguments.tmux {
         return tmux::open(global, &family, &project.registry, &jobs);
     }

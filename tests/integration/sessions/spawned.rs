@@ -140,6 +140,10 @@ fn template_brings_its_table_and_the_next_number() {
     sandbox.ok(&["plan", "--detailed-exitcode"]);
     sandbox.ok(&["release", "pair"]);
     assert_eq!(spawned(&sandbox), ["lead/extra", "lead/coder-7"]);
+    // A manifest with a shorter path does not make the files of the others look changed.
+    fs::rename(sandbox.repository.join("seedbed.toml"), sandbox.repository.join("s")).unwrap();
+    sandbox.ok(&["-f", "s", "spawn", "other", "--template", "alone"]);
+    assert!(!sandbox.ok(&["-f", "s", "status"]).stdout.contains("broken"));
 }
 
 #[test]
@@ -307,6 +311,11 @@ fn sixteen_hooks_at_once_get_worktrees_of_their_own() {
         assert_eq!(outcome.stdout, "");
     }
     crate::sandbox::assert_same(&before, &sandbox.inventory_without_records());
+    // A session is released even if its manifest was renamed.
+    let last = hook(&sandbox, &lead, "create", "name", "last").expect(0).stdout;
+    fs::rename(sandbox.repository.join("seedbed.toml"), sandbox.repository.join("other.toml")).unwrap();
+    hook(&sandbox, &lead, "remove", "worktree_path", last.trim_end()).expect(0);
+    fs::rename(sandbox.repository.join("other.toml"), sandbox.repository.join("seedbed.toml")).unwrap();
     // What is gone already is no error.
     hook(&sandbox, &sandbox.repository, "remove", "worktree_path", odd.to_str().unwrap()).expect(0);
 }

@@ -41,7 +41,7 @@ fn commands_run_in_their_sessions_with_logs_and_a_summary() {
         ]
         .concat(),
     );
-    let outcome = sandbox.seedbed(&["start"]).expect(3);
+    let outcome = sandbox.seedbed(&["start", "--all"]).expect(3);
     for line in ["fail: failing\n", "ok: out\n"] {
         assert!(outcome.stdout.contains(line), "{outcome:?}");
     }

@@ -70,13 +70,14 @@ fn repository_that_is_gone_is_named_before_any_effect() {
     sandbox.ok(&["apply"]);
     let check = |what: &str| {
         let remedy = "seedbed destroy --forget web";
-        let cases: [(&[&str], i32); 7] = [
+        let cases: [(&[&str], i32); 8] = [
             (&["plan"], 65),
             (&["apply"], 65),
             (&["destroy", "web"], 69),
             (&["destroy", "both", "web", "--discard"], 69),
             (&["destroy", "--dry-run"], 69),
             (&["env", "web"], 69),
+            (&["spawn", "below", "--parent", "web"], 69),
             (&["exec", "web", "--", "true"], 125),
         ];
         for (args, code) in cases {

@@ -1,17 +1,17 @@
 //! `collect`: shows the results of sessions: commits, changes, conflicts, and whether they have landed.
 
+mod merges;
 mod page;
 mod text;
 
-use std::collections::{BTreeMap, HashMap};
-use std::path::{Path, PathBuf};
+use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, ValueEnum};
 use seedbed::apply::{self, Destroy, SessionFinding};
-use seedbed::collect::{self, Collected, Outcome, Source, WorktreeName};
-use seedbed::host::text::shell_quoted;
-use seedbed::host::{self, Host, git::Git};
+use seedbed::collect::{self, Source};
+use seedbed::host;
 use seedbed::provider::git_worktree;
 use seedbed::report::SCHEMA_VERSION;
 use seedbed::report::collected::{CollectedSwarm, CollectedWorktree};
@@ -72,7 +72,7 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode, Fa
     let collected = collect::collect(host, workspace, &sources, arguments.into.as_deref());
     let collected = collected.map_err(Failure::from_error)?;
     let is_in_workspace = global.directory.is_none() && project::directory(global)? == workspace;
-    let merge_commands = merge_commands(host, workspace, is_in_workspace, &sources, &collected)?;
+    let merge_commands = merges::commands(host, workspace, is_in_workspace, &sources, &collected)?;
     let exported = match &arguments.output {
         None => Vec::new(),
         Some(directory) => {
@@ -137,66 +137,4 @@ fn unsaved(
         }
     }
     Ok(unsaved)
-}
-
-/// Returns the shortest names by which Git finds branches, even if a tag has the same name, by branch.
-fn branch_names(git: &Git<'_>, branches: &[&str]) -> Result<HashMap<String, String>, Failure> {
-    if branches.is_empty() {
-        return Ok(HashMap::new());
-    }
-    let full = branches.iter().map(|branch| format!("refs/heads/{branch}"));
-    let command = ["for-each-ref", "--format=%(refname) %(refname:short)"].map(str::to_owned);
-    let printed = git.line(command.into_iter().chain(full))?;
-    let names = printed.lines().filter_map(|line| line.strip_prefix("refs/heads/")?.split_once(' '));
-    Ok(names.map(|(branch, name)| (branch.to_owned(), name.to_owned())).collect())
-}
-
-/// Returns commands that merge the worktrees, in the order that was found, into their refs, if these are branches.
-fn merge_commands(
-    host: &Host,
-    workspace: &Path,
-    is_in_workspace: bool,
-    sources: &[Source<'_>],
-    collected: &Collected,
-) -> Result<Vec<String>, Failure> {
-    let by_name: BTreeMap<WorktreeName, (&Source<'_>, &Outcome)> =
-        sources.iter().zip(&collected.results).map(|pair| (pair.1.name(), pair)).collect();
-    // Targets in the order of the merges, each with its merges.
-    let mut targets: Vec<((PathBuf, &str), Vec<&Outcome>)> = Vec::new();
-    for (source, result) in collected.merge_order.iter().filter_map(|name| by_name.get(name)) {
-        let directory = git_worktree::repository_directory(workspace, &source.worktree);
-        let target = (directory, result.into.as_str());
-        match targets.iter_mut().find(|(known, _)| *known == target) {
-            Some((_, merges)) => merges.push(result),
-            None => targets.push((target, vec![result])),
-        }
-    }
-    let mut commands = Vec::new();
-    for ((directory, target), merges) in targets {
-        let git = &Git::discover(host, &directory);
-        // A user who is in the workspace needs no directory.
-        let is_own = directory == workspace && is_in_workspace;
-        let shown = shell_quoted(&directory.to_string_lossy());
-        let command = if is_own { "git".to_owned() } else { format!("git -C {shown}") };
-        let name = target.strip_prefix("refs/heads/").unwrap_or(target);
-        let branch = format!("refs/heads/{name}");
-        let found = git.output(["rev-parse", "--verify", "--quiet", "--end-of-options", branch.as_str()])?;
-        match found.status.success() {
-            true => commands.push(format!("{command} switch {}", shell_quoted(name))),
-            false if target == "HEAD" => {}
-            false => {
-                let place = if is_own { String::new() } else { format!("in {shown}, ") };
-                let what = format!("switch to the branch that is to get the commits beyond {target}");
-                commands.push(format!("# {place}{what}"));
-            }
-        }
-        let branches: Vec<&str> = merges.iter().filter_map(|result| result.branch.as_deref()).collect();
-        let names = branch_names(git, &branches)?;
-        for result in merges {
-            let Some(work) = &result.work else { continue };
-            let name = result.branch.as_ref().and_then(|branch| names.get(branch));
-            commands.push(format!("{command} merge --no-ff {}", shell_quoted(name.unwrap_or(&work.head))));
-        }
-    }
-    Ok(commands)
 }

@@ -313,6 +313,35 @@ fn merge_commands_name_what_git_merges() {
 }
 
 #[test]
+fn work_of_a_child_is_merged_into_its_parent_and_with_it_into_main() {
+    let sandbox = Sandbox::new();
+    sandbox.manifest(
+        "[defaults.git-worktree]\nbranch = \"agents/{{ session.name }}\"\nbase-ref = \"main\"\n\
+         [session.lead]\nresources = [\"git-worktree\"]\n[session.other]\nresources = [\"git-worktree\"]\n",
+    );
+    sandbox.ok(&["apply"]);
+    sandbox.ok(&["spawn", "kid", "--parent", "lead"]);
+    commit(&sandbox, "lead/kid", "kid", "1\n");
+    commit(&sandbox, "other", "other", "1\n");
+    let commands = &collected(&sandbox, &[])["mergeCommands"];
+    let lead = format!("git -C {} merge --no-ff agents/kid", sandbox.directory("lead").display());
+    let main = ["git switch main", "git merge --no-ff agents/other", "git merge --no-ff agents/lead"];
+    assert_eq!(*commands, json!([&[lead.as_str()][..], &main].concat()));
+
+    for command in commands.as_array().unwrap() {
+        let words: Vec<&str> = command.as_str().unwrap().split(' ').skip(1).collect();
+        sandbox.git(&words);
+    }
+    for path in ["kid", "other"] {
+        assert!(sandbox.repository.join(path).is_file(), "{path} is not in main");
+    }
+    let landed = collected(&sandbox, &["--into", "main"]);
+    for session in ["lead", "lead/kid", "other"] {
+        assert_ne!(of(&landed, session)["work"]["landed"], Value::Null, "{session}: {landed:#}");
+    }
+}
+
+#[test]
 fn pages_escape_what_they_show() {
     let sandbox = applied();
     commit(&sandbox, "a", "a|<b>`", "1\n");

@@ -356,6 +356,9 @@ pub struct Damage {
     /// `true` if the damage is unknown, because a dependency of the inspection does not respond; the allocation may be
     /// undamaged.
     pub unknown: bool,
+    /// `true` if only another tool can repair the damage. A run leaves the allocation as it is, and writes no discovery
+    /// file.
+    pub absent: bool,
     /// `true` if the allocation works as it is, and only its format is that of an earlier version.
     pub older: bool,
 }
@@ -363,12 +366,12 @@ pub struct Damage {
 impl Damage {
     /// Creates the damage of an allocation that has to be created again, described in one line.
     pub fn new(why: String) -> Self {
-        Self { why, repairable: false, unknown: false, older: false }
+        Self { why, repairable: false, unknown: false, absent: false, older: false }
     }
 
     /// Returns whether the lease has to be created again.
     pub fn is_lost(&self) -> bool {
-        !self.repairable && !self.unknown
+        !self.repairable && !self.unknown && !self.absent
     }
 }
 

@@ -68,6 +68,7 @@ pub(super) fn inspect_sharing(
                     Ok(Condition::Healthy) => continue,
                     Ok(Condition::Repairable(why)) => Damage { repairable: true, ..Damage::new(why) },
                     Ok(Condition::Broken(why)) => Damage::new(why),
+                    Ok(Condition::Absent(why)) => Damage { absent: true, ..Damage::new(why) },
                     Ok(Condition::Unknown(why)) => Damage { unknown: true, ..Damage::new(why) },
                     Err(error) => Damage::new(error.to_string()),
                 };
@@ -75,7 +76,8 @@ pub(super) fn inspect_sharing(
             }
             let expected =
                 discovery::snapshot(record, session, registry, &record.workspace, &swarm.host().state);
-            if let Some(damage) = discovery::inspect(swarm, session, &expected) {
+            let is_absent = broken.iter().any(|(_, damage)| damage.absent);
+            if let Some(damage) = discovery::inspect(swarm, session, &expected).filter(|_| !is_absent) {
                 broken.push(((session.path.clone(), DISCOVERY.to_owned()), damage));
             }
             if let Some(NotSetUp { why, .. }) = record.not_set_up.get(&session.path) {

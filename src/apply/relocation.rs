@@ -264,7 +264,9 @@ pub fn adopt(context: &Context<'_>, original: &RecordedSwarm) -> Result<(), Erro
     for (session, allocations) in copy.plan.sessions.iter_mut().zip(kept) {
         let has_directory = |allocations: &[Allocation]| {
             let mut providers = allocations.iter().map(|of| (context.registry.get(&of.kind), of));
-            providers.any(|(provider, of)| provider.is_some_and(|provider| provider.directory(of).is_some()))
+            providers.any(|(provider, of)| {
+                provider.is_some_and(|provider| provider.working_directory(of).is_some())
+            })
         };
         if has_directory(&session.allocations) && !has_directory(&allocations) {
             elsewhere.insert(session.path.clone());

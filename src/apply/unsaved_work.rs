@@ -123,7 +123,7 @@ fn repair(
             with_task(host, record, session, allocation, lock, |task| match provider.inspect(task)? {
                 Condition::Repairable(_) => provider.repair(task).map(|()| true),
                 Condition::Broken(why) => Err(provider::Error::Refused(why)),
-                Condition::Healthy | Condition::Unknown(_) => Ok(false),
+                Condition::Healthy | Condition::Absent(_) | Condition::Unknown(_) => Ok(false),
             });
         match done {
             Ok(is_repaired) => drop(repaired.fetch_or(is_repaired, Ordering::Relaxed)),

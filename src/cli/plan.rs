@@ -73,6 +73,7 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode, Fa
     let mut notices = notices(&project.registry, &plan, &input);
     notices.extend(plan.repository_notices(&input.observation));
     notices.splice(0..0, refusals(&plan));
+    notices.extend(absent(&input));
     notices.extend(setup_not_run(&plan));
     notices.extend(overrides::note(&plan, input.record.as_ref()));
     notices.extend(kept.iter().map(not_refreshed));
@@ -138,6 +139,13 @@ pub(super) fn make(
     let PlanningInput { record, applied, shared_results, .. } = &input;
     let plan = inspect_releases(project, swarm, record.as_ref(), applied.as_ref(), shared_results, plan)?;
     Ok((plan, input, not_refreshed))
+}
+
+/// Describes the sessions in which a part that another tool made is missing: applying leaves them as they are.
+fn absent(input: &PlanningInput) -> Vec<String> {
+    let broken = input.applied.iter().flat_map(|applied| &applied.broken);
+    let absent = broken.filter(|(_, damage)| damage.absent);
+    absent.map(|((session, _), damage)| format!("{session} stays as it is: {}", damage.why)).collect()
 }
 
 /// Describes a file that is not refreshed, although a refresh of its session is requested.

@@ -254,6 +254,12 @@ fn diff(
         }
     }
     add_provisioned(&mut change, active, session);
+    let is_absent = |of: &Allocation| {
+        broken.get(&(session.path.clone(), of.name().to_owned())).is_some_and(|damage| damage.absent)
+    };
+    if change.action == Action::Keep && active.allocations.iter().any(is_absent) {
+        return change;
+    }
     let changed_data = fields::changed_data(active, session);
     if matches!(change.action, Action::Keep | Action::Update) {
         change.reasons.extend(changed_data.iter().map(Field::line));
@@ -272,8 +278,8 @@ fn diff(
 fn add_repair(change: &mut Change, old: &Allocation, damage: Option<&Damage>, follows_parent: bool) {
     let why = match damage {
         _ if follows_parent => format!("{} is inside its parent's, which is replaced", old.name()),
-        Some(damage) if !damage.unknown => damage.why.clone(),
-        // An allocation that cannot be inspected is left unchanged.
+        Some(damage) if !damage.unknown && !damage.absent => damage.why.clone(),
+        // An allocation that cannot be inspected, or that only another tool can repair, is left unchanged.
         _ => return,
     };
     change.action = change.action.max(Action::Repair);

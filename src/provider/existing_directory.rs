@@ -91,7 +91,7 @@ impl Planner for ExistingDirectories {
         .with_env("AGENT_SESSION_DIRECTORY", path)
     }
 
-    fn directory(&self, allocation: &Allocation) -> Option<PathBuf> {
+    fn foreign_directory(&self, allocation: &Allocation) -> Option<PathBuf> {
         ExistingDirectory::from_allocation(allocation).map(|directory| directory.directory_path)
     }
 
@@ -199,8 +199,9 @@ fn missing(task: &Task<'_>) -> Result<Option<String>, Error> {
     Ok(match root.directory(&below)? {
         Some(_) => None,
         None => Some(format!(
-            "{} does not exist; release the session, or create the directory again",
-            path.display()
+            "{} does not exist; release the session (`seedbed release {}`), or create the directory again",
+            path.display(),
+            task.session.split_once('/').map_or(task.session, |(_, path)| path)
         )),
     })
 }
@@ -220,7 +221,11 @@ impl Provider for ExistingDirectories {
     }
 
     fn inspect(&self, task: &Task<'_>) -> Result<Condition, Error> {
-        Ok(missing(task)?.map_or(Condition::Healthy, Condition::Broken))
+        Ok(missing(task)?.map_or(Condition::Healthy, Condition::Absent))
+    }
+
+    fn unusable(&self, task: &Task<'_>) -> Result<Option<String>, Error> {
+        missing(task)
     }
 
     /// Returns no work: nothing in the directory is removed.

@@ -13,6 +13,9 @@ pub enum Condition {
     Repairable(String),
     /// The lease is missing or broken. The text describes the damage, in one line.
     Broken(String),
+    /// A part that another tool made is missing, and only that tool can create it again. The text has the remedy, in one
+    /// line. A run leaves the lease as it is.
+    Absent(String),
     /// The condition cannot be determined, for instance because a server does not run. The text has the reason and a
     /// remedy, in one line. The lease is neither repaired nor released.
     Unknown(String),

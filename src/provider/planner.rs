@@ -235,10 +235,16 @@ pub trait Planner: Send + Sync {
         None
     }
 
+    /// Returns the directory of another tool that an allocation uses, relative to the workspace root; `None` if there is
+    /// none. A release leaves it where it is, and nothing that contains it is released.
+    fn foreign_directory(&self, _allocation: &Allocation) -> Option<PathBuf> {
+        None
+    }
+
     /// Returns the directory in which a session works that chooses this allocation, relative to the workspace root.
-    /// Default: the directory of the allocation.
+    /// Default: the directory of the allocation, or that of the other tool.
     fn working_directory(&self, allocation: &Allocation) -> Option<PathBuf> {
-        self.directory(allocation)
+        self.directory(allocation).or_else(|| self.foreign_directory(allocation))
     }
 
     /// Returns whether an allocation lies at the location that planning would choose for a session of this scoped name.

@@ -236,6 +236,54 @@ fn worktree_of_another_tool_is_adopted_and_never_removed() {
     assert!(!inside.exists());
 }
 
+#[test]
+fn adopted_directory_inside_a_session_stays_when_the_session_is_released() {
+    let sandbox = applied();
+    let inside = sandbox.directory("lead").join("build/cache");
+    sandbox.write(".git/info/exclude", "build/\n");
+    fs::create_dir_all(&inside).unwrap();
+    fs::write(inside.join("precious"), "work\n").unwrap();
+    for parent in [&["--parent", "lead"][..], &[]] {
+        let adopted = inside.to_str().unwrap();
+        sandbox.ok(&[&["spawn", "kid", "--adopt", adopted][..], parent].concat());
+        let kid = if parent.is_empty() { "kid" } else { "lead/kid" };
+        for command in ["destroy --discard", "destroy --discard lead", "apply --discard"] {
+            let args: Vec<&str> = command.split(' ').collect();
+            if command.starts_with("apply") {
+                sandbox.manifest(&TREE.replace("agents/{{ session.slug }}", "other/{{ session.slug }}"));
+            }
+            let refused = sandbox.seedbed(&args).expect(69);
+            refused.says(&[&format!("in which {kid} works"), &format!("`seedbed release {kid}`")]);
+            assert!(inside.join("precious").is_file());
+        }
+        sandbox.manifest(TREE);
+        sandbox.ok(&["release", kid]);
+        assert!(inside.join("precious").is_file());
+    }
+    sandbox.ok(&["destroy"]);
+}
+
+#[test]
+fn apply_goes_on_without_an_adopted_directory_that_its_tool_removed() {
+    let sandbox = applied();
+    let beside = sandbox.top.join("beside");
+    fs::create_dir(&beside).unwrap();
+    sandbox.ok(&["spawn", "feature", "--adopt", beside.to_str().unwrap()]);
+    fs::remove_dir_all(&beside).unwrap();
+    sandbox.manifest(&format!("{TREE}[session.more]\nresources = [\"git-worktree\"]\n"));
+    let plan = sandbox.ok(&["plan"]).stdout;
+    assert!(plan.contains("seedbed release feature"), "{plan}");
+    sandbox.ok(&["apply"]);
+    assert!(sandbox.directory("more").is_dir());
+    sandbox.seedbed(&["exec", "feature", "--", "true"]).expect(125).says(&["seedbed release feature"]);
+    fs::create_dir(&beside).unwrap();
+    sandbox.ok(&["apply"]);
+    assert!(beside.join(".agent-context/resources.json").is_file());
+    fs::remove_dir_all(&beside).unwrap();
+    sandbox.ok(&["release", "feature"]);
+    sandbox.ok(&["destroy"]);
+}
+
 /// Calls a hook as Claude Code does: with a request on standard input, in the directory that the request names.
 fn hook(sandbox: &Sandbox, directory: &Path, event: &str, key: &str, value: &str) -> Outcome {
     Outcome::of(start_hook(sandbox, directory, event, key, value).wait_with_output().unwrap())

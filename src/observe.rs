@@ -32,7 +32,7 @@ pub use branches::BranchNames;
 use serde_json::{Map, Value};
 
 use crate::host::git::checkouts::Checkout;
-use crate::host::{Host, files, process};
+use crate::host::{Host, files, process, text::shell_quoted};
 use crate::name::{ItemKey, PortBlock};
 
 /// Answers `queries` about the host and the workspace, an absolute path.
@@ -261,6 +261,17 @@ impl Observation {
     pub fn repository(&self, name: &str) -> &RepositoryObservation {
         static NOTHING: RepositoryObservation = RepositoryObservation::new();
         self.repositories.get(name).unwrap_or(&NOTHING)
+    }
+
+    /// Returns the words with which a user's command for a repository begins: `git` in the workspace's own, where the user
+    /// is, and `git -C ROOT` in another.
+    pub fn git_command(&self, repository: &str) -> String {
+        match &self.repository(repository).repository {
+            Some(Ok(found)) if repository != WORKSPACE_REPOSITORY => {
+                format!("git -C {}", shell_quoted(&found.root.to_string_lossy()))
+            }
+            _ => "git".to_owned(),
+        }
     }
 
     /// Returns the facts about a repository, to add some.

@@ -55,7 +55,8 @@ pub(super) fn commands(
             false => {
                 let place = if is_own { String::new() } else { format!("in {shown}, ") };
                 let name = target.name;
-                commands.push(format!("# {place}switch to the branch that is to get the commits beyond {name}"));
+                commands
+                    .push(format!("# {place}switch to the branch that is to get the commits beyond {name}"));
             }
         }
         for result in merges {

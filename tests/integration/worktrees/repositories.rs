@@ -216,6 +216,30 @@ fn commits_in_each_repository_are_collected_and_compared_with_its_base() {
 }
 
 #[test]
+fn remedy_for_a_squashed_branch_names_its_repository() {
+    let sandbox = two();
+    sandbox.ok(&["apply"]);
+    for session in ["api", "web"] {
+        let directory = sandbox.directory_of(session);
+        fs::write(directory.join("app/main.txt"), "changed\n").unwrap();
+        sandbox.git_in(&directory, &["commit", "--quiet", "--all", "--message=changed"]);
+    }
+    sandbox.ok(&["destroy"]);
+    let web = sandbox.top.join("web");
+    sandbox.git_in(&web, &["merge", "--quiet", "--squash", "agents/one"]);
+    sandbox.git_in(&web, &["commit", "--quiet", "--message=squashed"]);
+
+    let delete = format!("git -C {} branch -D agents/one", web.display());
+    let refused =
+        sandbox.seedbed(&["plan"]).expect(65).stderr.split_whitespace().collect::<Vec<_>>().join(" ");
+    assert!(refused.replace("│ ", "").contains(&delete), "{refused}");
+    // The branch of the workspace's own repository has not landed, and stays.
+    sandbox.git(&delete.split(' ').skip(1).collect::<Vec<_>>());
+    sandbox.ok(&["apply"]);
+    assert_eq!(sandbox.git_in(&sandbox.directory_of("api"), &["log", "-1", "--format=%s"]), "changed");
+}
+
+#[test]
 fn repository_whose_root_changes_gets_a_worktree_of_the_new_one() {
     let sandbox = two();
     let docs = sandbox.other_repository("docs");

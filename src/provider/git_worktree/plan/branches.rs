@@ -173,6 +173,7 @@ impl Worktrees<'_> {
         options: &Options,
         name: &str,
     ) -> Result<Option<Tip>, Diagnostic> {
+        let git = &self.observation.git_command(super::repository_of(options));
         let stays = |other: &str| !self.is_released(repository, other);
         let Some(other) = branch::in_the_way(&repository.branches, name, stays) else { return Ok(None) };
         if other != name {
@@ -181,20 +182,20 @@ impl Worktrees<'_> {
                 &format!("branch `{name}` of `{}` cannot be created: `{other}` exists", request.session),
                 "exists already",
                 format!(
-                    "choose another name, or `git branch -d {}` if it is no longer needed",
+                    "choose another name, or `{git} branch -d {}` if it is no longer needed",
                     shell_quoted(other)
                 ),
             ));
         }
         let branch = &repository.branches[name];
         let names = self.names_in(&repository.common_dir);
-        names.refuse(request, options.branch_exists, name, branch, None)?;
+        names.refuse(request, git, options.branch_exists, name, branch, None)?;
         let observed = self.observed(options);
         let distance = observed.distances.get(&(options.base_ref.clone(), name.to_owned()));
         if is_landed(branch, distance) {
             return Ok(Some(Tip { commit: branch.tip.clone(), ahead: 0, has_landed: true }));
         }
-        let Some(tip) = names.reused(request, &options.base_ref, name, branch, distance)? else {
+        let Some(tip) = names.reused(request, git, &options.base_ref, name, branch, distance)? else {
             return Ok(None);
         };
         if tip.ahead > 0 {
@@ -226,13 +227,14 @@ impl Worktrees<'_> {
             None => None,
             Some(branch) => {
                 let base = worktree.base().to_owned();
+                let git = &self.observation.git_command(worktree.repository_name());
                 let names = self.names_in(&repository.common_dir);
                 names
-                    .refuse(request, policy(request), &name, branch, Some(&worktree))
+                    .refuse(request, git, policy(request), &name, branch, Some(&worktree))
                     .map_err(|diagnostic| vec![diagnostic])?;
                 let distance = observed.distances.get(&(base.clone(), name.clone()));
                 let tip = names
-                    .reused(request, &base, &name, branch, distance)
+                    .reused(request, git, &base, &name, branch, distance)
                     .map_err(|diagnostic| vec![diagnostic])?;
                 tip.map(|tip| tip.begin(&base))
             }
@@ -262,6 +264,7 @@ impl RepositoryNames {
     fn refuse(
         &self,
         request: &Request<'_>,
+        git: &str,
         policy: BranchExists,
         name: &str,
         branch: &Branch,
@@ -281,7 +284,8 @@ impl RepositoryNames {
                 &format!("branch `{name}` of `{}` is checked out at {path}", request.session),
                 "in use there",
                 format!(
-                    "switch that worktree to another branch (`git -C {} switch --detach`), or choose another name",
+                    "choose another name, release the session if one works there (`seedbed list`), or switch that worktree to \
+                     another branch (`git -C {} switch --detach`)",
                     shell_quoted(&checkout.path.to_string_lossy())
                 ),
             ));
@@ -293,8 +297,8 @@ impl RepositoryNames {
                 &format!("branch `{name}` of `{}` exists{}", request.session, self.kept(name, own)),
                 "exists already",
                 format!(
-                    "go on with it (`branch-exists = \"reuse\"`), rename it (`git branch -m {quoted} NEW`), or delete it if \
-                     it is no longer needed (`git branch -D {quoted}`)"
+                    "go on with it (`branch-exists = \"reuse\"`), rename it (`{git} branch -m {quoted} NEW`), or delete it \
+                     if it is no longer needed (`{git} branch -D {quoted}`)"
                 ),
             ));
         }
@@ -305,6 +309,7 @@ impl RepositoryNames {
     fn reused(
         &self,
         request: &Request<'_>,
+        git: &str,
         base_ref: &str,
         name: &str,
         branch: &Branch,
@@ -326,15 +331,15 @@ impl RepositoryNames {
                 "cannot begin there",
                 if self.freed_branches.contains_key(name) {
                     format!(
-                        "rebase it (`seedbed exec {} -- git rebase {base}`), rename it (`git branch -m {quoted} NEW`), or \
-                         choose another `branch` or `base-ref`",
+                        "rebase it (`seedbed exec {} -- git rebase {base}`), rename it (`{git} branch -m {quoted} NEW`), \
+                         or choose another `branch` or `base-ref`",
                         request.path
                     )
                 } else {
                     format!(
-                        "rebase it (`git rebase {base} {quoted} && git switch -`), rename it (`git branch -m {quoted} NEW`), delete it if its \
-                         work has landed (as after a squash) or is no longer needed (`git branch -D {quoted}`), or choose \
-                         another `branch` or `base-ref`"
+                        "rename it (`{git} branch -m {quoted} NEW`), delete it if its work has landed, as after a squash, or is \
+                         no longer needed (`{git} branch -D {quoted}`), rebase it onto `{base_ref}` in a checkout of its \
+                         own, or choose another `branch` or `base-ref`"
                     )
                 },
             )),

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::super::fetch::is_proposal;
 use super::super::{Checkout, Options};
-use super::{Worktrees, diagnostic};
+use super::{Worktrees, diagnostic, repository_of};
 use crate::host::absolute;
 use crate::host::text::shell_quoted;
 use crate::manifest::{Diagnostic, Diagnostics, Location, rule};
@@ -80,6 +80,7 @@ impl Worktrees<'_> {
         root: &Path,
         path: &Path,
         request: &Request<'_>,
+        options: &Options,
     ) -> Result<(), Diagnostic> {
         let location = || request.location.key("root-directory");
         let admin_name = &*super::admin_name(request.scoped_name, request.resource, request.several);
@@ -105,8 +106,10 @@ impl Worktrees<'_> {
         {
             let message =
                 format!("the repository already has a worktree `{admin_name}` that is not this swarm's");
-            let help =
-                "`git worktree list` shows where it is; `seedbed doctor` reports whether it belongs to another swarm".to_owned();
+            let git = self.observation.git_command(repository_of(options));
+            let help = format!(
+                "`{git} worktree list` shows where it is; `seedbed doctor` reports whether it belongs to another swarm"
+            );
             return Err(diagnostic(
                 rule::PATH_EXISTS,
                 request.location,

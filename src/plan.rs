@@ -554,6 +554,14 @@ impl Plan {
         document::digest(self).unwrap_or_default()
     }
 
+    /// Returns the digest with which a reviewer approves this plan, `sha256:` and 64 digits.
+    ///
+    /// It is the digest of the plan if applying it releases nothing. Otherwise it also covers the sessions and resources
+    /// that are released, which depend on what is applied on the host.
+    pub fn approval(&self) -> String {
+        document::approval(self)
+    }
+
     /// Writes this document as indented JSON, followed by a line feed; `to` should be buffered.
     pub fn write(&self, mut to: impl Write + Send) -> io::Result<()> {
         document::write(self, &mut to)

@@ -163,9 +163,11 @@ fn digest(text: &str) -> Result<String, String> {
 ///
 /// A digest does not reveal the plan that it was made from. Only if that plan is applied, the changes are the differences.
 fn check_digest(plan: &Plan, expected: Option<&str>, applied: Option<&Record>) -> Result<(), Failure> {
-    let Some(expected) = expected.filter(|expected| *expected != plan.digest()) else { return Ok(()) };
+    let Some(expected) = expected.filter(|expected| *expected != plan.approval()) else { return Ok(()) };
     let is_applied = applied.is_some_and(|record| record.plan.digest() == expected);
-    let why = if is_applied {
+    let why = if plan.digest() == expected {
+        "it also releases resources of this host, which have to be reviewed here"
+    } else if is_applied {
         "the expected plan is applied, and the manifest or the host has changed since then"
     } else {
         "the manifest or the host has changed since the expected plan was made, or it was made elsewhere"
@@ -174,7 +176,7 @@ fn check_digest(plan: &Plan, expected: Option<&str>, applied: Option<&Record>) -
     let message = format!(
         "the plan has another digest than the expected {expected}: {why}; nothing was changed\n\n{shown}\nhelp: review this plan, and \
          pass its digest: --expect {}",
-        plan.digest()
+        plan.approval()
     );
     Err(Failure::new(error::PLAN_UNEXPECTED, message))
 }

@@ -258,6 +258,12 @@ fn spawn_of(
     let names = parent.into_iter().flat_map(|parent| parent.allocations_of(git_worktree::KIND));
     let names: Vec<_> = names.map(|held| held.name().to_owned()).collect();
     spawn.base_refs = match (request.base, parent) {
+        // In the session above, `HEAD` is what is checked out there.
+        (Some(base), Some(parent)) if beyond_head(base).is_some() => {
+            let beyond = beyond_head(base).unwrap_or_default();
+            let heads = heads(swarm, parent, |progress| progress.head)?;
+            heads.into_iter().map(|(name, head)| (name, head + beyond)).collect()
+        }
         (Some(base), _) => {
             let names = names.into_iter().chain([git_worktree::KIND.to_owned()]);
             names.map(|name| (name, base.to_owned())).collect()
@@ -266,7 +272,7 @@ fn spawn_of(
             if let Some(record) = record {
                 refuse_unusable(project, swarm, record, parent)?;
             }
-            heads(swarm, parent)?
+            heads(swarm, parent, |progress| progress.branch.unwrap_or(progress.head))?
         }
         (None, _) => BTreeMap::new(),
     };
@@ -285,15 +291,25 @@ fn refuse_unusable(
     if unusable.is_empty() { Ok(()) } else { Err(Failure::Apply(apply::Error::Unusable(unusable))) }
 }
 
-/// Returns what is checked out in each worktree of a session, by name of the resource: a branch, or a commit.
-fn heads(swarm: &Swarm<'_>, session: &Session) -> Result<BTreeMap<String, String>, Failure> {
+/// Returns the rest of a ref that begins with `HEAD`: nothing, or steps to an earlier commit such as `~1`.
+fn beyond_head(base: &str) -> Option<&str> {
+    let beyond = base.strip_prefix("HEAD").or_else(|| base.strip_prefix('@'))?;
+    (beyond.is_empty() || beyond.starts_with(['~', '^'])).then_some(beyond)
+}
+
+/// Returns what is checked out in each worktree of a session, by name of the resource: what `name` returns.
+fn heads(
+    swarm: &Swarm<'_>,
+    session: &Session,
+    name: impl Fn(git_worktree::Progress) -> String,
+) -> Result<BTreeMap<String, String>, Failure> {
     let held = session.allocations_of(git_worktree::KIND);
     let (names, worktrees): (Vec<_>, Vec<_>) =
         held.filter_map(|held| Some((held.name(), Worktree::from_allocation(held)?))).unzip();
     let found =
         git_worktree::progress(swarm.host(), swarm.workspace(), &worktrees.iter().collect::<Vec<_>>());
-    let checked_out = |(name, found): (&str, Result<git_worktree::Progress, String>)| match found {
-        Ok(progress) => Ok((name.to_owned(), progress.branch.unwrap_or(progress.head))),
+    let checked_out = |(resource, found): (&str, Result<git_worktree::Progress, String>)| match found {
+        Ok(progress) => Ok((resource.to_owned(), name(progress))),
         Err(why) => {
             let path = &session.path;
             let why = format!(

@@ -42,6 +42,8 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode, Fa
     let project = Project::find_applied(global)?;
     let family = Family::find(project.swarm()?, project.name())?;
     let names = if arguments.all { &[] } else { &arguments.sessions[..] };
+    // Other starts open windows in the same tmux session.
+    let _starts = arguments.tmux.then(|| family.swarm.lock_starts()).transpose()?;
     let jobs = jobs(&family, names)?;
     if arguments.tmux {
         return tmux::open(global, &family, &project.registry, &jobs);
@@ -65,11 +67,7 @@ fn jobs<'f>(family: &'f Family<'_>, names: &[String]) -> Result<Vec<Job<'f>>, Fa
         !swarm.running_logs(&session.scoped_name).is_empty()
     };
     if let Some(job) = jobs.iter().find(is_running) {
-        let path = &job.active.session.path;
-        let message = format!(
-            "a command runs in session {path} already\nhelp: `seedbed logs --follow {path}` shows it"
-        );
-        return Err(Failure::new(error::COMMAND_RUNNING, message));
+        return Err(parallel::runs_already(job.active.session));
     }
     refuse_left(&jobs)?;
     Ok(jobs)

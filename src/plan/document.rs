@@ -42,6 +42,24 @@ pub(super) fn digest(plan: &Plan) -> io::Result<String> {
     Ok(format!("sha256:{}", hash.finish()))
 }
 
+/// Returns the digest of a plan's content and of what applying it releases; the plan's own if that is nothing.
+pub(super) fn approval(plan: &Plan) -> String {
+    let releases: Vec<_> = plan
+        .changes
+        .iter()
+        .filter(|change| !change.release.is_empty())
+        .map(|change| (&change.session, &change.release))
+        .collect();
+    if releases.is_empty() {
+        return plan.digest.clone();
+    }
+    let mut hash = Sha256Hasher::default();
+    hash.update(plan.digest.as_bytes());
+    // Names can always be written as JSON.
+    hash.update(&serde_json::to_vec(&releases).unwrap_or_default());
+    format!("sha256:{}", hash.finish())
+}
+
 /// Writes the document as indented JSON, followed by a line feed.
 pub(super) fn write(plan: &Plan, to: &mut (impl Write + Send)) -> io::Result<()> {
     let Plan {

@@ -47,7 +47,7 @@ fn render(review: &Review<'_>) -> Result<String, Error> {
             swarm => plan.swarm.as_str(),
             counts => counts(review),
             sessions => thousands(plan.sessions.len()),
-            digest => plan.digest.as_str(),
+            digest => plan.approval(),
             applied => plan.applied.as_deref(),
             notices => [super::conditions(plan), review.notices.to_vec()].concat(),
             difference,

@@ -49,7 +49,7 @@ pub(super) fn markdown(review: &Review<'_>) -> String {
             table(&kept, room)
         );
     }
-    let end = format!("<sub>plan {}</sub>\n", code(&plan.digest));
+    let end = format!("<sub>plan {}</sub>\n", code(&plan.approval()));
     details(&mut page, &changed, LIMIT - end.len());
     page.push_str(&end);
     page

@@ -58,7 +58,7 @@ pub(super) fn text(review: &Review<'_>, style: Style) -> String {
     let plan = review.plan;
     let mut page = Page { text: String::new(), style, folded: false };
     page.line("", "", 0, BOLD, &format!("swarm {}: {}", printable(&plan.swarm), super::summary(plan)));
-    page.line("", "", 0, DIM, &format!("plan {}", printable(&plan.digest)));
+    page.line("", "", 0, DIM, &format!("plan {}", printable(&plan.approval())));
     for condition in super::conditions(plan) {
         page.line("", "", 6, "", &printable(&condition));
     }

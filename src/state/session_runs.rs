@@ -115,14 +115,43 @@ impl Swarm<'_> {
             let path = directory.path().join(&name);
             match File::options().create_new(true).append(true).open(&path) {
                 Ok(file) => {
-                    // A file system without locks only makes the run look ended.
-                    let _ = file.try_lock();
+                    // Only readers lock it now, for a moment. A file system without locks makes the run look ended.
+                    let _ = file.lock();
                     return Ok(RunLog { path, file });
                 }
                 Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => number += 1,
                 Err(source) => return Err(files::Error::Io { action: "create", path, source }.into()),
             }
         }
+    }
+
+    /// Creates a log as [`Self::create_run_log`] does; `None` if a command runs in the session already. Of two calls at the
+    /// same time only one creates a log.
+    ///
+    /// # Errors
+    ///
+    /// The state directory cannot be written to.
+    pub fn create_only_run_log(&self, scoped_name: &str) -> Result<Option<RunLog>, Error> {
+        let _starts = self.lock_starts()?;
+        if !self.running_logs(scoped_name).is_empty() {
+            return Ok(None);
+        }
+        self.create_run_log(scoped_name).map(Some)
+    }
+
+    /// Waits until no other process starts commands in sessions of the swarm. None does until the returned
+    /// directory of logs is closed.
+    ///
+    /// # Errors
+    ///
+    /// The state directory cannot be written to.
+    pub fn lock_starts(&self) -> Result<File, Error> {
+        let path = Root::create(&self.log_directory())?.path().to_owned();
+        let opened = File::open(&path);
+        let directory = opened.map_err(|source| files::Error::Io { action: "open", path, source })?;
+        // A file system without locks only lets two starts run beside each other.
+        let _ = directory.lock();
+        Ok(directory)
     }
 
     /// Returns the logs of the commands that ran in a session, the oldest first.

@@ -13,6 +13,7 @@ use rustix::process::{Resource, Signal, getrlimit};
 use seedbed::host::clock;
 use seedbed::host::occupants::MARK;
 use seedbed::host::process::{self, Cancel, Listener, Process};
+use seedbed::plan::Session;
 use seedbed::provider::Registry;
 use seedbed::report::error;
 use seedbed::report::event::{CommandEvent, Done};
@@ -269,6 +270,14 @@ fn one(manner: Manner<'_>, job: &Job<'_>, printer: &Arc<Printer>, stop: &Cancel)
     ended
 }
 
+/// Returns the refusal of a second command of `start` in a session.
+pub(in super::super) fn runs_already(session: &Session) -> Failure {
+    let path = &session.path;
+    let message =
+        format!("a command runs in session {path} already\nhelp: `seedbed logs --follow {path}` shows it");
+    Failure::new(error::COMMAND_RUNNING, message)
+}
+
 /// Runs the command in one session, with a log and a record of the run.
 fn logged(
     manner: Manner<'_>,
@@ -279,7 +288,11 @@ fn logged(
 ) -> Result<Ended, Failure> {
     let Active { swarm, session, .. } = job.active;
     let directory = job.active.directory(manner.registry)?;
-    let log = swarm.create_run_log(&session.scoped_name)?;
+    let log = if job.mark.is_some() {
+        swarm.create_only_run_log(&session.scoped_name)?.ok_or_else(|| runs_already(session))?
+    } else {
+        swarm.create_run_log(&session.scoped_name)?
+    };
     *path = Some(log.path.clone());
     printer.set_log(source, &log.path);
     let mut run = SessionRun::new(job.words.clone(), log.path);

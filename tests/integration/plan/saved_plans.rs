@@ -75,6 +75,24 @@ fn only_the_expected_plan_is_applied_and_another_one_is_shown() {
 }
 
 #[test]
+fn a_digest_approves_no_release_that_nobody_has_reviewed() {
+    let (sandbox, _file) = saved(CODERS);
+    // Elsewhere, nothing is applied, and the same manifest releases nothing.
+    let elsewhere = sandbox.ok(&["plan", "--json"]).json()["digest"].as_str().unwrap().to_owned();
+    sandbox.manifest(&CODERS.replace("count = 2", "count = 3"));
+    sandbox.ok(&["apply"]);
+    sandbox.manifest(CODERS);
+    let refused =
+        sandbox.unchanged(|| sandbox.seedbed(&["apply", "--yes", "--expect", &elsewhere]).expect(69));
+    refused.says(&["also releases resources of this host", "coder-2"]);
+    let shown = sandbox.ok(&["plan"]).stdout;
+    let approved = shown.split_whitespace().find(|word| word.starts_with("sha256:")).unwrap();
+    assert_ne!(approved, elsewhere);
+    sandbox.ok(&["apply", "--yes", "--expect", approved]);
+    sandbox.ok(&["apply", "--yes", "--expect", &elsewhere]);
+}
+
+#[test]
 fn a_stale_plan_is_refused_with_each_reason() {
     let (sandbox, file) = saved(CODERS);
     let plan: serde_json::Value = serde_json::from_str(&fs::read_to_string(&file).unwrap()).unwrap();

@@ -52,6 +52,12 @@ fn child_spawned_from_inside_gets_a_share_and_the_commit_of_its_parent() {
     let document = sandbox.seedbed_in(&lead.join("app"), &["spawn", "helper", "--json"]).expect(0).json();
     let directory = PathBuf::from(document["workingDirectory"].as_str().unwrap());
     assert_eq!(document["sessionId"], "shop/lead/helper");
+    let earlier =
+        sandbox.seedbed_in(&lead, &["spawn", "earlier", "--base", "HEAD~1", "--json"]).expect(0).json();
+    let at = PathBuf::from(earlier["workingDirectory"].as_str().unwrap());
+    let head = |directory: &Path, at: &str| sandbox.git_in(directory, &["rev-parse", at]);
+    assert_eq!(head(&at, "HEAD"), head(&lead, "HEAD~1"));
+    sandbox.ok(&["release", "lead/earlier"]);
     assert_eq!(sandbox.git_in(&directory, &["log", "-1", "--format=%s"]), "of the lead");
     assert_eq!(sandbox.git_in(&directory, &["branch", "--show-current"]), "agents/lead-helper");
     assert_eq!(document["softConstraints"]["env"]["AGENT_WORKTREE_BASE_REF"], "agents/lead");

@@ -236,6 +236,30 @@ fn summary_counts_commits_since_the_start_and_a_line_without_an_end() {
 }
 
 #[test]
+fn of_two_starts_at_the_same_time_one_runs_the_command() {
+    let sandbox = applied(&session("a", "echo >> ../ran; while [ ! -e ../go ]; do sleep 0.02; done"));
+    let starts: Vec<_> = (0..4).map(|_| sandbox.start(&["start", "a"])).collect();
+    let all = sandbox.directory("a").join("..");
+    // The others end at once; the one that runs waits.
+    let mut left = starts;
+    while left.len() > 1 {
+        let at = left.iter_mut().position(|start| start.try_wait().unwrap().is_some());
+        match at {
+            Some(at) => {
+                let ended = left.remove(at).wait_with_output().unwrap();
+                let text = String::from_utf8_lossy(&ended.stderr);
+                assert!(!ended.status.success() && text.contains("command-running"), "{text}");
+            }
+            None => std::thread::sleep(std::time::Duration::from_millis(20)),
+        }
+    }
+    fs::write(all.join("go"), "").unwrap();
+    let ended = left.remove(0).wait_with_output().unwrap();
+    assert!(ended.status.success(), "{}", String::from_utf8_lossy(&ended.stderr));
+    assert_eq!(fs::read_to_string(all.join("ran")).unwrap(), "\n");
+}
+
+#[test]
 fn start_is_refused_while_a_command_of_a_killed_start_runs() {
     let sandbox = applied(&session("a", "sleep 1007"));
     let mut child = sandbox.start(&["start"]);

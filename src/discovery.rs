@@ -251,7 +251,8 @@ pub fn command(command: &CommandLine, workspace: &Path) -> Vec<String> {
     }
 }
 
-/// Writes a session's discovery file: the canonical copy, then the one that the session finds, each in one step.
+/// Writes a session's discovery file: the canonical copy, then the one that the session finds, each in one step. The
+/// latter is not written if the directory of the session does not exist.
 pub fn write(
     swarm: &LockedSwarm<'_>,
     session: &Session,
@@ -261,7 +262,11 @@ pub fn write(
     swarm.write_discovery(&session.scoped_name, &bytes)?;
     crashpoint!("discovery.kept");
     if let Some(path) = &session.discovery_file {
-        write_in(swarm.workspace(), path, &bytes)?;
+        let (root, directory) = Root::toward(swarm.workspace(), &session.working_directory)?;
+        // A discovery file alone in a lost worktree would make its repair look like a loss of all other files.
+        if root.directory(&directory)?.is_some() {
+            write_in(swarm.workspace(), path, &bytes)?;
+        }
     }
     Ok(())
 }

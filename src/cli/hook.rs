@@ -110,7 +110,8 @@ fn create(
     template: Option<&str>,
 ) -> Result<ExitCode, Failure> {
     let name = input.name.as_ref().or(input.worktree_name.as_ref()).ok_or_else(|| lacking("name"))?;
-    let name = if is_name(name) { name.clone() } else { scoped_name(name, HashDigits::Eight) };
+    let scoped = || scoped_name(name, HashDigits::Eight).trim_start_matches(['-', '_', '.']).to_owned();
+    let name = if is_name(name) { name.clone() } else { scoped() };
     let directory = match &input.cwd {
         Some(directory) if global.directory.is_none() => directory.clone(),
         _ => project::directory(global)?,
@@ -118,7 +119,7 @@ fn create(
     // The session that an agent works in now counts more than the one that it was started in.
     let own = match OwnSession::around(&directory)? {
         Some(own) => Some(own),
-        None => OwnSession::find(global)?,
+        None => OwnSession::find(global)?.filter(|own| own.counts_in(&directory)),
     };
     let from = match &own {
         Some(own) if own.is_named && own.snapshot.working_directory.is_dir() => {

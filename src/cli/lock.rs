@@ -1,5 +1,7 @@
 //! Common parts of the commands that change a swarm: its lock, and recovery of an interrupted run.
 
+use std::time::Duration;
+
 use seedbed::apply::{self, Context, Event, Options, Recovered};
 use seedbed::host::text::printable;
 use seedbed::report::error;
@@ -11,6 +13,9 @@ use super::progress::Progress;
 use super::project::Project;
 use super::relocation;
 use super::tmux_windows;
+
+/// Time for which a command waits for another one without a message.
+const SILENT: Duration = Duration::from_secs(2);
 
 /// Runs `act` under the lock of the manifest's swarm, and releases the lock in any case.
 ///
@@ -37,7 +42,18 @@ pub(super) fn with_lock<T>(
 }
 
 pub(super) fn lock<'h>(global: &Global, swarm: &Swarm<'h>, what: &str) -> Result<LockedSwarm<'h>, Failure> {
-    match swarm.lock(global.lock_timeout.unwrap_or(global.patience), what) {
+    let patience = global.lock_timeout.unwrap_or(global.patience);
+    let silent = patience.min(SILENT);
+    let locked = match swarm.lock(silent, what) {
+        Err(error @ state::Error::Locked { .. }) if silent < patience => {
+            if !global.quiet {
+                say!("{}; waiting up to {} s", printable(&error.to_string()), patience.as_secs());
+            }
+            swarm.lock(patience - silent, what)
+        }
+        locked => locked,
+    };
+    match locked {
         Err(error @ state::Error::Orphaned { .. }) if global.lock_timeout.is_none() => {
             if !global.quiet {
                 let seconds = state::ORPHANS_TIMEOUT.as_secs();

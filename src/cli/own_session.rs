@@ -41,6 +41,15 @@ impl OwnSession {
         }
     }
 
+    /// Returns whether a command in `directory` is about the swarm of this session. A variable of the environment may come
+    /// from elsewhere: a directory with another manifest has precedence over it.
+    pub(super) fn counts_in(&self, directory: &Path) -> bool {
+        let of_session = [&self.snapshot.workspace_root, &self.snapshot.working_directory];
+        !self.is_named
+            || of_session.iter().any(|root| directory.starts_with(root))
+            || project::above(directory).is_none()
+    }
+
     /// Reads the discovery file in `directory` or above; `None` outside of every session.
     pub(super) fn around(directory: &Path) -> Result<Option<Self>, Failure> {
         let relative = relative_file();

@@ -330,28 +330,42 @@ fn nowhere(directory: &Path, root: &Path) -> Diagnostic {
 ///
 /// A session's worktree may contain a copy of the manifest, from the session's commit and without a swarm. So from
 /// inside a session, the search begins at the session's workspace.
-fn above(directory: &Path) -> Option<PathBuf> {
-    let directory = outside(directory.to_owned());
-    directory.ancestors().map(|above| above.join(MANIFEST)).find(|path| path.is_file())
+pub(super) fn above(directory: &Path) -> Option<PathBuf> {
+    let own = session_around(directory).filter(|(above, snapshot)| is_in_place(above, snapshot));
+    let manifest = own.and_then(|(_, snapshot)| snapshot.swarm?.manifest).filter(|file| file.is_file());
+    manifest.or_else(|| {
+        let directory = outside(directory.to_owned());
+        directory.ancestors().map(|above| above.join(MANIFEST)).find(|path| path.is_file())
+    })
 }
 
 /// Returns the directory in which to search for a manifest or a swarm: inside a session, the session's workspace.
 fn outside(directory: PathBuf) -> PathBuf {
-    let discovery = Path::new(DISCOVERY_DIRECTORY).join(DISCOVERY_FILE);
-    let session = directory.ancestors().find_map(|above| {
-        let file = above.join(&discovery);
-        // A session may have replaced the file by one that blocks a reader, such as a pipe.
-        let bytes = file.is_file().then(|| std::fs::read(&file).ok())??;
-        let snapshot: Snapshot = serde_json::from_slice(&bytes).ok()?;
+    let session = session_around(&directory).and_then(|(above, snapshot)| {
         // The discovery file of a moved or copied directory names another directory. Then the workspace is searched
         // above.
-        if std::fs::canonicalize(&snapshot.working_directory).ok() != std::fs::canonicalize(above).ok() {
+        if !is_in_place(&above, &snapshot) {
             return above.parent().map(Path::to_owned);
         }
         // A workspace inside the session would make the search endless.
-        (!snapshot.workspace_root.starts_with(above)).then_some(snapshot.workspace_root)
+        (!snapshot.workspace_root.starts_with(&above)).then_some(snapshot.workspace_root)
     });
     session.map_or(directory, outside)
+}
+
+/// Returns the nearest directory, `directory` or above it, that has a discovery file, with the content of the file.
+fn session_around(directory: &Path) -> Option<(PathBuf, Snapshot)> {
+    directory.ancestors().find_map(|above| {
+        let file = above.join(DISCOVERY_DIRECTORY).join(DISCOVERY_FILE);
+        // A session may have replaced the file by one that blocks a reader, such as a pipe.
+        let bytes = file.is_file().then(|| std::fs::read(&file).ok())??;
+        Some((above.to_owned(), serde_json::from_slice(&bytes).ok()?))
+    })
+}
+
+/// Returns whether a directory is the one that its discovery file names.
+fn is_in_place(directory: &Path, snapshot: &Snapshot) -> bool {
+    std::fs::canonicalize(&snapshot.working_directory).ok() == std::fs::canonicalize(directory).ok()
 }
 
 /// Returns the directory that the command runs in.

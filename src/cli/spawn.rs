@@ -88,12 +88,18 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode, Fa
 
 /// Finds the manifest and the session of a command that may run inside a session.
 pub(super) fn find(global: &Global) -> Result<(Project, Option<OwnSession>), Failure> {
-    let own = OwnSession::find(global)?;
+    let own = own(global)?;
     let project = match named(global, own.as_ref()) {
         Some(directory) => Project::find_in(global, directory)?,
         None => Project::find(global)?,
     };
     Ok((project, own))
+}
+
+/// Finds the session that the command runs in, and whose swarm it is about.
+fn own(global: &Global) -> Result<Option<OwnSession>, Failure> {
+    let directory = project::directory(global)?;
+    Ok(OwnSession::find(global)?.filter(|own| own.counts_in(&directory)))
 }
 
 /// Returns the directory of the session that `AGENT_DISCOVERY_FILE` names, from which its manifest is found; `None` if the
@@ -134,8 +140,16 @@ pub(super) fn spawn(
             record.plan.sessions().iter().find(|session| session.path.as_str() == path).cloned()
         };
         let active = record.as_ref().and_then(find);
-        if !(request.reuse && active.is_some_and(|session| session.spawned.is_some())) {
-            apply_spawn(global, project, context, &manifest, &spawn)?;
+        match active.filter(|session| request.reuse && session.spawned.is_some()) {
+            None => apply_spawn(global, project, context, &manifest, &spawn)?,
+            Some(session) => {
+                let record = lookup::record(context.swarm, project.name())?;
+                let directory = apply::directory(context.swarm, &project.registry, &record, &session);
+                directory.map_err(|why| {
+                    let why = format!("session {path} has no directory to work in: {}", printable(&why));
+                    Failure::new(error::SESSION_DAMAGED, why)
+                })?;
+            }
         }
         let record = lookup::record(context.swarm, project.name())?;
         let Some(session) = find(&record) else {
@@ -341,7 +355,7 @@ fn failure(project: &Project, error: SpawnError) -> Failure {
 }
 
 pub(super) fn release(global: &Global, arguments: &ReleaseArguments) -> Result<ExitCode, Failure> {
-    let own = OwnSession::find(global)?;
+    let own = own(global)?;
     let project = match named(global, own.as_ref()) {
         Some(directory) => Project::find_if_any_in(global, directory)?,
         None => None,

@@ -143,7 +143,7 @@ fn own_program() -> Result<String, Failure> {
 /// is closed, both end.
 fn window_script(command: &SessionCommand, log: &str, program: &str) -> String {
     format!(
-        "exec 9>>{log}\nflock 9\ntrap : INT QUIT\ncd /\n{}(\n{}        exec {}\n)\ncode=$?\n\
+        "exec 9>>{log}\nflock 9\ntrap : INT QUIT\ncd /\n{}(\nset -e\n{}        exec {}\n)\ncode=$?\n\
          {program} __ended \"$(readlink /proc/$$/fd/9)\" $code ''\n",
         script::without_git(),
         script::enter(command),

@@ -43,6 +43,25 @@ fn a_command_runs_in_its_session() {
 }
 
 #[test]
+fn commands_in_a_session_use_the_manifest_that_it_was_applied_from() {
+    let sandbox = applied();
+    let other =
+        sandbox.manifest_text("[session.alone]\nresources = [\"git-worktree\"]\n").replace("shop", "other");
+    sandbox.write("other.toml", &other);
+    let other = ["-f", "other.toml"];
+    sandbox.ok(&[&other[..], &["apply"]].concat());
+    let status = sandbox.ok(&[&other[..], &["status", "--json"]].concat()).json();
+    let found = sessions(&status).next().unwrap()["workingDirectory"].as_str().unwrap();
+    let alone = sandbox.repository.join(found);
+    let status = sandbox.seedbed_in(&alone, &["status", "--json"]).expect(0).json();
+    assert_eq!(sessions(&status).next().unwrap()["session"], "alone");
+    let kid = sandbox.seedbed_in(&alone, &["spawn", "kid", "--json"]).expect(0).json();
+    assert_eq!(kid["sessionId"], "other/alone/kid");
+    sandbox.seedbed_in(&alone, &["destroy", "--yes"]).expect(0);
+    assert!(sandbox.directory("lead").is_dir());
+}
+
+#[test]
 fn the_exit_code_of_a_command_passes_through() {
     let sandbox = applied();
     let code = |script: &str| sandbox.seedbed(&["exec", "lead", "--", "sh", "-c", script]).code;

@@ -243,6 +243,34 @@ fn worktree_of_another_tool_is_adopted_and_never_removed() {
 }
 
 #[test]
+fn spawn_below_a_lost_worktree_leaves_its_repair_to_apply() {
+    let sandbox = applied();
+    let lead = sandbox.directory("lead");
+    fs::remove_dir_all(&lead).unwrap();
+    sandbox.ok(&["spawn", "kid", "--parent", "lead", "--base", "main"]);
+    assert!(!lead.exists());
+    sandbox.ok(&["apply"]);
+    sandbox.assert_clean(&lead);
+    assert!(lead.join(".agent-context/resources.json").is_file());
+}
+
+#[test]
+fn variable_of_another_swarms_session_does_not_count_in_a_workspace() {
+    let (first, second) = (applied(), applied());
+    let file = first.directory("lead").join(".agent-context/resources.json");
+    let run = |args: &[&str]| {
+        let mut command = second.command(args);
+        command.env("AGENT_DISCOVERY_FILE", &file).env("AGENT_SESSION_ID", "shop/lead");
+        Outcome::of(command.output().unwrap())
+    };
+    let document = run(&["spawn", "helper", "--json"]).expect(0).json();
+    assert_eq!(document["sessionId"], "shop/helper");
+    assert!(spawned(&first).is_empty());
+    run(&["release", "helper"]).expect(0);
+    assert!(spawned(&second).is_empty());
+}
+
+#[test]
 fn adopted_directory_inside_a_session_stays_when_the_session_is_released() {
     let sandbox = applied();
     let inside = sandbox.directory("lead").join("build/cache");
@@ -349,6 +377,14 @@ fn sixteen_hooks_at_once_get_worktrees_of_their_own() {
     let odd = hook(&sandbox, &lead, "create", "worktree_name", "feature/log in").expect(0);
     let odd = PathBuf::from(odd.stdout.trim_end());
     assert!(odd.to_str().unwrap().contains("feature-log-in"), "{}", odd.display());
+    let above = hook(&sandbox, &lead, "create", "name", "../../x").expect(0);
+    let above = PathBuf::from(above.stdout.trim_end());
+    // A directory that is gone is not named: its tool would fail in it.
+    fs::remove_dir_all(&above).unwrap();
+    hook(&sandbox, &lead, "create", "name", "../../x").expect(69).says(&["no directory", "`seedbed apply`"]);
+    sandbox.ok(&["apply"]);
+    hook(&sandbox, &lead, "create", "name", "../../x").expect(0);
+    hook(&sandbox, &lead, "remove", "worktree_path", above.to_str().unwrap()).expect(0);
     // Unsaved work stays, and so does a session of the manifest.
     fs::write(odd.join("work"), "work\n").unwrap();
     hook(&sandbox, &odd, "remove", "worktree_path", odd.to_str().unwrap()).expect(69).says(&["1 untracked"]);

@@ -375,6 +375,8 @@ fn task<'a>(
         session: &session.id,
         ancestors,
         allocation,
+        files: &session.files,
+        working_directory: &session.working_directory,
         location: Location::Home,
         is_forgotten: record.is_forgotten(&session.path, allocation.name()),
         lock,

@@ -22,12 +22,14 @@ mod repository;
 mod sandbox;
 mod trees;
 pub(crate) mod untracked;
+mod workspace_file;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 pub use base_age::{Age, BaseAge, RemoteBranch, base_ages};
 pub use branches::BranchNames;
+pub use workspace_file::WorkspaceFile;
 
 use serde_json::{Map, Value};
 
@@ -72,6 +74,9 @@ pub fn observe(host: &Host, workspace: &Path, queries: &BTreeSet<Query>) -> Resu
             }
             Query::Untracked { repository, glob } => {
                 requests.entry(repository).or_default().globs.insert(glob);
+            }
+            Query::File { path } => {
+                observation.files.insert(path.clone(), workspace_file::read(workspace, path));
             }
             Query::Overlays => observation.overlays = Some(overlays::probe(host)),
             Query::Program { kind, command, timeout, request } => {
@@ -196,6 +201,11 @@ pub enum Query {
     },
     /// Items of pools that are leased on this host.
     Items,
+    /// Content of a file of the workspace.
+    File {
+        /// Path relative to the workspace root, of plain names.
+        path: String,
+    },
     /// Ports of this host that are leased or listened on.
     Ports,
     /// Support for overlays with their layers in the state directory.
@@ -235,6 +245,8 @@ pub struct Observation {
     pub repositories: BTreeMap<String, RepositoryObservation>,
     /// For each requested path, also of lock directories, its type.
     pub directories: BTreeMap<PathBuf, Directory>,
+    /// Each requested file of the workspace.
+    pub files: BTreeMap<String, WorkspaceFile>,
     /// Ports in use, in the order of their first port. The same block may occur more than once, each time with another
     /// owner.
     pub ports_in_use: Vec<PortsInUse>,

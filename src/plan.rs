@@ -21,8 +21,10 @@ mod program_queries;
 mod read;
 mod render;
 mod external_options;
+mod files;
 mod spawn_error;
 mod spawned;
+mod template_files;
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
@@ -42,7 +44,8 @@ pub use spawned::{Spawn, plan_spawned, spawn, with_spawned};
 use crate::host::occupants::Use;
 use crate::host::text::printable_command;
 use crate::manifest::{
-    CommandLine, Diagnostic, Diagnostics, Lifetime, Location, Manifest, SessionText, Spawned, rule,
+    CommandLine, Diagnostic, Diagnostics, Lifetime, Location, Manifest, SessionFile, SessionText, Spawned,
+    rule,
 };
 use crate::name::{HashDigits, SessionPath, Slug, scoped_name};
 use crate::observe::{Observation, Query};
@@ -291,6 +294,9 @@ pub struct Session {
     pub prompt_sections: Vec<String>,
     /// Additional data from the manifest and the kinds.
     pub metadata: Map<String, Value>,
+    /// Files in the working directory, by path relative to it; absent without any.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub files: BTreeMap<String, SessionFile>,
     /// Commands to run in the working directory after provisioning.
     pub setup: Vec<CommandLine>,
     /// Commands to run in the working directory before release.
@@ -310,6 +316,7 @@ impl Session {
             env: Cow::Borrowed(&self.env),
             prompt: Cow::Borrowed(&self.prompt_sections),
             metadata: Cow::Borrowed(&self.metadata),
+            files: Cow::Borrowed(&self.files),
             setup: Cow::Borrowed(&self.setup),
             teardown: Cow::Borrowed(&self.teardown),
             command: self.command.as_ref().map(Cow::Borrowed),
@@ -385,7 +392,8 @@ pub fn queries(manifest: &Manifest, registry: &Registry) -> BTreeSet<Query> {
         .iter()
         .filter_map(|(kind, options)| registry.get(kind).map(|provider| provider.queries(&options.all)))
         .flatten();
-    of_kinds.chain(repositories::queries(manifest)).collect()
+    let of_files = files::queries(manifest, registry, &all_requests);
+    of_kinds.chain(repositories::queries(manifest)).chain(of_files).collect()
 }
 
 /// Returns the queries for the programs of external kinds.
@@ -454,6 +462,8 @@ fn sessions(
     applied: Option<&AppliedPlan>,
 ) -> Result<Vec<Session>, Vec<Diagnostic>> {
     let manifest = &*spawned::with_spawned(manifest, applied);
+    let (manifest, unreadable) = template_files::with_content(manifest, observation);
+    let manifest = &*manifest;
     // Records, discovery files and environments contain the path, and are text.
     if observation.workspace.to_str().is_none() {
         let location = Location::default().key("workspace").key("root");
@@ -469,10 +479,19 @@ fn sessions(
     });
     let mut unusable = repositories::diagnostics(manifest, observation, applied);
     unusable.extend(spawned::numbers_in_use(manifest));
+    unusable.extend(unreadable);
     match render::render(manifest, registry, allocated, compiled) {
-        Ok(sessions) if manifest.complete && unusable.is_empty() => Ok(sessions),
+        Ok(sessions) if manifest.complete && unusable.is_empty() => {
+            match files::diagnostics(manifest, registry, observation, &sessions) {
+                wrong if wrong.is_empty() => Ok(sessions),
+                wrong => Err(dedupe::deduplicated(wrong, true)),
+            }
+        }
         rendered => {
-            let mut diagnostics = rendered.err().unwrap_or_default();
+            let mut diagnostics = match rendered {
+                Ok(sessions) => files::diagnostics(manifest, registry, observation, &sessions),
+                Err(diagnostics) => diagnostics,
+            };
             diagnostics.extend(unusable);
             // A rejected part of the manifest may have declared the repository.
             diagnostics.retain(|diagnostic| manifest.complete || diagnostic.rule != rule::REPOSITORY);

@@ -11,6 +11,7 @@ use serde::de::{Deserializer, Error as _};
 use serde_json::{Map, Value};
 
 use super::lifetime::EXPIRES_PATTERN;
+use super::session_file::{SessionFile, comment_of};
 use super::session_text::SessionText;
 use super::{CommandLine, From, Program};
 use crate::name::NAME_PATTERN;
@@ -119,6 +120,8 @@ pub(super) struct SessionDefaults {
     pub(super) prompt: Vec<Option<String>>,
     /// Additional data for the discovery file. The keys of a session's own table take precedence.
     pub(super) metadata: Map<String, Value>,
+    /// Files in the directory of the session, by path. Those of a session's own table take precedence.
+    pub(super) files: BTreeMap<String, FileEntry>,
     /// Commands to run in the session after its resources are provisioned, before those of a session's own table.
     #[schemars(extend("examples" = [[["npm", "ci"]]]))]
     #[schemars(with = "Vec<Command>")]
@@ -134,8 +137,8 @@ pub(super) struct SessionDefaults {
 impl SessionDefaults {
     /// Returns the text of the table; an entry that was wrong and removed is empty.
     pub(super) fn text(&self) -> SessionText<'_> {
-        let Self { inherit: _, env, prompt, metadata, setup, teardown, command } = self;
-        text(env, prompt, metadata, (setup, teardown), command.as_ref())
+        let Self { inherit: _, env, prompt, metadata, files, setup, teardown, command } = self;
+        text(env, prompt, (metadata, files), (setup, teardown), command.as_ref())
     }
 }
 
@@ -215,8 +218,8 @@ pub(super) struct SessionTable {
     /// them. Default: `expires` of the parent; at the top of the tree, that of the manifest.
     #[schemars(regex(pattern = EXPIRES_PATTERN), extend("examples" = ["3d"]))]
     pub(super) expires: Option<String>,
-    /// `true` if the session has the text of its parent too: `env`, `prompt`, `metadata`, `setup`, `teardown` and `command`,
-    /// as far as its own table does not replace it. Only in a child. Default: `inherit` of `[defaults.session]`, and
+    /// `true` if the session has the text of its parent too: `env`, `prompt`, `metadata`, `files`, `setup`, `teardown` and
+    /// `command`, as far as its own table does not replace it. Only in a child. Default: `inherit` of `[defaults.session]`, and
     /// `false` without that table.
     pub(super) inherit: Option<bool>,
     /// `false` if `[defaults.session]` does not apply. Default: `true`.
@@ -233,6 +236,9 @@ pub(super) struct SessionTable {
     /// Additional data for the discovery file. Strings are templates.
     #[serde(default)]
     pub(super) metadata: Map<String, Value>,
+    /// Files in the directory of the session, by path: each a template, or a table that names one. Git does not see them.
+    #[serde(default)]
+    pub(super) files: BTreeMap<String, FileEntry>,
     /// Commands to run in the session after its resources are provisioned. Default: none.
     #[serde(default)]
     #[schemars(extend("examples" = [[["npm", "ci"]]]))]
@@ -257,15 +263,15 @@ impl SessionTable {
     /// Returns the text of the table; an entry that was wrong and removed is empty.
     pub(super) fn text(&self) -> SessionText<'_> {
         let commands = (&*self.setup, &*self.teardown);
-        text(&self.env, &self.prompt, &self.metadata, commands, self.command.as_ref())
+        text(&self.env, &self.prompt, (&self.metadata, &self.files), commands, self.command.as_ref())
     }
 }
 
-/// Returns the text of a table. `commands` are those of `setup` and `teardown`.
+/// Returns the text of a table.
 fn text<'t>(
     env: &'t BTreeMap<String, String>,
     prompt: &[Option<String>],
-    metadata: &'t Map<String, Value>,
+    (metadata, files): (&'t Map<String, Value>, &BTreeMap<String, FileEntry>),
     (setup, teardown): (&[Option<Command>], &[Option<Command>]),
     command: Option<&'t Command>,
 ) -> SessionText<'t> {
@@ -277,6 +283,7 @@ fn text<'t>(
         env: Cow::Borrowed(env),
         prompt: Cow::Owned(prompt.iter().map(|section| section.clone().unwrap_or_default()).collect()),
         metadata: Cow::Borrowed(metadata),
+        files: Cow::Owned(files.iter().map(|(path, entry)| (path.clone(), entry.file(path))).collect()),
         setup: Cow::Owned(setup.iter().map(line).collect()),
         teardown: Cow::Owned(teardown.iter().map(line).collect()),
         command: command.map(|command| Cow::Borrowed(&command.0)),
@@ -373,6 +380,83 @@ impl JsonSchema for Command {
                 { "type": "array", "minItems": 1, "items": { "type": "string", "examples": ["ci"] } },
                 { "type": "string", "minLength": 1 },
             ],
+        })
+    }
+}
+
+/// Value of `files`: a template, or a table.
+#[derive(Debug)]
+pub(super) struct FileEntry(pub(super) FileTable);
+
+/// Table that describes a file of a session.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+#[schemars(
+    title = "a file",
+    rename = "file-table",
+    description = "Table that describes a file of a session."
+)]
+pub(super) struct FileTable {
+    /// Content, a template. Either this or `template-file`.
+    #[schemars(extend("examples" = ["PORT={{ port.http }}\n"]))]
+    pub(super) text: Option<String>,
+    /// Path of a file in the workspace that has the template, relative to the workspace root, at most 64 KiB long.
+    #[schemars(length(min = 1), extend("examples" = ["dev/compose.override.yaml.j2"]))]
+    pub(super) template_file: Option<String>,
+    /// Part of the file that the text is. Default: `"whole"`.
+    pub(super) mode: Option<FileMode>,
+    /// Comment marker of the lines around a section, with a blank between begin and end if it has both: `"<!-- -->"`. Default:
+    /// that of the language, by the name of the file, and `#` for others.
+    #[schemars(length(min = 1), extend("examples" = ["#"]))]
+    pub(super) comment: Option<String>,
+}
+
+/// Part of a file that seedbed writes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+#[schemars(rename = "file-mode")]
+pub(super) enum FileMode {
+    /// The whole file.
+    Whole,
+    /// A section between two lines that mark it. The rest of the file belongs to the session.
+    Section,
+}
+
+impl FileEntry {
+    /// Returns the file at this path.
+    pub(super) fn file(&self, path: &str) -> SessionFile {
+        let FileTable { text, template_file, mode, comment } = &self.0;
+        let is_section = *mode == Some(FileMode::Section);
+        let comment = || comment.clone().unwrap_or_else(|| comment_of(path).unwrap_or("#").to_owned());
+        SessionFile {
+            text: text.clone().unwrap_or_default(),
+            comment: is_section.then(comment),
+            template_file: template_file.clone(),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for FileEntry {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        match Value::deserialize(deserializer)? {
+            Value::String(text) => Ok(Self(FileTable { text: Some(text), ..FileTable::default() })),
+            table => serde_json::from_value(table).map(Self).map_err(D::Error::custom),
+        }
+    }
+}
+
+impl JsonSchema for FileEntry {
+    fn schema_name() -> Cow<'static, str> {
+        "file".into()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        let table = generator.subschema_for::<FileTable>();
+        json_schema!({
+            "title": "a file",
+            "description": "The content of the file, a template, or a table.",
+            "examples": ["PORT={{ port.http }}\n"],
+            "anyOf": [{ "type": "string", "examples": ["PORT={{ port.http }}\n"] }, table],
         })
     }
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::Declaration;
 use super::diagnostic::{Location, Step};
 use super::document::{SESSION, SessionDefaults};
-use super::session_text::SessionText;
+use super::session_text::{FILES, SessionText};
 
 /// Content of `[defaults.session]`.
 #[derive(Clone, Debug)]
@@ -86,6 +86,11 @@ impl Declaration {
         base.text.env.keys().filter(|name| !own.env.contains_key(*name)).for_each(|name| keep("env", name));
         let names = base.text.metadata.keys().filter(|name| !own.metadata.contains_key(*name));
         names.for_each(|name| keep("metadata", name));
+        base.text
+            .files
+            .keys()
+            .filter(|path| !own.files.contains_key(*path))
+            .for_each(|path| keep(FILES, path));
         if own.command.is_none() && base.text.command.is_some() {
             inherited.0.insert(("command", None), base.locate("command", None));
         }
@@ -105,8 +110,11 @@ impl Declaration {
         env.extend(own.env.into_owned());
         let mut metadata = base.metadata.clone().into_owned();
         metadata.extend(own.metadata.into_owned());
+        let mut files = base.files.clone().into_owned();
+        files.extend(own.files.into_owned());
         self.text = SessionText {
             env: Cow::Owned(env),
+            files: Cow::Owned(files),
             prompt: Cow::Owned([&*base.prompt, &*own.prompt].concat()),
             metadata: Cow::Owned(metadata),
             setup: Cow::Owned([&*base.setup, &*own.setup].concat()),

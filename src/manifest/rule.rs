@@ -98,6 +98,8 @@ rules! {
     GLOB = "glob", "Globs match files of the workspace";
     COPIED_FILE = "copied-file", "Files to copy or link are untracked files that exist in the workspace";
     EXISTING_DIRECTORY = "existing-directory", "A directory of another tool exists, apart from the workspace, and one session works in it";
+    SESSION_FILE = "session-file", "A file of a session has a plain path in a worktree of the session, at which nothing else is";
+    TEMPLATE_FILE = "template-file", "A template file is a text file of the workspace, at most 64 KiB long";
     COPIED_DIRECTORY = "copied-directory", "A directory to copy is in the workspace, apart from its copies";
     PORTS_PAST_END = "ports-past-end", "The blocks of a port range end at port 65535 at the latest";
     PRIMARY_PORT = "primary-port", "The primary port is one of the ports that the session keeps";

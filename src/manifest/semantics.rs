@@ -11,9 +11,9 @@ use super::diagnostic::{Diagnostic, Location};
 use super::document::{Document, Resource, SESSION, SessionTable};
 use super::key_path::KeyPath;
 use super::rule::{self, Rule};
-use super::session_text::{SessionText, TextEntry};
+use super::session_text::{FILES, SessionText, TextEntry};
 use super::text::{escaped, listed, quoted};
-use super::{CommandLine, From, size_limits};
+use super::{CommandLine, From, session_files, size_limits};
 use crate::name::{NAME_MAX, nearest, variable_part};
 
 /// Variables that a session's environment cannot set, each with the reason.
@@ -51,7 +51,9 @@ pub(super) fn check(
     }
     let defaults = KeyPath::ROOT.key("defaults");
     if let Some(session) = &document.defaults.session {
-        semantics.texts(&session.text(), &defaults.key(SESSION));
+        let at = defaults.key(SESSION);
+        semantics.texts(&session.text(), &at);
+        semantics.diagnostics.extend(session_files::check(&session.files, &at.key(FILES)));
     }
     for (kind, options) in &document.defaults.kinds {
         let at = defaults.key(kind);
@@ -183,6 +185,7 @@ impl Semantics<'_> {
             }
         }
         self.texts(&table.text(), at);
+        self.diagnostics.extend(session_files::check(&table.files, &at.key(FILES)));
         if parent.is_none() && table.inherit == Some(true) {
             self.diagnostic(
                 rule::NO_PARENT,
@@ -356,6 +359,11 @@ impl Semantics<'_> {
                 self.without_nul(text, &at.index(index), || format!("a section of `{key}`"));
             }
             TextEntry::Value(name, value) => self.value(value, key, &at.key(name)),
+            TextEntry::File(path, file) => {
+                self.without_nul(&file.text, &at.key(path).key("text"), || {
+                    format!("the file {}", quoted(path))
+                });
+            }
             TextEntry::Command(CommandLine::Shell(line)) => {
                 self.without_nul(line, &at.index(index), || "a command".to_owned());
             }

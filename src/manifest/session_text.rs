@@ -8,6 +8,10 @@ use serde_json::{Map, Value};
 
 use super::CommandLine;
 use super::diagnostic::{Location, Step};
+use super::session_file::SessionFile;
+
+/// Key of a session table whose values are files.
+pub(crate) const FILES: &str = "files";
 
 /// Text of a session table, everything except its resources: templates in a manifest, rendered text in a plan.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
@@ -19,6 +23,9 @@ pub struct SessionText<'t> {
     pub prompt: Cow<'t, [String]>,
     /// Additional values for the discovery file.
     pub metadata: Cow<'t, Map<String, Value>>,
+    /// Files in the directory of the session, by path relative to it.
+    #[serde(skip_serializing_if = "has_none")]
+    pub files: Cow<'t, BTreeMap<String, SessionFile>>,
     /// Commands to run after provisioning.
     pub setup: Cow<'t, [CommandLine]>,
     /// Commands to run before release.
@@ -26,6 +33,12 @@ pub struct SessionText<'t> {
     /// Command that works in the session, which `seedbed start` runs.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub command: Option<Cow<'t, CommandLine>>,
+}
+
+/// Returns whether there are no files.
+#[expect(clippy::ptr_arg, reason = "serde passes the field")]
+fn has_none(files: &Cow<'_, BTreeMap<String, SessionFile>>) -> bool {
+    files.is_empty()
 }
 
 /// One entry of a session's text.
@@ -37,6 +50,8 @@ pub(crate) enum TextEntry<'t> {
     Section(&'t str),
     /// Name and value of an entry of the metadata.
     Value(&'t str, &'t Value),
+    /// Path and content of a file.
+    File(&'t str, &'t SessionFile),
     /// Command of `setup` or `teardown`.
     Command(&'t CommandLine),
     /// The command that works in the session.
@@ -55,13 +70,15 @@ pub(crate) type Visit<'f, 's> = dyn FnMut(&'s str, &dyn Fn() -> Location) + 'f;
 
 impl SessionText<'_> {
     /// Returns all entries, by key of the session table.
-    pub(crate) fn entries(&self) -> [(&'static str, Vec<TextEntry<'_>>); 6] {
+    pub(crate) fn entries(&self) -> [(&'static str, Vec<TextEntry<'_>>); 7] {
         let variables = self.env.iter().map(|(name, value)| TextEntry::Variable(name, value));
         let values = self.metadata.iter().map(|(name, value)| TextEntry::Value(name, value));
+        let files = self.files.iter().map(|(path, file)| TextEntry::File(path, file));
         [
             ("env", variables.collect()),
             ("prompt", self.prompt.iter().map(|section| TextEntry::Section(section)).collect()),
             ("metadata", values.collect()),
+            (FILES, files.collect()),
             ("setup", self.setup.iter().map(TextEntry::Command).collect()),
             ("teardown", self.teardown.iter().map(TextEntry::Command).collect()),
             ("command", self.command.as_deref().into_iter().map(TextEntry::Work).collect()),
@@ -88,10 +105,18 @@ impl SessionText<'_> {
             let at = || locate("metadata", Some(Step::key(key)));
             (key.clone(), map_strings(value, &at, &mut *replace))
         });
+        let metadata = metadata.collect();
+        let files = self.files.iter().map(|(path, file)| {
+            let at = || locate(FILES, Some(Step::key(path))).key(file.source_key());
+            let (text, comment) = (replace(&file.text, &at), file.comment.clone());
+            (path.clone(), SessionFile { text, comment, template_file: None })
+        });
+        let files = files.collect();
         SessionText {
             env: Cow::Owned(env),
             prompt: Cow::Owned(prompt),
-            metadata: Cow::Owned(metadata.collect()),
+            metadata: Cow::Owned(metadata),
+            files: Cow::Owned(files),
             setup: Cow::Owned(map_commands(&self.setup, "setup", locate, replace)),
             teardown: Cow::Owned(map_commands(&self.teardown, "teardown", locate, replace)),
             command: None,
@@ -115,6 +140,7 @@ impl SessionText<'_> {
                 match entry {
                     TextEntry::Variable(_, text) | TextEntry::Section(text) => see(text, &at),
                     TextEntry::Value(_, value) => visit_strings(value, &at, see),
+                    TextEntry::File(_, file) => see(&file.text, &|| at().key(file.source_key())),
                     TextEntry::Command(CommandLine::Shell(line))
                     | TextEntry::Work(CommandLine::Shell(line)) => see(line, &at),
                     TextEntry::Command(CommandLine::Arguments(arguments))
@@ -130,11 +156,12 @@ impl SessionText<'_> {
 
     /// Returns the text without its borrows; only what is borrowed is copied.
     pub(crate) fn into_static(self) -> SessionText<'static> {
-        let Self { env, prompt, metadata, setup, teardown, command } = self;
+        let Self { env, prompt, metadata, files, setup, teardown, command } = self;
         SessionText {
             env: Cow::Owned(env.into_owned()),
             prompt: Cow::Owned(prompt.into_owned()),
             metadata: Cow::Owned(metadata.into_owned()),
+            files: Cow::Owned(files.into_owned()),
             setup: Cow::Owned(setup.into_owned()),
             teardown: Cow::Owned(teardown.into_owned()),
             command: command.map(|command| Cow::Owned(command.into_owned())),
@@ -162,7 +189,7 @@ impl<'t> TextEntry<'t> {
     /// Returns the name of the entry; `None` if the entry is identified by its number.
     pub(crate) fn name(&self) -> Option<&'t str> {
         match self {
-            Self::Variable(name, _) | Self::Value(name, _) => Some(name),
+            Self::Variable(name, _) | Self::Value(name, _) | Self::File(name, _) => Some(name),
             Self::Section(_) | Self::Command(_) | Self::Work(_) => None,
         }
     }
@@ -171,7 +198,7 @@ impl<'t> TextEntry<'t> {
     /// entry.
     pub(crate) fn step(&self, index: usize) -> Option<Step> {
         match self {
-            Self::Variable(name, _) | Self::Value(name, _) => Some(Step::key(name)),
+            Self::Variable(name, _) | Self::Value(name, _) | Self::File(name, _) => Some(Step::key(name)),
             Self::Section(_) | Self::Command(_) => Some(Step::Index(index)),
             Self::Work(_) => None,
         }
@@ -182,6 +209,7 @@ impl<'t> TextEntry<'t> {
         match self {
             Self::Variable(_, text) | Self::Section(text) => (*text).into(),
             Self::Value(_, value) => (*value).clone(),
+            Self::File(_, file) => file.to_table(),
             Self::Command(CommandLine::Shell(line)) | Self::Work(CommandLine::Shell(line)) => {
                 line.as_str().into()
             }
@@ -195,6 +223,7 @@ impl<'t> TextEntry<'t> {
         match self {
             Self::Variable(_, text) | Self::Section(text) => (*text).to_owned(),
             Self::Command(CommandLine::Shell(line)) | Self::Work(CommandLine::Shell(line)) => line.clone(),
+            Self::File(_, file) => file.text.clone(),
             Self::Value(..) | Self::Command(_) | Self::Work(_) => self.value().to_string(),
         }
     }

@@ -91,6 +91,7 @@ fn text(text: &SessionText<'_>) -> u64 {
     let size = |one: TextEntry<'_>| match one {
         TextEntry::Variable(name, value) => entry(name) + entry(value),
         TextEntry::Section(text) => entry(text),
+        TextEntry::File(path, file) => entry(path) + entry(&file.text),
         TextEntry::Command(CommandLine::Shell(line)) | TextEntry::Work(CommandLine::Shell(line)) => {
             entry(line)
         }

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 pub use fields::{Field, WORKING_DIRECTORY};
 
-use super::{AppliedPlan, Damage, Plan, Session};
+use super::{AppliedPlan, Damage, Plan, Session, files};
 use crate::name::SessionPath;
 use crate::provider::{Allocation, Registry};
 
@@ -260,6 +260,7 @@ fn diff(
     if change.action == Action::Keep && active.allocations.iter().any(is_absent) {
         return change;
     }
+    add_files(registry, &mut change, active, session);
     let changed_data = fields::changed_data(active, session);
     if matches!(change.action, Action::Keep | Action::Update) {
         change.reasons.extend(changed_data.iter().map(Field::line));
@@ -343,6 +344,23 @@ fn add_provisioned(change: &mut Change, active: &Session, session: &Session) {
         let has = |names: &[String]| names.iter().any(|name| name == new.name());
         if (current != Some(new) && !has(&change.update)) || has(&change.release) {
             change.provision.push(new.name().to_owned());
+        }
+    }
+}
+
+/// Adds the update of each allocation that stays and in which files of the session change.
+fn add_files(registry: &Registry, change: &mut Change, active: &Session, session: &Session) {
+    if active.files.is_empty() && session.files.is_empty() {
+        return;
+    }
+    for new in &session.allocations {
+        let stays = ![&change.provision, &change.release, &change.update]
+            .iter()
+            .any(|names| names.iter().any(|name| name == new.name()));
+        let Some(old) = active.allocation(new.name()).filter(|_| stays) else { continue };
+        if files::of_allocation(registry, active, old) != files::of_allocation(registry, session, new) {
+            change.action = change.action.max(Action::Update);
+            change.update.push(new.name().to_owned());
         }
     }
 }

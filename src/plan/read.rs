@@ -12,7 +12,7 @@ use serde_json::{Map, Value, json};
 
 use super::{
     Again, Behind, Change, Occupant, Plan, PlannedRepository, SCHEMA_VERSION, Session, SessionFinding,
-    contributions, requests,
+    contributions, files, requests,
 };
 use crate::host::text::printable;
 use crate::manifest;
@@ -329,6 +329,9 @@ fn check_session(session: &Session, registry: &Registry) -> Result<(), String> {
         }
     }
     check_implied(session, registry)?;
+    if let Some(path) = files::unplanned(session, registry) {
+        return Err(format!("its file `{path}` lies in no worktree of it"));
+    }
     let received = contributions::session_context(session, registry);
     for (name, value) in &received.env {
         match session.env.get(name) {

@@ -14,6 +14,7 @@ use super::dedupe::too_much;
 use super::requests;
 use super::resolve_variables::{ROUNDS_MAX, Resolver};
 use super::session_identity::Identity;
+use super::template_files;
 use super::template_scope::{ExternalValues, SessionScope, TemplateScopes};
 use super::template_variables::MissingVariables;
 use super::{Session, compose_prompt, discovery_file};
@@ -156,7 +157,8 @@ pub(super) fn compile(manifest: &Manifest) -> Compiled<'_> {
             let locate = |key, entry| declaration.locate(key, entry);
             declaration.text.visit(&locate, &mut |source, location| {
                 let problems = templates.add(source).err().into_iter().flatten();
-                diagnostics.extend(problems.map(|problem| problem.at(&location())));
+                diagnostics
+                    .extend(problems.map(|problem| template_files::diagnostic(problem, &location(), source)));
             });
         }
     }
@@ -189,6 +191,7 @@ impl SessionAssembler<'_> {
         env.extend(text.env.into_owned());
         prompt_sections.extend(text.prompt.into_owned());
         metadata.extend(text.metadata.into_owned());
+        let files = text.files.into_owned();
         let session = &self.manifest.sessions[at];
         let path = |at: usize| self.manifest.sessions[at].path.clone();
         Session {
@@ -208,6 +211,7 @@ impl SessionAssembler<'_> {
             env,
             prompt_sections,
             metadata,
+            files,
             setup: text.setup.into_owned(),
             teardown: text.teardown.into_owned(),
             command: text.command.map(Cow::into_owned),

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, LazyLock};
 
+use super::template_files;
 use crate::manifest::{
     CommandLine, Declaration, Diagnostic, From, Locate, Location, Manifest, Options, Replace, SessionText,
 };
@@ -223,7 +224,9 @@ fn rendered<'d, T>(
     let mut diagnostics = Vec::new();
     let text = map(&|key, entry| declaration.locate(key, entry), &mut |source, location| {
         render(source).unwrap_or_else(|problems| {
-            diagnostics.extend(problems.into_iter().map(|problem| problem.at(&location())));
+            let problems = problems.into_iter();
+            diagnostics
+                .extend(problems.map(|problem| template_files::diagnostic(problem, &location(), source)));
             String::new()
         })
     });

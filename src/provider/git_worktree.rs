@@ -18,12 +18,14 @@ mod landed;
 mod reserved_names;
 mod unsaved;
 mod fetch;
+mod files;
 mod overlay;
 mod ownership;
 mod plan;
 mod populate;
 mod progress;
 mod rebind;
+mod scratch;
 mod register;
 mod release;
 mod manual_cleanup;
@@ -334,6 +336,24 @@ impl Planner for GitWorktree {
         plan::survival_queries(allocation)
     }
 
+    fn takes_files(&self) -> bool {
+        true
+    }
+
+    fn file_queries(&self, options: &manifest::Options, path: &str) -> Vec<Query> {
+        plan::file_queries(options, path)
+    }
+
+    fn file_fault(
+        &self,
+        allocation: &Allocation,
+        observation: &Observation,
+        path: &str,
+        is_section: bool,
+    ) -> Option<(String, String)> {
+        plan::file_fault(&Worktree::from_allocation(allocation)?, observation, path, is_section)
+    }
+
     fn branch(&self, allocation: &Allocation) -> Option<String> {
         Worktree::from_allocation(allocation)?.branch
     }
@@ -487,6 +507,7 @@ impl Provider for GitWorktree {
     fn finish(&self, task: &Task<'_>) -> Result<(), Error> {
         let worktree = worktree(task)?;
         untracked::copy_and_link(task, &worktree)?;
+        files::create(task, &worktree)?;
         populate::run_hook(task, &worktree)
     }
 
@@ -503,7 +524,10 @@ impl Provider for GitWorktree {
     }
 
     fn update(&self, task: &Task<'_>, from: &Allocation) -> Result<Vec<String>, Error> {
-        update::update(task, &worktree(&Task { allocation: from, ..*task })?, &worktree(task)?)
+        let (from, to) = (worktree(&Task { allocation: from, ..*task })?, worktree(task)?);
+        let mut left = update::update(task, &from, &to)?;
+        left.extend(files::reconcile(task, &to)?);
+        Ok(left)
     }
 
     fn left_by_update(&self, task: &Task<'_>, from: &Allocation) -> Result<Vec<String>, Error> {
@@ -511,7 +535,10 @@ impl Provider for GitWorktree {
     }
 
     fn revert(&self, task: &Task<'_>) -> Result<Vec<String>, Error> {
-        update::revert(task, &worktree(task)?)
+        let worktree = worktree(task)?;
+        let mut left = update::revert(task, &worktree)?;
+        left.extend(files::reconcile(task, &worktree)?);
+        Ok(left)
     }
 
     fn outdated(&self, task: &Task<'_>) -> Result<Vec<String>, Error> {
@@ -527,7 +554,9 @@ impl Provider for GitWorktree {
     }
 
     fn repair(&self, task: &Task<'_>) -> Result<(), Error> {
-        inspect::repair(task, &worktree(task)?)
+        let worktree = worktree(task)?;
+        inspect::repair(task, &worktree)?;
+        files::reconcile(task, &worktree).map(drop)
     }
 
     fn check_ready(&self, task: &Task<'_>) -> Result<(), Error> {

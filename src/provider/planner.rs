@@ -101,6 +101,29 @@ pub trait Planner: Send + Sync {
         self.recreation_queries(allocation)
     }
 
+    /// Returns whether the directory of an allocation can have files of its session, which the kind writes there.
+    fn takes_files(&self) -> bool {
+        false
+    }
+
+    /// Returns the queries about the host that planning needs for a file of a session at this path, relative to the working
+    /// directory of an allocation with these options.
+    fn file_queries(&self, _options: &Options, _path: &str) -> Vec<Query> {
+        Vec::new()
+    }
+
+    /// Returns the reason, one line, for which an allocation cannot have a file at this path, relative to the allocation's
+    /// directory, and the remedy. `is_section` is `true` if only a section of the file is written.
+    fn file_fault(
+        &self,
+        _allocation: &Allocation,
+        _observation: &Observation,
+        _path: &str,
+        _is_section: bool,
+    ) -> Option<(String, String)> {
+        None
+    }
+
     /// Returns the branch that an allocation works on, without `refs/heads/`.
     fn branch(&self, _allocation: &Allocation) -> Option<String> {
         None

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use super::{Allocation, Error};
 use crate::host::Host;
+use crate::manifest::SessionFile;
 
 /// One allocation to act on.
 #[derive(Clone, Copy, Debug)]
@@ -23,6 +24,10 @@ pub struct Task<'a> {
     pub ancestors: &'a [&'a str],
     /// Allocation to provision, inspect or release.
     pub allocation: &'a Allocation,
+    /// Files of the session, by path relative to its working directory.
+    pub files: &'a BTreeMap<String, SessionFile>,
+    /// Working directory of the session, relative to the workspace root.
+    pub working_directory: &'a Path,
     /// Location of the lease.
     pub location: Location,
     /// `true` if what contains the lease, a repository, cannot be used, and everything in it is given up. Every step then

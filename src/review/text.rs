@@ -7,7 +7,7 @@ use unicode_width::{UnicodeWidthChar as _, UnicodeWidthStr as _};
 use super::outline::{Entry, Member, outline};
 use super::{Review, folded, phrase, sign};
 use crate::host::text::printable;
-use crate::manifest::TextEntry;
+use crate::manifest::{FILES, TextEntry};
 use crate::plan::Action;
 use crate::provider::Allocation;
 
@@ -167,12 +167,17 @@ pub(super) fn details(entry: &Entry<'_>, full: bool) -> Vec<(&'static str, Strin
         }
     }
     let text = session.text();
+    if !text.files.is_empty() && !full {
+        let paths: Vec<_> = text.files.keys().map(String::as_str).collect();
+        lines.push((shade, column(FILES, &paths.join(", "))));
+    }
     let (commands, others) = super::commands_and_others(&text);
     for (key, entries) in commands.into_iter().chain(others.into_iter().filter(|_| full)) {
         for (at, entry) in entries.into_iter().enumerate() {
             let line = match entry {
                 TextEntry::Variable(name, value) => format!("{name}={value}"),
                 TextEntry::Value(name, value) => format!("{name} = {value}"),
+                TextEntry::File(path, file) => format!("{path} = {:?}", file.text),
                 TextEntry::Section(_) | TextEntry::Command(_) | TextEntry::Work(_) => entry.shown(),
             };
             lines.push((shade, column(if at == 0 { key } else { "" }, &line)));

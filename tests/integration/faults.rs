@@ -39,6 +39,7 @@ pub(crate) const TREE: &str = r#"
 resources = [{ kind = "git-worktree", branch = "agents/{{ session.index }}", copy = [".env"] }, { kind = "port-range", block-size = 16, block-count = 32, names = ["http"] }]
 setup = ["echo made > made.log"]
 teardown = ["test -e README.md"]
+files = { ".env" = { text = "PORT={{ port.http }}", mode = "section" }, "deep/root.txt" = "{{ workspace.root }}" }
 [session.lead.child.coder]
 count = 2
 resources = [{ kind = "git-worktree" }, "port-range"]

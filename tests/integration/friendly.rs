@@ -25,12 +25,9 @@ pub(crate) fn friendly(queries: &BTreeSet<Query>) -> Observation {
             Query::Commit { repository, base_ref } => {
                 observation.repository_mut(repository).commits.insert(base_ref.clone(), Ok("1".repeat(40)));
             }
-            Query::Tree { repository, base_ref, path, .. } => {
-                let entry = if path.ends_with(".agent-context") {
-                    TreeEntry::Missing { near: Vec::new() }
-                } else {
-                    TreeEntry::Directory
-                };
+            Query::Tree { repository, base_ref, path, required } => {
+                let entry =
+                    if *required { TreeEntry::Directory } else { TreeEntry::Missing { near: Vec::new() } };
                 observation.repository_mut(repository).trees.insert((base_ref.clone(), path.clone()), entry);
             }
             Query::Directory { path } => {

@@ -30,6 +30,12 @@ pub const WORKING_DIRECTORY: &str = "directory";
 /// Prefix of the names of fields that are commands of `setup`; their numbers follow.
 pub(super) const SETUP_COMMAND: &str = "setup command";
 
+/// Prefix of the names of fields that are files; their paths follow.
+const FILE: &str = "file ";
+
+/// Maximum number of lines of a file that a reason shows.
+const LINES: usize = 6;
+
 /// Maximum length of a value in a reason, in characters; the field itself contains the whole value.
 const SHOWN: usize = 60;
 
@@ -40,6 +46,9 @@ impl Field {
         match (&self.from, &self.to) {
             (None, Some(Value::Bool(true))) => format!("{name} is new"),
             (Some(Value::Bool(true)), None) => format!("{name} is removed"),
+            (from, to) if name.starts_with(FILE) => {
+                format!("{name}{}", changed_lines(from.as_ref(), to.as_ref()))
+            }
             (from, to) => {
                 let explicit = |value: &Option<Value>, nothing: &str| {
                     value.as_ref().map_or_else(|| nothing.to_owned(), shown)
@@ -48,6 +57,31 @@ impl Field {
             }
         }
     }
+}
+
+/// Returns the lines that only one of two versions of a file has, or the other difference.
+fn changed_lines(from: Option<&Value>, to: Option<&Value>) -> String {
+    let (Some(from), Some(to)) = (from, to) else {
+        return if to.is_some() { " is new" } else { " is removed" }.to_owned();
+    };
+    let (old, new) = (lines_of(from), lines_of(to));
+    let changed = [only_in(&old, &new, '-'), only_in(&new, &old, '+')].concat();
+    match changed.len() {
+        0 => " has another form".to_owned(),
+        count if count > LINES => format!(": {}, and {} more", changed[..LINES].join(", "), count - LINES),
+        _ => format!(": {}", changed.join(", ")),
+    }
+}
+
+/// Returns the lines of a file.
+fn lines_of(file: &Value) -> Vec<&str> {
+    file["text"].as_str().unwrap_or_default().lines().collect()
+}
+
+/// Returns the lines that `others` does not have, each after a sign.
+fn only_in(lines: &[&str], others: &[&str], sign: char) -> Vec<String> {
+    let only = lines.iter().filter(|line| !others.contains(line));
+    only.map(|line| format!("{sign}{}", cut((*line).to_owned()))).collect()
 }
 
 /// Returns a value in readable form: a string without quotes if that is unambiguous.
@@ -60,13 +94,18 @@ fn shown(value: &Value) -> String {
         }
         other => other.to_string(),
     };
+    cut(text)
+}
+
+/// Cuts a text that is too long to be shown.
+fn cut(text: String) -> String {
     match text.char_indices().nth(SHOWN) {
         Some((end, _)) => format!("{}…", &text[..end]),
         None => text,
     }
 }
 
-/// Returns every difference in a session's environment, prompt, metadata, commands and children.
+/// Returns every difference in a session's environment, prompt, metadata, files, commands and children.
 pub(super) fn changed_data(active: &Session, session: &Session) -> Vec<Field> {
     let mut fields = Vec::new();
     let (old, new) = (active.text(), session.text());
@@ -117,6 +156,7 @@ fn entries(fields: &mut Vec<Field>, key: &str, old: &[TextEntry<'_>], new: &[Tex
             Some(TextEntry::Section(_)) => format!("{key} section {number}"),
             Some(TextEntry::Command(_)) => format!("{key} command {number}"),
             Some(TextEntry::Work(_)) => key.to_owned(),
+            Some(TextEntry::File(..)) => format!("{FILE}{name}"),
             Some(TextEntry::Variable(..) | TextEntry::Value(..)) | None => format!("{key} {name}"),
         };
         add(fields, name, from.map(TextEntry::value), to.map(TextEntry::value));

@@ -69,7 +69,7 @@ pub(super) fn bring_back(task: &Task<'_>, worktree: &Worktree) -> Result<(), Err
     overlay::bring_back(task, worktree, &aside)?;
     if aside.common.directory(&aside.admin_directory)?.is_some() {
         // The release of another session may have removed the setting meanwhile.
-        let lock = sparse::is_wanted(worktree).then(|| Lock::take(task.host, &home)).transpose()?;
+        let lock = sparse::is_wanted(task, worktree).then(|| Lock::take(task.host, &home)).transpose()?;
         if let Some(lock) = &lock {
             sparse::enable(task, &home, lock)?;
         }

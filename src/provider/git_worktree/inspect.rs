@@ -8,7 +8,7 @@ use rustix::fs::FileType;
 
 use super::ownership::{self, Owner};
 use super::paths::{Content, WorktreePaths, read};
-use super::{Registration, Worktree, overlay, reserved_names};
+use super::{Registration, Worktree, files, overlay, reserved_names};
 use crate::provider::{Condition, Error, Task};
 
 /// Inspects the directory, its pointer and the admin directory. The files in the worktree belong to the session and are
@@ -34,6 +34,9 @@ pub(super) fn inspect(task: &Task<'_>, worktree: &Worktree) -> Result<Condition,
         None => {}
         Some(overlay::MountDamage::Unmounted(why)) => return Ok(Condition::Repairable(why)),
         Some(overlay::MountDamage::Lost(why)) => return Ok(Condition::Broken(why)),
+    }
+    if let Some(why) = files::damage(task, worktree)? {
+        return Ok(Condition::Repairable(why));
     }
     if !is_locked(task, &paths)? {
         return Ok(Condition::Repairable(format!("{} is not locked any more", paths.home.display())));

@@ -2,6 +2,7 @@
 
 mod branches;
 mod check;
+mod files;
 mod planned;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -16,6 +17,7 @@ pub(super) use self::branches::{recreation_queries, survival_queries, surviving_
 use self::check::{
     check_age, check_copied, check_discovery, check_glob, check_target, check_untracked, unknown_ref,
 };
+pub(super) use self::files::{fault as file_fault, queries as file_queries};
 pub(super) use self::planned::{context, group_key, names, notices, stale, stale_update, working_directory};
 use super::reserved_names::nested_root;
 use super::{Checkout, KIND, Layout, Options, Registration, Worktree, overlay};

@@ -16,7 +16,7 @@ use std::time::SystemTime;
 
 use super::ownership::Mark;
 use super::paths::{Content, WorktreePaths, io, read};
-use super::{Checkout, Worktree, aside, gc_roots, overlay, repository, reserved_names, untracked};
+use super::{Checkout, Worktree, aside, files, gc_roots, overlay, repository, reserved_names, untracked};
 use crate::host::absolute;
 use crate::host::failpoint::{crashpoint, failpoint};
 use crate::host::files::Root;
@@ -103,15 +103,15 @@ pub(super) fn rebind(task: &Task<'_>, worktree: &Worktree) -> Result<(), Error> 
         admin.common.replace(&admin.admin_directory.join("gitdir"), &admin.gitdir_line())?;
         crashpoint!("rebind.admin");
     }
+    let is_home = task.location == Location::Home && paths.directory()?.is_some();
     match overlay::fault(task, worktree, &paths)? {
         // Recovery mounts a worktree that is aside, because its unsaved work has to be inspected.
-        Some(overlay::MountDamage::Unmounted(_))
-            if task.location == Location::Home && paths.directory()?.is_some() =>
-        {
-            overlay::repair(task, worktree, &paths)
-        }
-        Some(_) | None => Ok(()),
+        Some(overlay::MountDamage::Unmounted(_)) if is_home => overlay::repair(task, worktree, &paths)?,
+        Some(_) => return Ok(()),
+        None => {}
     }
+    // Files of the session may name the old path.
+    if is_home { files::reconcile(task, worktree).map(drop) } else { Ok(()) }
 }
 
 /// Gives a worktree of a copied repository, and its admin directory, to the task's swarm instead of the swarm whose
@@ -137,6 +137,10 @@ pub(super) fn adopt(task: &Task<'_>, worktree: &Worktree, from: &str) -> Result<
     paths.common.replace(&paths.admin_directory.join("gitdir"), &paths.gitdir_line())?;
     crashpoint!("adopt.admin");
     paths.common.replace(&paths.admin_directory.join("locked"), mark.as_bytes())?;
+    // Files of the session may name the original, as does the setting that hides them.
+    if overlay::fault(task, worktree, &paths)?.is_none() {
+        files::reconcile(task, worktree)?;
+    }
     // Last: from the old marker a repeated run finds that there is work left.
     paths.common.replace(&paths.admin_directory.join(reserved_names::MARK), mark.as_bytes())?;
     Ok(true)

@@ -42,7 +42,7 @@ pub(super) fn release(task: &Task<'_>, worktree: &Worktree) -> Result<(), Error>
         remove_branch(task, worktree, &paths, branch)?;
     }
     crashpoint!("release.branch-gone");
-    if sparse::is_wanted(worktree) {
+    if sparse::is_wanted(task, worktree) {
         sparse::disable(task, &paths, &Lock::take(task.host, &paths)?)?;
     }
     crashpoint!("release.sparse-gone");

@@ -89,7 +89,7 @@ pub(super) fn enable(task: &Task<'_>, paths: &WorktreePaths, lock: &Lock) -> Res
         if refused {
             return Err(Error::Refused(format!(
                 "{} sets {name}, which git would apply to every worktree once extensions.worktreeConfig is on, as a \
-                 target-path needs; leave out the target-path",
+                 target-path needs, and files of a session that the repository does not ignore; leave them out",
                 paths.common.path().join("config").display()
             )));
         }
@@ -124,8 +124,8 @@ pub(super) fn disable(task: &Task<'_>, paths: &WorktreePaths, lock: &Lock) -> Re
 }
 
 /// Returns whether this worktree may have made the setting necessary.
-pub(super) fn is_wanted(worktree: &Worktree) -> bool {
-    worktree.target_path.is_some()
+pub(super) fn is_wanted(task: &Task<'_>, worktree: &Worktree) -> bool {
+    worktree.target_path.is_some() || !task.files.is_empty()
 }
 
 fn is_needed(paths: &WorktreePaths) -> Result<bool, Error> {

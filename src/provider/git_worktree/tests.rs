@@ -20,10 +20,12 @@ use std::process::{Command, Output, Stdio};
 
 use super::{Registration, Worktree};
 use crate::host::Host;
+use crate::manifest::SessionFile;
 use crate::provider::{Allocation, OnPopulated, Task};
 
 const OWNER: &str = "0123456789abcdef0123456789abcdef";
 const SESSION: &str = "swarm/lead";
+static NO_FILES: BTreeMap<String, SessionFile> = BTreeMap::new();
 
 /// Test repository with one commit, and an empty state directory.
 struct Lab {
@@ -144,6 +146,8 @@ impl Lab {
             session: SESSION,
             ancestors: &[],
             allocation: &self.allocation,
+            files: &NO_FILES,
+            working_directory: Path::new(""),
             lock: None,
             on_populated: OnPopulated::default(),
             shared_results: None,

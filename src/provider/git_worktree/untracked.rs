@@ -12,10 +12,11 @@ use std::path::{Path, PathBuf};
 use globset::GlobMatcher;
 use rustix::fs::OFlags;
 
-use super::Worktree;
 use super::copy_record::{self, Content, Copies, Copy, Stamp, State};
+use super::files::CopySection;
 use super::paths::{WorktreePaths, io as failed, split, within};
 use super::tracked::Tracked;
+use super::{Worktree, files as files_of_session};
 use crate::host::failpoint::failpoint;
 use crate::host::files;
 use crate::host::files::copies::copy_large;
@@ -115,20 +116,27 @@ pub(super) struct CopiedFiles<'w> {
     copy: Globs,
     link: Globs,
     copies: Copies,
+    files: files_of_session::Record,
 }
 
 impl<'w> CopiedFiles<'w> {
     pub(super) fn new(worktree: &Worktree, paths: &'w WorktreePaths) -> Self {
         let (copy, link) = (Globs::new(&worktree.copy), Globs::new(&worktree.link));
-        Self { paths, copy, link, copies: Copies::read(paths) }
+        Self { paths, copy, link, copies: Copies::read(paths), files: files_of_session::Record::read(paths) }
     }
 
-    /// Returns whether an untracked file of the worktree was brought and is unchanged, or equals the file in the
+    /// Returns whether an untracked file of the worktree was brought or generated and is unchanged, or equals the file in the
     /// workspace. The path is relative to the worktree.
     pub(super) fn is_untouched(&self, path: &Path) -> bool {
-        let Ok(own) = path.strip_prefix(within(self.paths)) else { return false };
+        let own = path.strip_prefix(within(self.paths)).ok();
         // A copy outlasts its glob in the manifest.
-        let copy = self.copies.0.get(own);
+        let copy = own.and_then(|own| self.copies.0.get(own));
+        if self.files.0.contains_key(path) {
+            return self.files.is_untouched(self.paths, path, |rest| {
+                copy.is_some_and(|copy| copy.content == Some(copy_record::content_of_file(rest)))
+            });
+        }
+        let Some(own) = own else { return false };
         let is_copy = copy.is_some() || self.copy.matches(own);
         if !is_copy && !self.link.matches(own) {
             return false;
@@ -169,8 +177,22 @@ pub(super) fn outdated(task: &Task<'_>, worktree: &Worktree) -> Result<Vec<Strin
 /// Returns whether the worktree has the content that was copied, not through a link of the session.
 fn is_untouched(paths: &WorktreePaths, path: &Path, copy: &Copy) -> Result<bool, Error> {
     let here = &here(paths, path);
-    let is_same = || Ok(copy.content.is_some() && copy_record::content(here)? == copy.content);
+    let is_same = || has_copied(paths, path, copy.content.as_ref(), here);
     Ok(!is_obstructed(paths, path)? && (copy.is_pristine(here) || is_same().map_err(failed("read", here))?))
+}
+
+/// Returns whether a file has the content that was copied, around its section if it has one.
+fn has_copied(
+    paths: &WorktreePaths,
+    path: &Path,
+    content: Option<&Content>,
+    file: &Path,
+) -> io::Result<bool> {
+    let Some(content) = content else { return Ok(false) };
+    match CopySection::find(paths, &within(paths).join(path)) {
+        Some(section) => section.is_around(file, content),
+        None => Ok(copy_record::content(file)?.as_ref() == Some(content)),
+    }
 }
 
 /// Returns whether the content at a copy's path in the workspace differs from the copied content.
@@ -311,7 +333,11 @@ fn replace(worktree: &Worktree, paths: &WorktreePaths, path: &Path, old: &Copy) 
     let (from, to) = (paths.source.join(path), here(paths, path));
     let changed = || Ok(Replaced::Kept(changed_in_session(path)));
     let Some(content) = old.content_at(&to).map_err(failed("read", &to))? else { return changed() };
-    let is_old = |path: &Path| Ok(copy_record::content(path)?.as_ref() == Some(&content));
+    let section = CopySection::find(paths, &within(paths).join(path));
+    let is_old = |path: &Path| match &section {
+        Some(section) => section.is_around(path, &content),
+        None => Ok(copy_record::content(path)?.as_ref() == Some(&content)),
+    };
     if is_obstructed(paths, path)? || !is_old(&to).unwrap_or(false) {
         return changed();
     }
@@ -329,6 +355,9 @@ fn replace(worktree: &Worktree, paths: &WorktreePaths, path: &Path, old: &Copy) 
         if made.content.is_none() {
             made.content = copy_record::content(&beside).map_err(failed("read", &beside))?;
         }
+        if let Some(section) = &section {
+            section.add_to(&beside).map_err(failed("write", &beside))?;
+        }
         let Some(scratch) = own.directory(Path::new(&temporary.name))? else { return changed() };
         Ok(match parent.exchange(name, &scratch, OsStr::new("copy"), is_old)? {
             Exchange::Done => Replaced::Copy(made),
@@ -344,8 +373,12 @@ fn replace(worktree: &Worktree, paths: &WorktreePaths, path: &Path, old: &Copy) 
     replaced
 }
 
-/// Returns whether a file of the workspace is brought to a path of the worktree, complete or not.
-pub(super) fn is_from_workspace(worktree: &Worktree, paths: &WorktreePaths, path: &Path) -> bool {
+/// Returns whether a file of the workspace is brought to a path of the worktree, or a file is generated there, complete or
+/// not.
+pub(super) fn is_brought(worktree: &Worktree, paths: &WorktreePaths, path: &Path) -> bool {
+    if files_of_session::Record::read(paths).0.contains_key(path) {
+        return true;
+    }
     let Ok(own) = path.strip_prefix(within(paths)) else { return false };
     Globs::new(worktree.copy.iter().chain(&worktree.link)).matches(own)
         && fs::symlink_metadata(paths.source.join(own)).is_ok()

@@ -12,7 +12,7 @@
 mod journal;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsStr;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -24,13 +24,13 @@ pub(super) use self::journal::JOURNAL;
 use self::journal::{Effect, Journal};
 use super::copy_record::{self, Copies, Copy};
 use super::paths::{WorktreePaths, io as failed, split, within};
+use super::scratch::Scratch;
 use super::tracked::Tracked;
 use super::untracked::{Globs, copy, has_content_of, is_linked, matched, untracked};
 use super::{Worktree, overlay};
 use crate::host::failpoint::{crashpoint, failpoint};
-use crate::host::files::exchange::Exchange;
 use crate::host::files::{self, Root};
-use crate::provider::{DISCOVERY_DIRECTORY, Error, Task};
+use crate::provider::{Error, Task};
 
 /// Maximum number of files that are named one by one.
 const NAMED: usize = 8;
@@ -377,47 +377,6 @@ impl<'s> Update<'s> {
 
     fn is_link_to(&self, path: &Path, target: &Path) -> bool {
         fs::read_link(self.here(path)).is_ok_and(|found| found == target)
-    }
-}
-
-/// Temporary directory in a worktree, from which files are renamed into place.
-struct Scratch {
-    own: Root,
-    temporary: crate::host::files::temporary::Temporary,
-    directory: Root,
-}
-
-impl Scratch {
-    fn create(paths: &WorktreePaths, worktree: &Worktree) -> Result<Self, Error> {
-        let own = Path::new(worktree.target_path.as_deref().unwrap_or_default()).join(DISCOVERY_DIRECTORY);
-        let own = paths.open()?.create_directories(&own)?;
-        let temporary = own.make_temporary_directory(OsStr::new("copy"))?;
-        let directory = own.directory(Path::new(&temporary.name))?;
-        let directory =
-            directory.ok_or_else(|| Error::Refused(format!("{} is gone", own.path().display())))?;
-        Ok(Self { own, temporary, directory })
-    }
-
-    /// Removes the file at a name of `parent`, if it has this content. Returns the names of the session's files at the
-    /// name or beside it.
-    fn take_back(&self, parent: &Root, name: &OsStr, content: &str) -> Result<Vec<OsString>, Error> {
-        let is_placed = |path: &Path| Ok(copy_record::content(path)?.as_deref() == Some(content));
-        let kept = || parent.file_type(name).map(|_| name.to_owned());
-        if !is_placed(&parent.path().join(name)).unwrap_or(false) {
-            return Ok(kept().into_iter().collect());
-        }
-        let aside = OsStr::new("back");
-        match parent.take(name, &self.directory, aside, is_placed)? {
-            Exchange::Changed { beside } => Ok(kept().into_iter().chain(beside).collect()),
-            Exchange::Done => {
-                self.directory.remove_file(Path::new(aside))?;
-                Ok(Vec::new())
-            }
-        }
-    }
-
-    fn remove(&self) -> Result<(), Error> {
-        Ok(self.own.remove_all(Path::new(&self.temporary.name))?)
     }
 }
 

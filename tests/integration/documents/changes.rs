@@ -54,6 +54,12 @@ fn option(kind: &str, row: &str, before: &str, after: &str) -> Case {
     case(&format!("{kind} | {row}"), "a", &resource(kind, before), &resource(kind, after))
 }
 
+/// Returns a case of the files of the session `a`.
+fn with_files(row: &str, before: &str, after: &str) -> Case {
+    let tree = |files: &str| format!("{}files = {{ {files} }}\n", resource("git-worktree", ""));
+    case(&format!("Sessions | `files` | {row}"), "a", &tree(before), &tree(after))
+}
+
 fn case(row: &str, session: &'static str, before: &str, after: &str) -> Case {
     Case { row: row.to_owned(), before: before.to_owned(), after: after.to_owned(), session }
 }
@@ -77,6 +83,8 @@ fn sessions() -> Vec<Case> {
         key("`env` | any", "env = { A = \"1\" }", "env = { A = \"2\" }"),
         key("`prompt` | any", "", "prompt = [\"Review.\"]"),
         key("`metadata` | any", "metadata = { team = \"a\" }", "metadata = { team = \"b\" }"),
+        with_files("one more, or another content", "x = \"1\"", "x = \"2\", y = \"1\""),
+        with_files("one less", "x = \"1\", y = \"1\"", "x = \"1\""),
         key("`setup` | any", "setup = [\"true\"]", "setup = [\"make\"]"),
         key("`teardown` | any", "teardown = [\"true\"]", ""),
         key("`expires` | any", "expires = \"3d\"", ""),

@@ -249,6 +249,14 @@ fn a_plan_file_cannot_say_where_things_are_written() {
         let refused = sandbox.unchanged(|| sandbox.seedbed(&["apply", "../plan.json"]).expect(65));
         refused.says(&["was edited"]);
     }
+    for path in ["../x", ".git/config", "/tmp/x", "a/../../x", ".agent-context/resources.json"] {
+        let edit = |plan: &mut serde_json::Value| {
+            plan["sessions"][0]["files"] = serde_json::json!({ path: { "text": "x" } });
+        };
+        fs::write(&file, forged(&good, &edit)).unwrap();
+        let refused = sandbox.unchanged(|| sandbox.seedbed(&["apply", "../plan.json"]).expect(65));
+        refused.says(&["was edited"]);
+    }
 }
 
 /// Returns a plan file as any user can write it: edited, with its digest computed again.

@@ -10,9 +10,10 @@ use std::path::Path;
 
 use super::Work;
 use crate::provider::Error;
-use crate::provider::git_worktree::index;
 use crate::provider::git_worktree::paths::{Content, io, read};
 use crate::provider::git_worktree::unsaved::ListedFile;
+use crate::provider::git_worktree::untracked::CopiedFiles;
+use crate::provider::git_worktree::{files, index};
 
 /// Copy of the session's index.
 pub(super) const INDEX: &str = "index";
@@ -92,6 +93,13 @@ pub(super) fn working_tree(work: &Work<'_>) -> Result<(), Error> {
     // Without this option Git adds nothing outside of a sparse checkout. Git before 2.34 does not have the option.
     let outside = if sparse == Content::Missing { None } else { Some("--sparse") };
     git.run(work.exact(["add", "--all"].into_iter().chain(outside)))?;
+    let copied_files = CopiedFiles::new(work.worktree, work.paths);
+    let edited = files::edited(work.task, work.paths, |path| copied_files.is_untouched(path))?;
+    if !edited.is_empty() {
+        let names: Vec<_> = edited.iter().map(|path| path.to_string_lossy()).collect();
+        let force = ["--literal-pathspecs", "add", "--force"].into_iter().chain(outside).chain(["--"]);
+        git.run(work.exact(force.chain(names.iter().map(|name| &**name))))?;
+    }
     let listed = git.run(["ls-files", "-v", "--stage", "-z"])?;
     let repositories = listed.split(|byte| *byte == 0).filter_map(ListedFile::parse).filter(|file| {
         file.mode == "160000"

@@ -241,8 +241,7 @@ impl Baseline {
 
     /// Returns whether the run may have been bringing this file from the workspace.
     fn is_being_brought(&self, worktree: &Worktree, paths: &WorktreePaths, path: &Path) -> bool {
-        matches!(self.made, LeaseProgress::Populated { .. })
-            && untracked::is_from_workspace(worktree, paths, path)
+        matches!(self.made, LeaseProgress::Populated { .. }) && untracked::is_brought(worktree, paths, path)
     }
 }
 
@@ -289,10 +288,10 @@ fn each(top: &Path, places: &BTreeSet<PathBuf>, act: &mut dyn FnMut(&Path, &Meta
     is_listed
 }
 
-/// Returns whether seedbed writes the file at a path: a discovery file, the marker of a directory of nested worktrees,
-/// or a temporary file.
+/// Returns whether seedbed writes the file at a path: a discovery file, the marker of a directory of nested worktrees, a
+/// temporary file, or a file in a temporary directory.
 fn is_own(worktree: &Worktree, paths: &WorktreePaths, path: &Path) -> bool {
-    let is_temporary = || path.file_name().is_some_and(temporary::is_temporary);
+    let is_temporary = || path.iter().any(temporary::is_temporary);
     is_discovery(worktree, path) || is_temporary() || is_mark(&paths.worktree.join(path))
 }
 

@@ -22,11 +22,11 @@ use crate::provider::git_worktree::paths::{Content, WorktreePaths};
 use crate::provider::git_worktree::reserved_names::MARK;
 use crate::provider::git_worktree::untracked::CopiedFiles;
 use crate::provider::git_worktree::update::JOURNAL;
-use crate::provider::git_worktree::{Worktree, overlay, tree};
+use crate::provider::git_worktree::{Worktree, files, overlay, tree};
 use crate::provider::{DISCOVERY_DIRECTORY, Error, Task};
 
 /// Names in a new admin directory. Git commands that change something there add other names.
-const MADE: [&str; 12] = [
+const MADE: [&str; 13] = [
     "HEAD",
     "commondir",
     "config.worktree",
@@ -39,6 +39,7 @@ const MADE: [&str; 12] = [
     MARK,
     RECORD,
     JOURNAL,
+    files::RECORD,
 ];
 
 /// Returns whether the worktree equals its commit: HEAD never moved, and the index contains the commit's tree. Each of

@@ -17,7 +17,7 @@ use crate::provider::directory_scan::{self, DirectoryScan};
 use crate::provider::git_worktree::checkout_config::EXACT;
 use crate::provider::git_worktree::paths::{Content, WorktreePaths, read};
 use crate::provider::git_worktree::untracked::CopiedFiles;
-use crate::provider::git_worktree::{Worktree, index, untracked};
+use crate::provider::git_worktree::{Worktree, files, index, untracked};
 use crate::provider::name_list::list;
 use crate::provider::{Error, Task, UnsavedWork};
 
@@ -34,7 +34,7 @@ pub(super) fn add(
     let admin = paths.admin_directory_path();
     let git = Git::open(task.host, &admin, Some(&paths.worktree)).holding(task.lock);
     let git = EXACT.iter().fold(git, |git, setting| git.with_setting(setting));
-    let changes = Changes::read(&git, worktree, paths, baseline)?;
+    let changes = Changes::read(&git, task, worktree, paths, baseline)?;
     let listed = git.run(["ls-files", "-v", "--stage", "-z"])?;
     let is_later = |path: &Path| baseline.is_none_or(|baseline| baseline.is_later(paths, path));
     let is_tree_later =
@@ -132,6 +132,7 @@ struct Changes {
 impl Changes {
     fn read(
         git: &Git<'_>,
+        task: &Task<'_>,
         worktree: &Worktree,
         paths: &WorktreePaths,
         baseline: Option<&Baseline>,
@@ -147,11 +148,22 @@ impl Changes {
         ])?;
         let mut changes = Self::default();
         let copied_files = CopiedFiles::new(worktree, paths);
+        // Git may ignore these, or only name a directory around them.
+        let mut edited = files::edited(task, paths, |path| copied_files.is_untouched(path))?;
         for change in status.split(|byte| *byte == 0) {
             let Some((state, [b' ', path @ ..])) = change.split_at_checked(2) else { continue };
             let path = Path::new(OsStr::from_bytes(path));
+            if *state == *b"!!" && edited.contains(path) {
+                continue;
+            }
+            edited.remove(path);
             if baseline.is_none_or(|baseline| baseline.counts(worktree, paths, state, path)) {
                 changes.add(state, path, worktree, &copied_files, paths);
+            }
+        }
+        for path in edited {
+            if baseline.is_none_or(|baseline| baseline.counts(worktree, paths, b"??", &path)) {
+                changes.add(b"??", &path, worktree, &copied_files, paths);
             }
         }
         Ok(changes)

@@ -9,6 +9,7 @@ mod stop_processes;
 mod commands;
 mod destroy;
 mod relocation;
+mod moved_repositories;
 mod error;
 mod fetch;
 mod event;

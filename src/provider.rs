@@ -272,10 +272,10 @@ pub trait Provider: Send + Sync {
         Ok(())
     }
 
-    /// Gives a resource in a copy of a workspace to the task's swarm. `from` is the ownership marker of the original's
-    /// swarm, which differs from the task's. Nothing outside the copy is changed. Returns the allocation that the copy
-    /// has from now on; `None` if it has none, as for ports. Idempotent.
-    fn adopt(&self, _task: &Task<'_>, _from: &str) -> Result<Option<Allocation>, Error> {
+    /// Gives a resource in a copy of a workspace to the task's swarm. `original` is the same task in the original
+    /// workspace, with the ownership marker of its swarm, which differs from the task's. Nothing outside the copy is
+    /// changed. Returns the allocation that the copy has from now on; `None` if it has none, as for ports. Idempotent.
+    fn adopt(&self, _task: &Task<'_>, _original: &Task<'_>) -> Result<Option<Allocation>, Error> {
         Ok(None)
     }
 

@@ -59,6 +59,9 @@ pub struct ListedSwarm {
     pub swarm: String,
     /// Paths of the swarm's sessions.
     pub sessions: Vec<SessionPath>,
+    /// Repositories beside the workspace's own that the sessions have worktrees of, by name.
+    #[serde(default)]
+    pub repositories: Vec<ListedRepository>,
     /// Paths of the sessions whose setup failed or was not run.
     pub not_set_up: Vec<SessionPath>,
     /// Paths of the sessions that have expired.
@@ -69,6 +72,20 @@ pub struct ListedSwarm {
     pub recorded: Recorded,
     /// Descendants that programs have provisioned from the swarm's sessions.
     pub children: Vec<ListedChild>,
+}
+
+/// Repository beside the workspace's own in [`List`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ListedRepository {
+    /// Name in the manifest.
+    pub name: String,
+    /// Absolute path of the repository's root.
+    pub root: PathBuf,
+    /// `true` if the root exists.
+    pub exists: bool,
+    /// Paths of the sessions that have worktrees of the repository.
+    pub sessions: Vec<SessionPath>,
 }
 
 /// A child of a session, provisioned by a program, in [`List`].

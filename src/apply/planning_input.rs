@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 
+use super::repositories::{UnusableRepository, unusable_before_their_change};
 use crate::host::Host;
 use crate::manifest::Manifest;
 use crate::observe::{self, Observation, Query, RelativeAllocation};
@@ -36,6 +37,10 @@ pub enum Error {
     /// The state directory could not be read.
     #[error(transparent)]
     State(#[from] state::Error),
+    /// Repositories of the applied swarm cannot be used, and the manifest declares them at other paths: they may have been
+    /// moved there.
+    #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))]
+    Unusable(Vec<UnusableRepository>),
 }
 
 /// Inspects the host and the swarm, for planning `manifest`.
@@ -105,6 +110,10 @@ fn observed(
     let mut observation = observe::observe(swarm.host(), workspace, &queries)?;
     if let Some(record) = &record {
         against(&mut observation, swarm.host(), record)?;
+        let unusable = unusable_before_their_change(swarm, registry, record, &observation);
+        if !unusable.is_empty() {
+            return Err(Error::Unusable(unusable));
+        }
     }
     Ok(PlanningInput { observation, record, applied, shared_results })
 }

@@ -6,20 +6,20 @@
 
 #![expect(clippy::disallowed_methods, reason = "compares directories")]
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::{Context, Error, Failure, Run, recover, with_task};
+use super::{Context, Error, Failure, Run, moved_repositories, recover, repositories, with_task};
 use crate::discovery;
-use crate::host::Host;
 use crate::host::failpoint::crashpoint;
 use crate::host::git::Git;
 use crate::host::process::Cancel;
+use crate::host::{Host, absolute};
 use crate::name::sha256_hex;
-use crate::plan::{Session, SessionFinding};
-use crate::provider::{self, Allocation, Location, Provider, Registry, Task};
+use crate::plan::{PlannedRepository, Session, SessionFinding};
+use crate::provider::{self, Allocation, Kind, Location, Registry, Task};
 use crate::state::{self, LockedSwarm, Record, RecordedSwarm, Swarm, Unsaved, is_gone};
 
 /// Relation of a workspace to the workspace of a record whose ownership marker it carries.
@@ -163,7 +163,7 @@ fn each(
     record: &Record,
     lock: Option<&std::fs::File>,
     step: &str,
-    mut act: impl FnMut(&Session, &dyn Provider, &Task<'_>) -> Result<(), provider::Error>,
+    mut act: impl FnMut(&Session, &dyn Kind, &Task<'_>) -> Result<(), provider::Error>,
 ) -> Result<(), Failure> {
     for session in &record.plan.sessions {
         for allocation in &session.allocations {
@@ -182,7 +182,7 @@ fn each(
 
 /// Returns the locations at which a lease of a kind may lie. `Aside` is first, because only the admin directory of a
 /// worktree that is aside may have stayed behind.
-fn locations(provider: &dyn Provider) -> &'static [Location] {
+fn locations(provider: &dyn Kind) -> &'static [Location] {
     if provider.moves_aside() { &[Location::Aside, Location::Home] } else { &[Location::Home] }
 }
 
@@ -194,18 +194,33 @@ fn failed(failure: Failure) -> Error {
 /// are already correct are not changed. The record has to belong to this workspace, or to `old`, whose lock the caller
 /// owns.
 ///
+/// `repositories` are the canonical roots of the repositories that the manifest declares now. Worktrees of another
+/// repository that was moved to such a root are rebound to it, unless a run was interrupted. Returns these repositories.
+///
 /// Until the last record is adopted, every command finds the swarm moved, and the rebinding is repeated. A failure
 /// is not rolled back: links to the old path are invalid anyway.
-pub fn rebind(context: &Context<'_>, old: Option<&LockedSwarm<'_>>) -> Result<(), Error> {
+pub fn rebind(
+    context: &Context<'_>,
+    old: Option<&LockedSwarm<'_>>,
+    repositories: &BTreeMap<String, PathBuf>,
+) -> Result<Vec<PlannedRepository>, Error> {
     let swarm = context.swarm;
     let host = Host { cancel: Cancel::default(), ..swarm.host().clone() };
     let found = match old {
         Some(old) => old.found()?,
         None => swarm.found()?,
     };
-    let Some(found) = found else { return Ok(()) };
+    let Some(found) = found else { return Ok(Vec::new()) };
+    let is_unfinished = found.is_unfinished();
+    let (mut moved, mut applied) = (Vec::new(), None);
     for record in found.records() {
-        let here = Record { workspace: swarm.workspace().to_owned(), ..record.clone() };
+        let mut here = Record { workspace: swarm.workspace().to_owned(), ..record.clone() };
+        if !is_unfinished {
+            let is_marked =
+                |record: &Record, name: &str| has_marker_in_repository(&host, context.registry, record, name);
+            moved = moved_repositories::follow(&host, context.registry, &mut here, repositories, is_marked)?;
+        }
+        repositories::require_all(&host, context.registry, &here)?;
         // What a killed rebinding has left in an unmounted overlay would keep the overlay from being mounted.
         recover::sweep(context, &here)?;
         each(&host, context.registry, &here, Some(swarm.file()), "rebind", |_, provider, task| {
@@ -213,11 +228,15 @@ pub fn rebind(context: &Context<'_>, old: Option<&LockedSwarm<'_>>) -> Result<()
             provider.rebind(task)
         })
         .map_err(failed)?;
+        applied = (!moved.is_empty()).then_some(here);
     }
     if let Some(old) = old {
         swarm.take_over(old)?;
     }
-    let Some(record) = swarm.applied()? else { return Ok(()) };
+    if let Some(applied) = applied {
+        swarm.adopt(&applied)?;
+    }
+    let Some(record) = swarm.applied()? else { return Ok(moved) };
     let run = Run { context, record: &record, host: &host };
     for session in &record.plan.sessions {
         crashpoint!("moved.discovery");
@@ -230,20 +249,43 @@ pub fn rebind(context: &Context<'_>, old: Option<&LockedSwarm<'_>>) -> Result<()
             run.write_discovery(session).map_err(failed)?;
         }
     }
-    Ok(())
+    Ok(moved)
+}
+
+/// Returns whether an allocation of the repository carries the record's ownership marker.
+fn has_marker_in_repository(
+    host: &Host,
+    registry: &Registry,
+    record: &Record,
+    name: &str,
+) -> Result<bool, Error> {
+    let mut any = false;
+    each(host, registry, record, None, "inspect", |_, kind, task| {
+        let is_of_it = kind.repository(task.allocation).is_some_and(|(of, _)| of == name);
+        any = any || is_of_it && kind.has_ownership_marker(task);
+        Ok(())
+    })
+    .map_err(failed)?;
+    Ok(any)
 }
 
 /// Assigns the worktrees that were copied with a workspace, with everything in them, to a swarm of the copy's own.
 /// Ports and resources of external kinds remain the original's, and nothing of the original is changed. Idempotent.
-pub fn adopt(context: &Context<'_>, original: &RecordedSwarm) -> Result<(), Error> {
+///
+/// Returns a finding for each directory that is not the copy's: its repository was not copied along, or it lies outside
+/// of the workspace.
+pub fn adopt(context: &Context<'_>, original: &RecordedSwarm) -> Result<Vec<SessionFinding>, Error> {
     let swarm = context.swarm;
-    let Some(record) = original.record() else { return Ok(()) };
+    let Some(record) = original.record() else { return Ok(Vec::new()) };
+    let mut left = Vec::new();
     let mut copy = Record {
         owner: owner_of_copy(record, swarm.workspace()),
         workspace: swarm.workspace().to_owned(),
         temporary: false,
         ..record.clone()
     };
+    // Directories aside are named after the ownership marker.
+    let copied = Record { workspace: copy.workspace.clone(), ..record.clone() };
     let mut kept: Vec<Vec<Allocation>> = Vec::new();
     for session in &copy.plan.sessions {
         let mut allocations = Vec::new();
@@ -251,11 +293,15 @@ pub fn adopt(context: &Context<'_>, original: &RecordedSwarm) -> Result<(), Erro
             let Some(provider) = context.registry.get(&allocation.kind) else { continue };
             crashpoint!("copied.allocation");
             let adopted = with_task(swarm.host(), &copy, session, allocation, Some(swarm.file()), |task| {
-                provider.adopt(task, &record.owner)
+                provider.adopt(task, &Task { workspace: &record.workspace, owner: &record.owner, ..*task })
             });
-            allocations.extend(adopted.map_err(|error| {
+            let adopted = adopted.map_err(|error| {
                 failed(Failure::from_provider(session, "adopt", allocation.name(), error))
-            })?);
+            })?;
+            if adopted.is_none() {
+                left.extend(left_to_original(swarm.host(), &copied, session, provider, allocation));
+            }
+            allocations.extend(adopted);
         }
         kept.push(allocations);
     }
@@ -273,6 +319,16 @@ pub fn adopt(context: &Context<'_>, original: &RecordedSwarm) -> Result<(), Erro
         }
         session.allocations = allocations;
     }
+    let allocations = || copy.plan.sessions.iter().flat_map(|session| &session.allocations);
+    let is_used = |repository: &PlannedRepository| {
+        allocations().any(|held| {
+            let of = context.registry.get(&held.kind).and_then(|kind| kind.repository(held));
+            of.is_some_and(|(name, _)| name == repository.name)
+        })
+    };
+    let mut repositories = copy.plan.repositories.clone();
+    repositories.retain(is_used);
+    copy.plan.repositories = repositories;
     copy.plan.changes.clear();
     copy.plan.digest = copy.plan.computed_digest();
     crashpoint!("copied.adopted");
@@ -284,7 +340,42 @@ pub fn adopt(context: &Context<'_>, original: &RecordedSwarm) -> Result<(), Erro
             run.write_discovery(session).map_err(failed)?;
         }
     }
-    Ok(())
+    Ok(left)
+}
+
+/// Describes the directories that the adoption has left to the original: the copied ones, else the one outside of the copy.
+/// `None` for an allocation without a directory.
+fn left_to_original(
+    host: &Host,
+    copy: &Record,
+    session: &Session,
+    kind: &dyn Kind,
+    allocation: &Allocation,
+) -> Option<SessionFinding> {
+    let own = absolute(&copy.workspace, &kind.directory(allocation)?);
+    let mut directories = BTreeSet::new();
+    for location in locations(kind) {
+        let found = with_task(host, copy, session, allocation, None, |task| {
+            Ok::<_, provider::Error>(kind.footprint(&Task { location: *location, ..*task }).directories)
+        });
+        directories.extend(found.into_iter().flatten());
+    }
+    directories.retain(|directory| directory.starts_with(&copy.workspace) && directory.exists());
+    let name = allocation.name();
+    let copied: Vec<_> = directories.iter().map(|directory| directory.display().to_string()).collect();
+    let description = match kind.repository(allocation) {
+        Some((_, root)) if !copied.is_empty() => format!(
+            "{name} remains the original's, because the repository {} was not copied along; Git in the copied directory \
+             changes the original's worktree: move {} away",
+            root.display(),
+            copied.join(" and ")
+        ),
+        _ => format!("{name} remains the original's: {} was not copied along", own.display()),
+    };
+    Some(SessionFinding {
+        resource: Some(name.to_owned()),
+        ..SessionFinding::new(session.path.clone(), description)
+    })
 }
 
 /// Removes what remains of a swarm or a standalone session whose workspace no longer exists: leases, layers of

@@ -8,7 +8,9 @@ use super::release_set::{Destroy, ResourcesBySession};
 use super::{Context, Error, with_task};
 use crate::host::Host;
 use crate::name::SessionPath;
-use crate::provider::Registry;
+use crate::observe::Observation;
+use crate::plan::PlannedRepository;
+use crate::provider::{Registry, way};
 use crate::state::{Record, Swarm};
 
 /// Repository beside the workspace's own that sessions have worktrees of, and that cannot be used: it was moved or
@@ -38,8 +40,33 @@ pub fn unusable_repositories(
     registry: &Registry,
     record: &Record,
 ) -> Vec<UnusableRepository> {
-    let everything = Destroy::default().kinds(record);
-    find(swarm.host(), registry, record, &everything, created_before(record))
+    all_unusable(swarm.host(), registry, record)
+}
+
+/// Finds the repositories of any record that cannot be used.
+pub(super) fn all_unusable(host: &Host, registry: &Registry, record: &Record) -> Vec<UnusableRepository> {
+    find(host, registry, record, &Destroy::default().kinds(record), created_before(record))
+}
+
+/// Finds the repositories of an applied swarm that cannot be used, and that the manifest declares at another path now.
+pub(super) fn unusable_before_their_change(
+    swarm: &Swarm<'_>,
+    registry: &Registry,
+    record: &Record,
+    observation: &Observation,
+) -> Vec<UnusableRepository> {
+    let is_changed = |planned: &PlannedRepository| {
+        let observed = &observation.repository(&planned.name).repository;
+        matches!(observed, Some(Ok(now)) if way(&observation.workspace, &now.root) != planned.root)
+    };
+    if !record.plan.repositories.iter().any(is_changed) {
+        return Vec::new();
+    }
+    let mut unusable = unusable_repositories(swarm, registry, record);
+    unusable.retain(|found| {
+        record.plan.repositories.iter().any(|planned| planned.name == found.name && is_changed(planned))
+    });
+    unusable
 }
 
 /// Refuses a run that releases resources of a repository that cannot be used, unless they are given up. `record` is the
@@ -60,6 +87,12 @@ pub(super) fn require_to_recover(
     kinds: &ResourcesBySession,
 ) -> Result<(), Error> {
     refuse(find(context.swarm.host(), context.registry, record, kinds, None))
+}
+
+/// Refuses to rebind a record of which any repository cannot be used. A repository that was replaced is not recognised, as
+/// in [`require_to_recover`].
+pub(super) fn require_all(host: &Host, registry: &Registry, record: &Record) -> Result<(), Error> {
+    refuse(find(host, registry, record, &Destroy::default().kinds(record), None))
 }
 
 fn refuse(unusable: Vec<UnusableRepository>) -> Result<(), Error> {

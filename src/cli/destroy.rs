@@ -508,11 +508,16 @@ fn recover_elsewhere(
         None => project::around(&host, &project::directory(global)?)?,
     };
     let relation = if arguments.moved { Relation::Moved } else { Relation::Copied };
-    let count = relocation::recover(global, &host, &registry, &workspace, relation)?;
+    // Also a manifest that cannot be planned has repositories; without one, none was moved.
+    let manifest =
+        project.filter(|project| project.has_manifest()).and_then(|project| project.manifest().ok());
+    let repositories = project.zip(manifest).map(|(project, manifest)| project.repositories(&manifest));
+    let repositories = repositories.unwrap_or_default();
+    let mut count = relocation::recover(global, &host, &registry, &workspace, relation, &repositories)?;
     if count == 0
         && let Some(project) = project
     {
-        relocation::rebind(global, &registry, &project.swarm()?)?;
+        count = relocation::rebind(global, &registry, &project.swarm()?, &repositories)?;
     }
     Ok(count)
 }

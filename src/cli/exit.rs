@@ -372,7 +372,8 @@ pub(super) fn repository_remedy(repositories: &[UnusableRepository]) -> String {
     let it = if repositories.len() == 1 { "it" } else { "them" };
     let names: Vec<_> = repositories.iter().map(|one| format!(" --forget {}", one.name)).collect();
     format!(
-        "help: bring {it} back; if what is in {it} is lost for good, give it up with `seedbed destroy{}`",
+        "help: bring {it} back; if moved, write the new `root` in the manifest, and run `seedbed recover --moved`; if what is \
+         in {it} is lost for good, give it up with `seedbed destroy{}`",
         names.concat()
     )
 }
@@ -423,6 +424,9 @@ impl From<apply::PlanningInputError> for Failure {
         match error {
             apply::PlanningInputError::Observe(error) => Self::Observe(error),
             apply::PlanningInputError::State(error) => Self::State(error),
+            apply::PlanningInputError::Unusable(repositories) => {
+                Self::Apply(apply::Error::Unusable(repositories))
+            }
             error => Self::from_error(error),
         }
     }

@@ -6,10 +6,13 @@ use std::process::ExitCode;
 use clap::Args;
 use seedbed::apply;
 use seedbed::host::text::printable;
-use seedbed::host::{Host, clock};
+use seedbed::host::{Host, absolute, clock};
 use seedbed::name::{PortBlock, SessionPath};
+use seedbed::plan::Session;
 use seedbed::provider::Registry;
-use seedbed::report::{DiskUsage, List, ListedChild, ListedSwarm, Ports, Recorded, SCHEMA_VERSION};
+use seedbed::report::{
+    DiskUsage, List, ListedChild, ListedRepository, ListedSwarm, Ports, Recorded, SCHEMA_VERSION,
+};
 use seedbed::state::{self, Record, RecordedSwarm};
 
 use super::exit::{Failure, Status};
@@ -49,13 +52,21 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode, Fa
             row[0] = format!("└ {}", child.name());
             row
         });
-        std::iter::once(row(found, &registry)).chain(children)
+        let repositories = repositories(found, &registry);
+        let repositories = repositories.iter().map(repository_row).collect::<Vec<_>>();
+        std::iter::once(row(found, &registry)).chain(repositories).chain(children)
     });
     let rows: Vec<_> = std::iter::once(head).chain(rows).collect();
     if arguments.sizes {
         let head = ["SIZE", "LAST CHANGE"].map(str::to_owned);
-        let found = swarms.iter().flat_map(|(found, children)| std::iter::once(found).chain(children));
-        let sizes = std::iter::once(head).chain(found.map(|found| sizes(usage(found, &host, &registry))));
+        let sizes = swarms.iter().flat_map(|(found, children)| {
+            let of_repositories = repositories(found, &registry).into_iter().map(|_| sizes(None));
+            let own = std::iter::once(sizes(usage(found, &host, &registry)));
+            own.chain(of_repositories)
+                .chain(children.iter().map(|child| sizes(usage(child, &host, &registry))))
+                .collect::<Vec<_>>()
+        });
+        let sizes = std::iter::once(head).chain(sizes);
         let rows: Vec<[String; 8]> = rows.into_iter().zip(sizes).map(with_sizes).collect();
         output::print(&output::table(&rows));
     } else {
@@ -135,6 +146,7 @@ fn listed(found: &RecordedSwarm, children: &[RecordedSwarm], context: &Context<'
     ListedSwarm {
         swarm: found.name().to_owned(),
         sessions: sessions.map(|session| session.path.clone()).collect(),
+        repositories: repositories(found, context.registry),
         not_set_up: record.into_iter().flat_map(|record| record.not_set_up.keys().cloned()).collect(),
         expired: expired(found),
         recorded: recorded(found, context),
@@ -163,6 +175,36 @@ fn row(found: &RecordedSwarm, registry: &Registry) -> [String; 6] {
         or_dash(found.since.clone()),
         states(found).join("; "),
     ]
+}
+
+/// Returns the repositories beside the workspace's own, each with the sessions that have worktrees of it.
+fn repositories(found: &RecordedSwarm, registry: &Registry) -> Vec<ListedRepository> {
+    let Some(record) = found.record() else { return Vec::new() };
+    let has_worktree = |session: &Session, name: &str| {
+        session.allocations.iter().any(|held| {
+            let of = registry.get(&held.kind).and_then(|kind| kind.repository(held));
+            of.is_some_and(|(of, _)| of == name)
+        })
+    };
+    let listed = record.plan.repositories().iter().map(|repository| {
+        let sessions = record.plan.sessions().iter();
+        let sessions = sessions.filter(|session| has_worktree(session, &repository.name));
+        let root = absolute(&record.workspace, &repository.root);
+        ListedRepository {
+            name: repository.name.clone(),
+            exists: !state::is_gone(&root),
+            root,
+            sessions: sessions.map(|session| session.path.clone()).collect(),
+        }
+    });
+    listed.collect()
+}
+
+fn repository_row(repository: &ListedRepository) -> [String; 6] {
+    let state = if repository.exists { "repository" } else { "repository missing" };
+    let (root, sessions) = (repository.root.to_string_lossy().into_owned(), repository.sessions.len());
+    let none = || "-".to_owned();
+    [format!("├ {}", repository.name), root, sessions.to_string(), none(), none(), state.to_owned()]
 }
 
 /// Returns the states of a swarm, in the order of its life.

@@ -1,10 +1,12 @@
 //! Workspaces that were moved, copied or deleted with their applied swarms: messages and commands.
 
-use std::path::Path;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 
 use seedbed::apply::{self, Context, Event, Relation, Stray, Unsaved};
 use seedbed::host::Host;
 use seedbed::host::text::{printable, shell_quoted};
+use seedbed::plan::PlannedRepository;
 use seedbed::provider::Registry;
 use seedbed::report::error;
 use seedbed::state::{self, RecordedSwarm, Swarm, is_gone};
@@ -81,6 +83,7 @@ pub(super) fn recover(
     registry: &Registry,
     workspace: &Path,
     relation: Relation,
+    repositories: &BTreeMap<String, PathBuf>,
 ) -> Result<usize, Failure> {
     let mut strays = apply::strays(host, registry, workspace)?;
     strays.retain(|stray| stray.relation == relation);
@@ -102,14 +105,22 @@ pub(super) fn recover(
                 let Some(old) = stray.found.swarm(host) else { continue };
                 act(global, registry, &swarm, "recover --moved", |context| {
                     let old = lock::lock(global, &old, "recover --moved")?;
-                    let done = apply::rebind(context, Some(&old));
+                    let done = apply::rebind(context, Some(&old), repositories);
                     old.unlock()?;
-                    Ok(done?)
+                    report_moved(global, &done?);
+                    Ok(())
                 })?;
             }
-            Relation::Copied => act(global, registry, &swarm, "recover --copied", |context| {
-                Ok(apply::adopt(context, &stray.found)?)
-            })?,
+            Relation::Copied => {
+                let left = act(global, registry, &swarm, "recover --copied", |context| {
+                    Ok(apply::adopt(context, &stray.found)?)
+                })?;
+                if !global.quiet && !global.json {
+                    for finding in left {
+                        say!("{}: {}", finding.session, printable(&finding.description));
+                    }
+                }
+            }
         }
         if !global.quiet && !global.json {
             let (name, here, there) = (stray.found.name(), workspace.display(), stray.workspace.display());
@@ -131,12 +142,36 @@ pub(super) fn recover(
     Ok(strays.len())
 }
 
-/// Rebinds a swarm to the workspace in its record: the swarm may have been moved away and back.
-pub(super) fn rebind(global: &Global, registry: &Registry, swarm: &Swarm<'_>) -> Result<(), Failure> {
+/// Rebinds a swarm to the workspace in its record: the swarm may have been moved away and back, and its other
+/// repositories may have been moved to their roots in `repositories`. Returns the number of these.
+pub(super) fn rebind(
+    global: &Global,
+    registry: &Registry,
+    swarm: &Swarm<'_>,
+    repositories: &BTreeMap<String, PathBuf>,
+) -> Result<usize, Failure> {
     if swarm.found()?.is_none() {
-        return Ok(());
+        return Ok(0);
     }
-    act(global, registry, swarm, "recover --moved", |context| Ok(apply::rebind(context, None)?))
+    let moved = act(global, registry, swarm, "recover --moved", |context| {
+        Ok(apply::rebind(context, None, repositories)?)
+    })?;
+    report_moved(global, &moved);
+    Ok(moved.len())
+}
+
+/// Prints the repositories to which worktrees were rebound.
+fn report_moved(global: &Global, moved: &[PlannedRepository]) {
+    if global.quiet || global.json {
+        return;
+    }
+    for PlannedRepository { name, root, .. } in moved {
+        say!(
+            "the worktrees of `{}` were rebound to {}: `seedbed apply` updates the environment of their sessions",
+            printable(name),
+            printable(&root.to_string_lossy())
+        );
+    }
 }
 
 /// Removes everything that is kept of a swarm whose workspace was deleted; returns the number of sessions.

@@ -150,6 +150,9 @@ impl From<apply::PlanningInputError> for Error {
         match error {
             apply::PlanningInputError::Observe(error) => Self::Observe(error),
             apply::PlanningInputError::State(error) => Self::State(error),
+            apply::PlanningInputError::Unusable(repositories) => {
+                Self::from_release_error(apply::Error::Unusable(repositories))
+            }
         }
     }
 }

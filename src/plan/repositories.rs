@@ -32,8 +32,8 @@ pub(super) fn diagnostics(
         };
         let help = if applied.is_some_and(is_used) {
             format!(
-                "active sessions have worktrees of it: bring it back; if what is in it is lost for good, give it up with \
-                 `seedbed destroy --forget {name}`"
+                "active sessions have worktrees of it: bring it back; if it was moved, write its new path here, and run \
+                 `seedbed recover --moved`; if what is in it is lost for good, give it up with `seedbed destroy --forget {name}`"
             )
         } else {
             "write the path from the directory of this file to the top of a repository".to_owned()

@@ -285,8 +285,8 @@ impl Provider for Directories {
         directory(task).and_then(has_ownership_marker).unwrap_or(false)
     }
 
-    fn adopt(&self, task: &Task<'_>, from: &str) -> Result<Option<Allocation>, Error> {
-        let is_adopted = aside::adopt(task, &directory(task)?, from)?;
+    fn adopt(&self, task: &Task<'_>, original: &Task<'_>) -> Result<Option<Allocation>, Error> {
+        let is_adopted = aside::adopt(task, &directory(task)?, original.owner)?;
         Ok(is_adopted.then(|| task.allocation.clone()))
     }
 

@@ -363,6 +363,12 @@ impl Planner for GitWorktree {
         Some((worktree.repository?, worktree.repo_root))
     }
 
+    fn in_moved_repository(&self, allocation: &Allocation, root: &Path) -> Allocation {
+        let mut moved = allocation.clone();
+        moved.allocation.insert("repoRoot".to_owned(), root.to_string_lossy().into());
+        moved
+    }
+
     fn surviving_branch(
         &self,
         allocation: &Allocation,
@@ -636,8 +642,8 @@ impl Provider for GitWorktree {
         rebind::rebind(task, &worktree(task)?)
     }
 
-    fn adopt(&self, task: &Task<'_>, from: &str) -> Result<Option<Allocation>, Error> {
-        if !rebind::adopt(task, &worktree(task)?, from)? {
+    fn adopt(&self, task: &Task<'_>, original: &Task<'_>) -> Result<Option<Allocation>, Error> {
+        if !rebind::adopt(task, &worktree(task)?, original)? {
             return Ok(None);
         }
         // A mount is copied as the files that it shows.

@@ -1,7 +1,7 @@
 //! Defines the pure half of a kind.
 
 use std::collections::BTreeSet;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use schemars::{Schema, SchemaGenerator, json_schema};
 
@@ -133,6 +133,11 @@ pub trait Planner: Send + Sync {
     /// and its root, relative to the workspace root.
     fn repository(&self, _allocation: &Allocation) -> Option<(String, PathBuf)> {
         None
+    }
+
+    /// Returns the allocation of a repository that was moved to another root, relative to the workspace root.
+    fn in_moved_repository(&self, allocation: &Allocation, _root: &Path) -> Allocation {
+        allocation.clone()
     }
 
     /// Returns the branch that still exists after the release of a lease, by an observation that answers

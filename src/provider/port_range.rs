@@ -372,8 +372,8 @@ impl Provider for PortRange {
         lease::rebind(task)
     }
 
-    fn adopt(&self, task: &Task<'_>, from: &str) -> Result<Option<Allocation>, Error> {
-        lease::unlock_copy(task, from)?;
+    fn adopt(&self, task: &Task<'_>, original: &Task<'_>) -> Result<Option<Allocation>, Error> {
+        lease::unlock_copy(task, original.owner)?;
         Ok(None)
     }
 

@@ -212,8 +212,8 @@ impl Provider for SessionDirectories {
         Directories.has_ownership_marker(task)
     }
 
-    fn adopt(&self, task: &Task<'_>, from: &str) -> Result<Option<Allocation>, Error> {
-        Directories.adopt(task, from)
+    fn adopt(&self, task: &Task<'_>, original: &Task<'_>) -> Result<Option<Allocation>, Error> {
+        Directories.adopt(task, original)
     }
 
     fn unsaved_work_outside(&self, task: &Task<'_>) -> Result<UnsavedWork, Error> {

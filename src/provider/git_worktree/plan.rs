@@ -281,7 +281,10 @@ impl<'o> Worktrees<'o> {
             new.map(move |(index, glob)| (glob, location.key(key).index(index)))
         });
         let check = |(glob, location): (&String, Location)| {
-            check_glob(glob, &location).and_then(|()| check_copied(observed, glob, &location)).err()
+            let repository = options.repository.as_deref();
+            check_glob(glob, &location)
+                .and_then(|()| check_copied(observed, repository, glob, &location))
+                .err()
         };
         globs.filter_map(check).collect()
     }

@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use super::ownership::Mark;
-use super::paths::{Content, WorktreePaths, io, read};
+use super::paths::{Content, WorktreePaths, canonical, common_of, io, read};
 use super::{Checkout, Worktree, aside, files, gc_roots, overlay, repository, reserved_names, untracked};
 use crate::host::absolute;
 use crate::host::failpoint::{crashpoint, failpoint};
@@ -25,16 +25,16 @@ use crate::provider::{Error, Location, Task};
 /// Returns whether a worktree with the task's ownership marker lies at its planned path in the task's workspace, even
 /// if it was made elsewhere.
 ///
-/// A path that other workspaces share is no evidence, unless the repository lies in this one.
+/// A path or a repository that other workspaces share is no evidence.
 pub(super) fn has_ownership_marker(task: &Task<'_>, worktree: &Worktree) -> Result<bool, Error> {
     let paths = WorktreePaths::new(task, worktree)?;
-    let is_here =
-        [&paths.worktree, paths.common.path()].iter().any(|path| path.starts_with(&paths.workspace));
-    if !is_here || !is_marked(&paths, task.owner)? {
+    let [is_worktree_here, is_repository_here] =
+        [&paths.worktree, paths.common.path()].map(|path| path.starts_with(&paths.workspace));
+    if !(is_worktree_here || is_repository_here) || !is_marked(&paths, task.owner)? {
         return Ok(false);
     }
     // If a release was interrupted, a worktree that is aside has lost its directory.
-    Ok(task.location == Location::Aside || dot_git(&paths)?.is_some())
+    Ok(task.location == Location::Aside && is_repository_here || dot_git(&paths)?.is_some())
 }
 
 /// Returns the repository at the worktree's path if it was created after `since`, and has no admin directory with the
@@ -114,10 +114,14 @@ pub(super) fn rebind(task: &Task<'_>, worktree: &Worktree) -> Result<(), Error> 
     if is_home { files::reconcile(task, worktree).map(drop) } else { Ok(()) }
 }
 
-/// Gives a worktree of a copied repository, and its admin directory, to the task's swarm instead of the swarm whose
-/// ownership marker is `from`. A worktree that a run had moved aside is first moved home. Returns whether the worktree
-/// exists.
-pub(super) fn adopt(task: &Task<'_>, worktree: &Worktree, from: &str) -> Result<bool, Error> {
+/// Gives a worktree of a copied repository, and its admin directory, to the task's swarm instead of the swarm of
+/// `original`, the same task in the original workspace. A worktree that a run had moved aside is first moved home. Returns
+/// whether the worktree exists, with its repository, in the copy.
+pub(super) fn adopt(task: &Task<'_>, worktree: &Worktree, original: &Task<'_>) -> Result<bool, Error> {
+    if !is_repository_copied(task, worktree, original)? {
+        return Ok(false);
+    }
+    let from = original.owner;
     let original = Task { owner: from, ..*task };
     bring_home(&original, worktree)?;
     let paths = WorktreePaths::new(task, worktree)?;
@@ -144,6 +148,17 @@ pub(super) fn adopt(task: &Task<'_>, worktree: &Worktree, from: &str) -> Result<
     // Last: from the old marker a repeated run finds that there is work left.
     paths.common.replace(&paths.admin_directory.join(reserved_names::MARK), mark.as_bytes())?;
     Ok(true)
+}
+
+/// Returns whether the worktree's repository was copied along with the workspace. If it was not, the path of another
+/// repository leads to nothing, or to the repository that the original's worktree has too.
+fn is_repository_copied(task: &Task<'_>, worktree: &Worktree, original: &Task<'_>) -> Result<bool, Error> {
+    let root = absolute(&canonical(task.workspace)?, &worktree.repo_root);
+    if !root.try_exists().map_err(io("inspect", &root))? {
+        return Ok(false);
+    }
+    let own = common_of(task.workspace, worktree)?;
+    Ok(!common_of(original.workspace, worktree).is_ok_and(|theirs| is_same(own.path(), theirs.path())))
 }
 
 /// Moves a worktree of a copied repository home that a run of the original had moved aside when the copy was made. The

@@ -3,7 +3,7 @@
 use super::{assert_put_back, failing, some_of, traced, twice};
 use crate::sandbox::Sandbox;
 
-/// A session in each of three repositories.
+/// A session in each of three repositories, and one in all of them.
 const THREE: &str = r#"
 [repository.web]
 root = "../web"
@@ -16,6 +16,8 @@ resources = [{ kind = "git-worktree", repository = "web", branch = "agents/one",
 [session.writer]
 resources = [{ kind = "git-worktree", repository = "docs", target-path = "app" }]
 setup = ["true"]
+[session.all]
+resources = [{ kind = "git-worktree", name = "api" }, { kind = "git-worktree", name = "web", repository = "web", branch = "agents/all" }, { kind = "git-worktree", name = "docs", repository = "docs" }]
 "#;
 
 /// A session in two of them.
@@ -35,6 +37,10 @@ fn sandbox() -> Sandbox {
     for name in ["web", "docs"] {
         let other = sandbox.other_repository(name);
         std::fs::write(other.join("secret.log"), name).unwrap();
+        if name == "docs" {
+            // Worktrees of such a repository are registered by `git worktree add`.
+            sandbox.git_in(&other, &["config", "core.sharedRepository", "group"]);
+        }
     }
     sandbox.manifest(THREE);
     sandbox

@@ -2,6 +2,7 @@
 //! no work is lost.
 
 mod errors;
+mod repositories;
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -194,22 +194,25 @@ pub(super) fn check_untracked(
     ))
 }
 
-/// Checks that a path in `copy` or `link` is an untracked file of the workspace, or a directory that contains some.
+/// Checks that a path in `copy` or `link` is an untracked file of the workspace, or of another repository by its name, or
+/// a directory that contains some.
 pub(super) fn check_copied(
     observed: &RepositoryObservation,
+    repository: Option<&str>,
     glob: &str,
     location: &Location,
 ) -> Result<(), Diagnostic> {
     let name = glob.escape_debug();
+    let source = repository.map_or("the workspace".to_owned(), |name| format!("the repository `{name}`"));
     let refused = |message: String, label: &str, help: Option<String>| {
         Err(diagnostic(rule::COPIED_FILE, location, &message, label, help))
     };
     match observed.untracked.get(glob) {
         None | Some(Ok(Untracked::Files { .. })) => Ok(()),
         Some(Ok(Untracked::Missing)) => refused(
-            format!("the workspace has no file `{name}` to bring into worktrees"),
+            format!("{source} has no file `{name}` to bring into worktrees"),
             "does not exist",
-            Some("create it in the workspace, or remove it here".to_owned()),
+            Some(format!("create it in {source}, or remove it here")),
         ),
         Some(Ok(Untracked::Tracked)) => refused(
             format!("Git tracks `{name}`, and every worktree has it from its commit"),
@@ -220,7 +223,7 @@ pub(super) fn check_copied(
             )),
         ),
         Some(Err(why)) => refused(
-            format!("the untracked files of the workspace cannot be listed: {why}"),
+            format!("the untracked files of {source} cannot be listed: {why}"),
             "would be among them",
             None,
         ),

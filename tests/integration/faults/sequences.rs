@@ -1,4 +1,5 @@
-//! Tests of random sequences of commands, kills and other processes' work.
+//! Tests of random sequences of commands, kills and other processes' work, in swarms whose sessions have worktrees of two
+//! repositories.
 //!
 //! Each file or commit that a step writes carries a token. After each step, no token is lost unless the command was
 //! allowed to discard it. No command ran in the main checkout, which is unchanged. Every command ended with a
@@ -44,6 +45,10 @@ enum Step {
     Apply,
     Destroy,
     DestroyOne,
+    DestroyWhere,
+    Spawn,
+    Release,
+    Forget,
     DryRun,
     Recover,
     Repair,
@@ -75,16 +80,22 @@ enum Step {
     Prune,
     Gc,
     CommitToMain,
+    Land,
     CopyRepository,
     MoveRepository,
+    MoveOther,
     DeleteRepository,
 }
 
 /// Weights of the steps.
-const STEPS: [(u64, Step); 37] = [
+const STEPS: [(u64, Step); 43] = [
     (22, Step::Apply),
     (4, Step::Destroy),
     (4, Step::DestroyOne),
+    (3, Step::DestroyWhere),
+    (4, Step::Spawn),
+    (2, Step::Release),
+    (2, Step::Forget),
     (3, Step::DryRun),
     (4, Step::Recover),
     (3, Step::Repair),
@@ -116,8 +127,10 @@ const STEPS: [(u64, Step); 37] = [
     (2, Step::Prune),
     (2, Step::Gc),
     (2, Step::CommitToMain),
+    (3, Step::Land),
     (2, Step::CopyRepository),
     (2, Step::MoveRepository),
+    (2, Step::MoveOther),
     (1, Step::DeleteRepository),
 ];
 
@@ -128,9 +141,13 @@ impl Sequence<'_> {
             Step::Destroy => self.destroy(None),
             Step::DestroyOne => {
                 if let Some(session) = self.one() {
-                    self.destroy(Some(&session.name));
+                    self.destroy(Some(&session.session));
                 }
             }
+            Step::DestroyWhere => self.destroy_where(),
+            Step::Spawn => self.spawn(),
+            Step::Release => self.release(),
+            Step::Forget => self.forget(),
             Step::DryRun => self.dry_run(),
             Step::Recover => self.recover(),
             Step::Repair => drop(self.ask(&["status", "--repair"], None)),
@@ -150,19 +167,22 @@ impl Sequence<'_> {
             Step::Process => self.start_process(),
             Step::LeaveProcess => self.leave_process(),
             Step::Reboot => self.reboot(),
-            Step::Prune => drop(self.sandbox.git(&["worktree", "prune"])),
-            Step::Gc => drop(self.sandbox.git(&["gc", "--quiet"])),
+            Step::Prune => self.in_every_repository(&["worktree", "prune"]),
+            Step::Gc => self.in_every_repository(&["gc", "--quiet"]),
             Step::CommitToMain => self.commit_to_main(),
+            Step::Land => self.land(),
             Step::CopyRepository => self.copy_repository(),
             Step::MoveRepository => self.move_repository(),
+            Step::MoveOther => self.move_other(),
             Step::DeleteRepository => self.delete_repository(),
         }
         self.check();
     }
 }
 
-/// Creates a repository of three commits: `old` at the first, the tag `v1` at the second, `main` at the third.
-fn lab() -> Sandbox {
+/// Creates a repository of three commits, `old` at the first, the tag `v1` at the second, `main` at the third, and another
+/// repository. In some of them, `git worktree add` registers the worktrees.
+fn lab(seed: u64) -> Sandbox {
     let sandbox = sandbox("");
     sandbox.write(".git/info/exclude", "/seedbed.toml\n/cache\n/.env*\n/app/.env\n/.scratch-databases\n");
     let example = repository("examples/external/scratch-database");
@@ -177,12 +197,18 @@ fn lab() -> Sandbox {
     sandbox.git(&["tag", "v1"]);
     sandbox.write("third.txt", "third\n");
     sandbox.commit("third");
+    let web = sandbox.other_repository("web");
+    for (every, repository) in [(4, &web), (10, &sandbox.repository)] {
+        if seed.is_multiple_of(every) {
+            sandbox.git_in(repository, &["config", "core.sharedRepository", "group"]);
+        }
+    }
     sandbox
 }
 
 /// Plays the sequence that follows from a seed.
 fn play(seed: u64, length: u64) {
-    let sandbox = &lab();
+    let sandbox = &lab(seed);
     let before = Before::new(sandbox);
     let mut sequence = Sequence::new(sandbox, seed);
     let played = catch_unwind(AssertUnwindSafe(|| {

@@ -1,8 +1,11 @@
 //! Steps of a sequence that run commands of seedbed.
 
+use std::fs;
+
 use serde_json::Value;
 
 use super::sequence::Sequence;
+use super::tokens::Safety;
 use crate::sandbox::assert_same;
 
 impl Sequence<'_> {
@@ -16,13 +19,18 @@ impl Sequence<'_> {
         args.extend(self.stop());
         let refreshes = self.random.percent(25);
         args.extend(refreshes.then_some("--refresh"));
+        let set = if self.random.percent(15) { self.shape.set(&mut self.random) } else { None };
+        args.extend(set.as_deref());
         if self.ask(&args, None) != 0 {
             return;
         }
-        self.sandbox.ok(&["plan", "--detailed-exitcode"]);
+        let mut plan = vec!["plan", "--detailed-exitcode"];
+        plan.extend(set.as_deref());
+        self.sandbox.ok(&plan);
         if refreshes {
             // Nothing that could be copied again is left.
-            self.sandbox.ok(&["plan", "--refresh", "--detailed-exitcode"]);
+            plan.push("--refresh");
+            self.sandbox.ok(&plan);
         }
         let status = self.sandbox.ok(&["status", "--json"]).json();
         // The program of a child repairs it.
@@ -39,6 +47,51 @@ impl Sequence<'_> {
         args.extend(self.flag());
         args.extend(self.stop());
         self.ask(&args, session);
+    }
+
+    /// Releases the sessions that meet conditions, without any option for unsaved work.
+    pub(super) fn destroy_where(&mut self) {
+        let conditions = self.random.pick(&["clean", "landed=main", "clean,no-process", "expired"]).unwrap();
+        self.ask(&["destroy", "--yes", "--where", conditions], None);
+    }
+
+    /// Adds a session beside the manifest: at the top, below another, from a template, or for a directory of another
+    /// tool, which stays as it is.
+    pub(super) fn spawn(&mut self) {
+        let number = self.steps.len();
+        let name = format!("extra-{number}");
+        let directory = self.sandbox.top.join(format!("adopted-{number}"));
+        let mut args = vec!["spawn", &*name];
+        match self.random.below(5) {
+            0 => {}
+            1 => args.extend(["--parent", "lead"]),
+            2 => args.extend(["--template", "coder"]),
+            3 => args.extend(["--template", "pair"]),
+            _ => {
+                fs::create_dir(&directory).unwrap();
+                let token = self.token("", Safety::Always);
+                fs::write(directory.join("file"), token).unwrap();
+                self.outside.push(directory.clone());
+                args.extend(["--adopt", directory.to_str().unwrap()]);
+            }
+        }
+        self.ask(&args, None);
+    }
+
+    /// Releases one of the sessions that were spawned.
+    pub(super) fn release(&mut self) {
+        let status = self.sandbox.seedbed(&["status", "--json"]);
+        if status.code != 0 {
+            return;
+        }
+        let status = status.json();
+        let spawned = status["sessions"].as_array().unwrap().iter().filter(|one| one["spawned"] == true);
+        let spawned: Vec<_> = spawned.map(|one| one["session"].as_str().unwrap()).collect();
+        let Some(name) = self.random.pick(&spawned) else { return };
+        let mut args = vec!["release", name];
+        args.extend(self.flag());
+        args.extend(self.stop());
+        self.ask(&args, Some(name));
     }
 
     pub(super) fn dry_run(&self) {
@@ -59,7 +112,9 @@ impl Sequence<'_> {
     }
 
     pub(super) fn exec(&mut self) {
-        let outcome = self.sandbox.seedbed(&["exec", "--all", "--", "touch", "ran.log"]);
+        // The directory of a session with several worktrees is in none of them.
+        let touch = "touch \"${AGENT_WORKTREE_PATH:-.}/ran.log\"";
+        let outcome = self.sandbox.seedbed(&["exec", "--all", "--", "sh", "-c", touch]);
         self.note(format!("exec --all -> {}", outcome.code));
         assert!(matches!(outcome.code, 0 | 125), "{outcome:?}");
     }

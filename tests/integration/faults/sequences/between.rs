@@ -9,21 +9,52 @@ use seedbed::orchestrator::Orchestrator;
 
 use super::Step;
 use super::process::Process;
-use super::sequence::{Active, Sequence};
+use super::sequence::{Place, Sequence};
 use super::shape::FEATURES;
-use super::tokens::Safety;
+use super::tokens::{Safety, repositories};
 use crate::sandbox::Sandbox;
 
 impl Sequence<'_> {
     pub(super) fn commit_to_main(&mut self) {
         let token = self.token("", Safety::Always);
-        self.sandbox.write("main.txt", &token);
-        self.main = self.sandbox.commit("main");
+        let web = self.web();
+        if self.random.percent(30) {
+            fs::write(web.join("main.txt"), token).unwrap();
+            self.sandbox.git_in(&web, &["add", "main.txt"]);
+            self.sandbox.git_in(&web, &["commit", "--quiet", "--message=main"]);
+        } else {
+            self.sandbox.write("main.txt", &token);
+            self.sandbox.commit("main");
+        }
+        self.read_main();
         self.note("commit to main".to_owned());
     }
 
+    /// Merges one of the sessions' branches into `main` of its repository.
+    pub(super) fn land(&mut self) {
+        let repositories = repositories(self.sandbox);
+        let repository = self.random.pick(&repositories).unwrap().clone();
+        let list = ["for-each-ref", "--format=%(refname:short)", "refs/heads/agents"];
+        let branches = self.sandbox.git_in(&repository, &list);
+        let branches: Vec<_> = branches.lines().collect();
+        let Some(branch) = self.random.pick(&branches) else { return };
+        let mut merge = self.sandbox.program("git", &repository);
+        let merged = merge.args(["merge", "--quiet", "--no-edit", branch]).output().unwrap();
+        if !merged.status.success() {
+            self.sandbox.git_in(&repository, &["merge", "--abort"]);
+        }
+        self.read_main();
+        self.note(format!("merge {branch}: {}", merged.status.success()));
+    }
+
+    pub(super) fn in_every_repository(&self, args: &[&str]) {
+        for repository in repositories(self.sandbox) {
+            self.sandbox.git_in(&repository, args);
+        }
+    }
+
     pub(super) fn start_process(&mut self) {
-        let Some(Active { name, directory }) = self.plain() else { return };
+        let Some(Place { name, directory, .. }) = self.plain() else { return };
         let sleeps = self.sandbox.program("sleep", &directory).arg("1000").spawn().unwrap();
         self.processes.push(Process::new(sleeps, directory));
         self.note(format!("a process in {name}"));
@@ -31,9 +62,18 @@ impl Sequence<'_> {
 
     /// Runs a command in a session that leaves a process running.
     pub(super) fn leave_process(&mut self) {
-        let Some(Active { name, directory }) = self.plain() else { return };
-        let script = "sleep 1000 >/dev/null 2>&1 </dev/null & echo $!";
-        let outcome = self.sandbox.seedbed(&["exec", &name, "--", "sh", "-c", script]);
+        let Some(Place { name, session, directory }) = self.plain() else { return };
+        let script = "cd \"$1\"; sleep 1000 >/dev/null 2>&1 </dev/null & echo $!";
+        let outcome = self.sandbox.seedbed(&[
+            "exec",
+            &session,
+            "--",
+            "sh",
+            "-c",
+            script,
+            "sh",
+            directory.to_str().unwrap(),
+        ]);
         self.note(format!("exec {name} leaves a process -> {}", outcome.code));
         assert!(matches!(outcome.code, 0 | 64 | 69 | 125), "{outcome:?}");
         if outcome.code == 0 {
@@ -52,7 +92,7 @@ impl Sequence<'_> {
     }
 
     pub(super) fn commit(&mut self, detached: bool) {
-        let Some(Active { name, directory }) = self.plain() else { return };
+        let Some(Place { name, directory, .. }) = self.plain() else { return };
         if detached {
             self.sandbox.git_in(&directory, &["checkout", "--quiet", "--detach"]);
         }
@@ -68,11 +108,11 @@ impl Sequence<'_> {
     }
 
     pub(super) fn write(&mut self, step: Step) {
-        let Some(Active { name, directory }) = self.plain() else { return };
+        let Some(Place { name, directory, .. }) = self.plain() else { return };
         if step == Step::Write && self.random.percent(30) {
             // Also where Git does not work.
             let active = self.workplaces();
-            let Some(Active { name, directory }) = self.random.pick(&active).cloned() else { return };
+            let Some(Place { name, directory, .. }) = self.random.pick(&active).cloned() else { return };
             let token = self.token(&name, Safety::Unsaved);
             fs::write(directory.join(format!("anyhow-{}", self.next)), &token).unwrap();
             self.note(format!("write {token} in {name}, whatever it is"));
@@ -106,7 +146,7 @@ impl Sequence<'_> {
     }
 
     pub(super) fn displace(&mut self, step: Step) {
-        let Some(Active { name, directory }) = self.plain() else { return };
+        let Some(Place { name, directory, .. }) = self.plain() else { return };
         let worktree = top(&directory);
         if self.processes.iter().any(|process| process.directory.starts_with(&worktree)) {
             return;
@@ -140,7 +180,7 @@ impl Sequence<'_> {
     }
 
     pub(super) fn nest(&mut self, step: Step) {
-        let Some(Active { name, directory }) = self.plain() else { return };
+        let Some(Place { name, directory, .. }) = self.plain() else { return };
         let number = self.steps.len();
         let inside = directory.join("cache.log").join(format!("{number}"));
         match step {
@@ -207,7 +247,8 @@ pub(super) fn git_works(sandbox: &Sandbox, directory: &Path) -> bool {
     let found = git.args(["rev-parse", "--show-toplevel"]).output().unwrap();
     let found = String::from_utf8_lossy(&found.stdout).trim().to_owned();
     let Ok(below) = directory.strip_prefix(&found) else { return false };
-    !found.is_empty() && Path::new(&found) != sandbox.repository && !below.starts_with(".ai_ops")
+    let is_main = repositories(sandbox).iter().any(|repository| repository == Path::new(&found));
+    !found.is_empty() && !is_main && !below.starts_with(".ai_ops")
 }
 
 /// Returns the worktree of a session's directory.

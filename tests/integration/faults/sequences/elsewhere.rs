@@ -2,13 +2,13 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use rustix::mount::{UnmountFlags, unmount};
 
 use super::between::copy;
 use super::sequence::{Sequence, is_documented, settled};
-use super::tokens::scan;
+use super::tokens::{Safety, scan};
 use crate::faults::traced_in;
 use crate::sandbox::{Inventory, assert_same};
 
@@ -32,8 +32,16 @@ impl Sequence<'_> {
         if !self.sandbox.mounts().is_empty() || !self.inner.is_empty() {
             return;
         }
-        self.note("copy the repository".to_owned());
-        let copied = self.sandbox.top.join("copy-of-repository");
+        // Without the other repository, the copy shares it with the original.
+        let alone =
+            self.sandbox.seedbed(&["status"]).code == 0 && !self.is_interrupted() && self.random.percent(40);
+        self.note(format!("copy the repository, alone: {alone}"));
+        let set = self.sandbox.top.join("copy-of-both");
+        let copied = if alone { self.sandbox.top.join("copy-of-repository") } else { set.join("repository") };
+        if !alone {
+            fs::create_dir(&set).unwrap();
+            copy(self.sandbox, &self.web(), &set.join(self.web().file_name().unwrap()));
+        }
         copy(self.sandbox, &self.sandbox.repository, &copied);
         let before = self.sandbox.inventory();
         let in_copy = || {
@@ -42,20 +50,92 @@ impl Sequence<'_> {
             tokens
         };
         let written = in_copy();
-        self.ask_in(&copied, &["apply", "--yes"]);
+        if !alone {
+            self.ask_in(&copied, &["apply", "--yes"]);
+        }
         let adopted = self.ask_in(&copied, &["recover", "--copied"]);
         // Sessions that an interrupted run has created may have work.
         let is_adopted = matches!(adopted, 0 | 64) || adopted == 69 && self.is_interrupted();
         assert!(is_adopted, "recover --copied");
         let lost: Vec<_> = written.difference(&in_copy()).cloned().collect();
         assert!(lost.is_empty(), "lost in the copy: {lost:?}");
-        self.ask_in(&copied, &["apply", "--yes"]);
-        self.ask_in(&copied, &["destroy", "--discard"]);
+        if !alone {
+            self.ask_in(&copied, &["apply", "--yes"]);
+        }
+        // Copied directories of worktrees that remain the original's are in the way.
+        let destroyed = self.ask_in(&copied, &["destroy", "--discard"]);
+        assert!(alone || destroyed != 1, "destroy in a copy");
         let of_repository = |inventory: Inventory| -> Inventory {
             inventory.into_iter().filter(|(path, _)| !path.starts_with("state/")).collect()
         };
         assert_same(&of_repository(before), &of_repository(self.sandbox.inventory()));
-        fs::remove_dir_all(copied).unwrap();
+        fs::remove_dir_all(if alone { &copied } else { &set }).unwrap();
+        if destroyed == 1 {
+            let top = self.sandbox.top.clone();
+            self.ask_in(&top, &["destroy", copied.to_str().unwrap(), "--gone", "--discard"]);
+        }
+    }
+
+    /// Returns the path of the other repository.
+    pub(super) fn web(&self) -> PathBuf {
+        self.sandbox.repository.parent().unwrap().join(self.shape.web.trim_start_matches("../"))
+    }
+
+    /// Reads the commits of `main`, which another program has changed.
+    pub(super) fn read_main(&mut self) {
+        self.main = self.sandbox.git(&["rev-parse", "main"]);
+        self.main_of_web = self.sandbox.git_in(&self.web(), &["rev-parse", "main"]);
+    }
+
+    /// Moves the other repository alone, and rebinds its worktrees.
+    pub(super) fn move_other(&mut self) {
+        if self.is_interrupted() || !self.inner.is_empty() || !self.linked.is_empty() {
+            return;
+        }
+        let from = self.web();
+        self.shape.web = if self.shape.web == "../web" { "../docs" } else { "../web" };
+        fs::rename(from, self.web()).unwrap();
+        self.note(format!("move the other repository to {}", self.shape.web));
+        self.manifest();
+        let is_applied = self.sandbox.seedbed(&["status"]).code == 0;
+        let repository = self.sandbox.repository.clone();
+        let code = self.ask_in(&repository, &["recover", "--moved"]);
+        assert!(code == 0 || code == 64 && !is_applied, "recover --moved");
+    }
+
+    /// Gives up what is in the other repository, which comes back, perhaps in the middle of the run.
+    pub(super) fn forget(&mut self) {
+        if self.is_interrupted() || !self.inner.is_empty() || !self.linked.is_empty() {
+            return;
+        }
+        let (web, away) = (self.web(), self.sandbox.top.join("web-away"));
+        fs::rename(&web, &away).unwrap();
+        let mut args = vec!["destroy", "--yes", "--forget", "web"];
+        args.extend(self.flag());
+        args.extend(self.stop());
+        self.ask(&args, None);
+        fs::rename(&away, &web).unwrap();
+        self.given_up = true;
+        self.clear_given_up();
+    }
+
+    /// Removes what was given up in the other repository, by the commands that `doctor` names there.
+    pub(super) fn clear_given_up(&mut self) {
+        if !self.given_up || self.is_interrupted() {
+            return;
+        }
+        self.given_up = false;
+        let found = self.sandbox.seedbed_in(&self.web(), &["doctor", "--json"]).json();
+        let found =
+            found["findings"].as_array().unwrap().iter().filter(|one| one["id"] == "unknown-worktree");
+        for remedy in found.map(|one| one["remedy"].as_str().unwrap()) {
+            let command = &remedy[remedy.find("git -C").unwrap()..];
+            self.note(command.to_owned());
+            let mut shell = self.sandbox.program("sh", &self.sandbox.top);
+            let done = shell.args(["-c", command]).output().unwrap();
+            assert!(done.status.success(), "{command}: {done:?}");
+        }
+        self.forgive(|written| written.session.ends_with("/@web") && written.safety == Safety::Unsaved);
     }
 
     /// Moves the repository away and back, and rebinds it at each place, which recovers what is interrupted.
@@ -92,12 +172,14 @@ impl Sequence<'_> {
             settled(inventory).into_iter().filter(|(path, _)| path.starts_with("state/")).collect()
         };
         let before = state(self.sandbox.inventory());
-        self.manifest();
+        // A worktree in a repository that remains would remain there.
+        self.sandbox.manifest(&self.shape.without_web().manifest());
         let clone = self.sandbox.clone_to("copy-deleted");
         self.sandbox.git_in(&clone, &["branch", "--quiet", "old", "origin/old"]);
         self.sandbox.seedbed_in(&clone, &["apply", "--yes"]);
         let mut shape = self.shape.clone();
         shape.vary(&mut self.random);
+        let shape = shape.without_web();
         fs::write(clone.join("seedbed.toml"), self.sandbox.manifest_text(&shape.manifest())).unwrap();
         let args = ["apply", "--yes", "--discard"];
         let fault = self.fault();

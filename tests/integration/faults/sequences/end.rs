@@ -6,7 +6,7 @@ use std::fs;
 use rustix::mount::{UnmountFlags, unmount};
 
 use super::sequence::Sequence;
-use super::tokens::Safety;
+use super::tokens::{Safety, repositories};
 use crate::sandbox::Sandbox;
 
 impl Sequence<'_> {
@@ -25,7 +25,7 @@ impl Sequence<'_> {
         for linked in self.linked.clone() {
             if linked.exists() {
                 let path = linked.to_str().unwrap();
-                self.sandbox.git(&["worktree", "remove", "--force", "--force", path]);
+                self.sandbox.git_in(&linked, &["worktree", "remove", "--force", "--force", path]);
             }
         }
         self.forgive(|written| written.safety == Safety::Nested);
@@ -49,18 +49,22 @@ impl Sequence<'_> {
             let code = self.ask_with(&["destroy", "--discard"], None, None);
             assert_eq!(code, 0, "destroy --discard");
         }
+        self.clear_given_up();
         for outside in std::mem::take(&mut self.outside) {
             let _ = fs::remove_dir_all(outside);
         }
+        let _ = fs::rename(self.sandbox.top.join("docs"), self.sandbox.top.join("web"));
         let sandbox = self.sandbox;
         assert!(sandbox.mounts().is_empty(), "still mounted: {:?}", sandbox.mounts());
         let after = Before::new(sandbox);
+        // By steps, to `main`.
+        let is_committed = |path: &str| path.ends_with("main.txt") || path.contains("/committed-");
         let lines = |files: &BTreeSet<String>, other: &BTreeSet<String>| -> Vec<String> {
-            files.difference(other).filter(|path| !path.ends_with("main.txt")).cloned().collect()
+            files.difference(other).filter(|path| !is_committed(path)).cloned().collect()
         };
         assert_eq!(lines(&after.files, &before.files), Vec::<String>::new(), "left");
         assert_eq!(lines(&before.files, &after.files), Vec::<String>::new(), "gone");
-        assert_eq!(after.config, before.config, "the repository's configuration");
+        assert_eq!(after.configs, before.configs, "configurations");
         let is_kept = |name: &str| {
             ["refs/heads/agents/", "refs/seedbed/rescue/", "refs/stash"]
                 .iter()
@@ -68,29 +72,32 @@ impl Sequence<'_> {
         };
         let more: Vec<_> = after.refs.difference(&before.refs).filter(|name| !is_kept(name)).collect();
         assert!(more.is_empty(), "{more:?}");
-        for left in [".git/seedbed", ".git/worktrees"] {
-            assert!(!sandbox.repository.join(left).exists(), "{left} is left");
+        for repository in repositories(sandbox) {
+            for left in [".git/seedbed", ".git/worktrees"] {
+                assert!(!repository.join(left).exists(), "{left} is left in {}", repository.display());
+            }
+            sandbox.git_in(&repository, &["fsck", "--no-progress"]);
+            assert_eq!(sandbox.git_in(&repository, &["worktree", "list"]).lines().count(), 1);
         }
-        sandbox.git(&["fsck", "--no-progress"]);
-        assert_eq!(sandbox.git(&["worktree", "list"]).lines().count(), 1);
     }
 }
 
-/// Files, refs and configuration before the first step.
+/// Files, refs and configurations of both repositories before the first step.
 pub(super) struct Before {
     files: BTreeSet<String>,
     refs: BTreeSet<String>,
-    config: Vec<u8>,
+    configs: Vec<Vec<u8>>,
 }
 
 impl Before {
     pub(super) fn new(sandbox: &Sandbox) -> Self {
-        let files = sandbox.inventory().into_keys().filter(|path| !path.starts_with("repository/.git/"));
-        let refs = sandbox.git(&["for-each-ref", "--format=%(refname)"]);
-        Self {
-            files: files.collect(),
-            refs: refs.lines().map(str::to_owned).collect(),
-            config: fs::read(sandbox.repository.join(".git/config")).unwrap(),
+        let files = sandbox.inventory().into_keys().filter(|path| !path.contains("/.git/"));
+        let mut found = Self { files: files.collect(), refs: BTreeSet::new(), configs: Vec::new() };
+        for repository in repositories(sandbox) {
+            let refs = sandbox.git_in(&repository, &["for-each-ref", "--format=%(refname)"]);
+            found.refs.extend(refs.lines().map(str::to_owned));
+            found.configs.push(fs::read(repository.join(".git/config")).unwrap());
         }
+        found
     }
 }

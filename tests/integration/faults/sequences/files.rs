@@ -5,7 +5,7 @@ use std::os::unix::fs::MetadataExt as _;
 use std::time::SystemTime;
 
 use super::between::top;
-use super::sequence::{Active, Sequence};
+use super::sequence::{Place, Sequence};
 use super::tokens::Safety;
 
 /// Identity of a worktree's directory: a worktree that is created again has another one.
@@ -21,7 +21,7 @@ impl Sequence<'_> {
 
     /// Writes a session's own version of a file that is, or may be, copied into it.
     pub(super) fn edit_copy(&mut self) {
-        let Some(Active { name, directory }) = self.plain() else { return };
+        let Some(Place { name, directory, .. }) = self.plain() else { return };
         let copy = top(&directory).join(self.random.pick(&[".env", ".env.new", "cache/large.bin"]).unwrap());
         let above = copy.parent().unwrap();
         let is_linked = fs::symlink_metadata(above).is_ok_and(|found| !found.is_dir()) || copy.is_symlink();
@@ -50,12 +50,12 @@ impl Sequence<'_> {
             .filter_map(|rescue| rescue["name"].as_str())
             .collect();
         let Some(name) = self.random.pick(&rescues) else { return };
-        self.ask(&["rescue", "restore", name, "--into", &session.name], None);
+        self.ask(&["rescue", "restore", name, "--into", &session.session], None);
     }
 
     /// Returns the identity of each session's worktree.
     pub(super) fn identities(&self) -> Vec<(String, Identity)> {
-        let identity = |Active { name, directory }: Active| {
+        let identity = |Place { name, directory, .. }: Place| {
             let found = fs::metadata(top(&directory)).ok()?;
             Some((name, (found.dev(), found.ino(), found.created().ok())))
         };

@@ -13,7 +13,7 @@ use super::process::Process;
 use super::random::Random;
 use super::setting;
 use super::shape::Shape;
-use super::tokens::{Safety, Written, tokens};
+use super::tokens::{Safety, Written, repositories, tokens};
 use crate::faults::traced;
 use crate::sandbox::{Inventory, Outcome, Sandbox, assert_same};
 
@@ -42,15 +42,38 @@ pub(super) struct Sequence<'s> {
     pub(super) processes: Vec<Process>,
     /// `true` if the interrupted run was started with `--discard`.
     pub(super) discards: bool,
-    /// The commit of `main`.
+    /// `true` if a run gave up what is in the other repository.
+    pub(super) given_up: bool,
+    /// The commit of `main` in the workspace's repository.
     pub(super) main: String,
+    /// The commit of `main` in the other repository.
+    pub(super) main_of_web: String,
 }
 
-/// An active session that has a directory.
+/// Directory in which steps work: of a session with one worktree, or a worktree of a session with several.
 #[derive(Clone, Debug)]
-pub(super) struct Active {
+pub(super) struct Place {
+    /// Path of the session, and `/@RESOURCE` for one of several worktrees.
     pub(super) name: String,
+    /// Path of the session.
+    pub(super) session: String,
     pub(super) directory: PathBuf,
+}
+
+impl Place {
+    /// Returns the places of a session, given its directory and its worktrees, each with its name and path.
+    fn of(session: &str, directory: PathBuf, worktrees: &[(String, PathBuf)]) -> Vec<Self> {
+        let session = session.to_owned();
+        if worktrees.len() < 2 {
+            return vec![Self { name: session.clone(), session, directory }];
+        }
+        let place = |(name, path): &(String, PathBuf)| Self {
+            name: format!("{session}/@{name}"),
+            session: session.clone(),
+            directory: path.clone(),
+        };
+        worktrees.iter().map(place).collect()
+    }
 }
 
 impl<'s> Sequence<'s> {
@@ -70,7 +93,9 @@ impl<'s> Sequence<'s> {
             linked: Vec::new(),
             processes: Vec::new(),
             discards: false,
+            given_up: false,
             main: sandbox.git(&["rev-parse", "main"]),
+            main_of_web: sandbox.git_in(&sandbox.top.join("web"), &["rev-parse", "main"]),
         }
     }
 
@@ -94,47 +119,58 @@ impl<'s> Sequence<'s> {
         self.sandbox.manifest(&self.shape.manifest());
     }
 
-    /// Returns the active sessions that have a directory.
-    pub(super) fn active(&self) -> Vec<Active> {
+    /// Returns the places of active sessions that exist.
+    pub(super) fn active(&self) -> Vec<Place> {
         let status = self.sandbox.seedbed(&["status", "--json"]);
         if status.code != 0 {
             return Vec::new();
         }
         let status = status.json();
         let sessions = status["sessions"].as_array().unwrap().iter();
-        let active = sessions.filter_map(|found| {
+        let places = sessions.filter_map(|found| {
+            let worktrees = std::iter::once(&found["worktree"])
+                .chain(found["otherWorktrees"].as_array().into_iter().flatten());
+            let worktrees = worktrees.filter_map(|worktree| {
+                Some((worktree["name"].as_str()?.to_owned(), PathBuf::from(worktree["path"].as_str()?)))
+            });
             let directory = self.sandbox.repository.join(found["workingDirectory"].as_str()?);
-            let is_own = directory != self.sandbox.repository && directory.is_dir();
-            let name = found["session"].as_str()?.to_owned();
-            is_own.then_some(Active { name, directory })
+            Some(Place::of(found["session"].as_str()?, directory, &worktrees.collect::<Vec<_>>()))
         });
-        active.collect()
+        self.existing(places.flatten())
     }
 
-    /// Returns the sessions in which steps work: the active ones, and those that only an interrupted run has made.
-    pub(super) fn workplaces(&self) -> Vec<Active> {
+    /// Returns the places in which steps work: the active ones, and those that only an interrupted run has made.
+    pub(super) fn workplaces(&self) -> Vec<Place> {
         let mut workplaces = self.active();
-        for session in self.pending() {
-            if !workplaces.iter().any(|active| active.directory == session.directory) {
-                workplaces.push(session);
+        for place in self.pending() {
+            if !workplaces.iter().any(|active| active.directory == place.directory) {
+                workplaces.push(place);
             }
         }
         workplaces
     }
 
-    /// Returns the sessions of interrupted runs that have a directory.
-    fn pending(&self) -> Vec<Active> {
+    /// Returns the places of sessions of interrupted runs that exist.
+    fn pending(&self) -> Vec<Place> {
         let repository = &self.sandbox.repository;
         let records = self.records().filter_map(|record| fs::read(record.join("intent.json")).ok());
         let records = records.map(|record| serde_json::from_slice::<Value>(&record).unwrap());
         let own = records.filter(|record| record["workspace"] == *repository.to_str().unwrap());
         let sessions = own.flat_map(|record| record["plan"]["sessions"].as_array().unwrap().clone());
-        let pending = sessions.filter_map(|session| {
+        let places = sessions.filter_map(|session| {
+            let worktrees = session["allocations"].as_array().into_iter().flatten().filter_map(|held| {
+                let path = repository.join(held["allocation"]["worktreePath"].as_str()?);
+                Some((held["name"].as_str().unwrap_or("git-worktree").to_owned(), path))
+            });
             let directory = repository.join(session["workingDirectory"].as_str()?);
-            let is_own = directory != *repository && directory.is_dir();
-            is_own.then_some(Active { name: session["path"].as_str()?.to_owned(), directory })
+            Some(Place::of(session["path"].as_str()?, directory, &worktrees.collect::<Vec<_>>()))
         });
-        pending.collect()
+        self.existing(places.flatten())
+    }
+
+    fn existing(&self, places: impl Iterator<Item = Place>) -> Vec<Place> {
+        let exists = |place: &Place| place.directory != self.sandbox.repository && place.directory.is_dir();
+        places.filter(exists).collect()
     }
 
     /// Returns the directories of the records of swarms and of standalone sessions.
@@ -154,14 +190,14 @@ impl<'s> Sequence<'s> {
         })
     }
 
-    /// Returns one of the active sessions.
-    pub(super) fn one(&mut self) -> Option<Active> {
+    /// Returns one of the places of active sessions.
+    pub(super) fn one(&mut self) -> Option<Place> {
         let active = self.active();
         self.random.pick(&active).cloned()
     }
 
     /// Returns an active session where Git works, with no mount, swarm or linked worktree inside.
-    pub(super) fn plain(&mut self) -> Option<Active> {
+    pub(super) fn plain(&mut self) -> Option<Place> {
         let mut active = self.workplaces();
         active.retain(|one| {
             let holds = |path: &PathBuf| path.starts_with(&one.directory);
@@ -212,16 +248,18 @@ impl<'s> Sequence<'s> {
         let there = tokens(self.sandbox);
         let lost: Vec<_> = self.written.iter().filter(|written| !there.contains(&written.token)).collect();
         assert!(lost.is_empty(), "lost {lost:?}");
-        let repository = &self.sandbox.repository;
-        assert_eq!(self.sandbox.git(&["symbolic-ref", "HEAD"]), "refs/heads/main");
-        assert_eq!(self.sandbox.git(&["rev-parse", "main"]), self.main);
-        let status = self.sandbox.git(&["status", "--porcelain"]);
-        // The directory of worktrees hides itself once it has its name.
-        let changed: Vec<_> =
-            status.lines().filter(|line| !line.starts_with("?? ..ai_ops.seedbed-")).collect();
-        assert!(changed.is_empty(), "the main checkout was changed: {changed:?}");
-        for name in ["made.log", "ran.log"] {
-            assert!(!repository.join(name).exists(), "{name} was made in the main checkout");
+        for (index, repository) in repositories(self.sandbox).iter().enumerate() {
+            let git = |args: &[&str]| self.sandbox.git_in(repository, args);
+            assert_eq!(git(&["symbolic-ref", "HEAD"]), "refs/heads/main");
+            assert_eq!(git(&["rev-parse", "main"]), *if index == 0 { &self.main } else { &self.main_of_web });
+            let status = git(&["status", "--porcelain"]);
+            // The directory of worktrees hides itself once it has its name.
+            let changed: Vec<_> =
+                status.lines().filter(|line| !line.starts_with("?? ..ai_ops.seedbed-")).collect();
+            assert!(changed.is_empty(), "a main checkout was changed: {changed:?}");
+            for name in ["made.log", "ran.log"] {
+                assert!(!repository.join(name).exists(), "{name} was made in a main checkout");
+            }
         }
     }
 
@@ -350,14 +388,17 @@ pub(super) fn is_documented(code: i32, fault: Option<&str>) -> bool {
 /// Returns an inventory without what a run that is rolled back may leave: rescues, objects and logs of deleted refs,
 /// and locks.
 pub(super) fn settled(inventory: Inventory) -> Inventory {
-    let is_passing = |path: &str| {
-        path.starts_with("repository/.git/objects/")
+    let is_passing_of_git = |path: &str| {
+        path.starts_with("objects/")
             // Git reports the refs, regardless of where they are stored.
-            || path == "repository/.git/packed-refs"
-            || path.starts_with("repository/.git/refs/heads/agents")
-            || path.starts_with("repository/.git/logs/refs/seedbed")
+            || path == "packed-refs"
+            || path.starts_with("refs/heads/agents")
+            || path.starts_with("logs/refs/seedbed")
             // A rescue remains, regardless of the result of its run.
-            || path.starts_with("repository/.git/refs/seedbed")
+            || path.starts_with("refs/seedbed")
+    };
+    let is_passing = |path: &str| {
+        path.split_once("/.git/").is_some_and(|(repository, path)| !repository.contains('/') && is_passing_of_git(path))
             || path.starts_with("state/") && ["holder", "lock"].iter().any(|end| Path::new(path).extension() == Some(end.as_ref()))
             // Half-written files go with the next lock.
             || path.starts_with("state/") && path.contains(".seedbed-")
@@ -372,7 +413,7 @@ pub(super) fn settled(inventory: Inventory) -> Inventory {
                 Some((head, tail)) if path.ends_with("resources.json") => {
                     format!("{head}{}", tail.split_once("\\n").map_or("", |(_, rest)| rest))
                 }
-                _ if path == "git for-each-ref" => {
+                _ if path.ends_with("git for-each-ref") => {
                     let refs = what.lines().filter(|line| !line.contains("refs/seedbed/rescue/"));
                     refs.collect::<Vec<_>>().join("\n")
                 }

@@ -23,6 +23,7 @@ pub(super) struct Features {
 /// Features of this host. Missing ones are reported once.
 pub(super) static FEATURES: LazyLock<Features> = LazyLock::new(|| {
     let sandbox = sandbox("");
+    sandbox.other_repository("web");
     sandbox.manifest(&Shape { mounted: 1, ..Shape::DEFAULT }.manifest());
     let (one, other) = (sandbox.top.join("one"), sandbox.top.join("other"));
     fs::create_dir(&one).unwrap();
@@ -46,6 +47,10 @@ const BRINGS: [&str; 5] = [
 
 /// Names of ports.
 const NAMES: [&str; 3] = ["", ", names = [\"http\"]", ", names = [\"http\", \"db\"]"];
+
+/// Options of the worktree in the other repository.
+const OF_WEB: [&str; 4] =
+    ["", ", checkout = \"git\"", ", target-path = \"app\"", ", branch = \"agents/{{ session.name }}\""];
 
 /// Options of a directory.
 const DIRECTORIES: [Option<&str>; 4] =
@@ -72,6 +77,14 @@ pub(super) struct Shape {
     slots: u64,
     /// `true` if the lead has a second range of ports.
     debug: bool,
+    /// Number of sessions with a worktree of the workspace's repository and one of the other repository.
+    pairs: u64,
+    /// Options of their worktree in the other repository.
+    of_web: &'static str,
+    /// `true` if such a session has a worktree at another commit too.
+    third: bool,
+    /// Root of the other repository.
+    pub(super) web: &'static str,
     /// Options of the lead's directory; `None` if it has none.
     directory: Option<&'static str>,
     /// `true` if the `setup` of coders fails.
@@ -94,6 +107,10 @@ impl Shape {
         names: NAMES[0],
         slots: 4,
         debug: false,
+        pairs: 0,
+        of_web: OF_WEB[0],
+        third: false,
+        web: "../web",
         directory: None,
         fails: false,
     };
@@ -105,6 +122,8 @@ impl Shape {
             mounted: if features.overlays { random.below(2) } else { 0 },
             database: features.databases && random.percent(30),
             branch: random.percent(70),
+            pairs: random.below(3),
+            of_web: random.pick(&OF_WEB).unwrap(),
             ..Self::DEFAULT
         }
     }
@@ -112,7 +131,7 @@ impl Shape {
     /// Grows, shrinks, or changes one option.
     pub(super) fn vary(&mut self, random: &mut Random) {
         let features = *FEATURES;
-        match random.below(17) {
+        match random.below(21) {
             0..=2 => self.coders = random.below(4),
             3 if features.overlays => self.mounted = random.below(3),
             4 if features.databases => self.database = !self.database,
@@ -126,10 +145,26 @@ impl Shape {
             13 => self.names = random.pick(&NAMES).unwrap(),
             14 => self.slots = 9 - self.slots,
             15 => self.debug = !self.debug,
+            17 | 18 => self.pairs = random.below(3),
+            19 => self.of_web = random.pick(&OF_WEB).unwrap(),
+            20 => self.third = !self.third,
             16 => self.directory = *random.pick(&DIRECTORIES).unwrap(),
             _ => self.block = 12 - self.block,
         }
         self.fails = random.percent(12);
+    }
+
+    /// Returns the requests without the other repository.
+    pub(super) fn without_web(&self) -> Self {
+        Self { pairs: 0, ..self.clone() }
+    }
+
+    /// Returns an argument of `--set` that changes the number of a session's replicas; `None` if there are none.
+    pub(super) fn set(&self, random: &mut Random) -> Option<String> {
+        let counts = [("coder", self.coders), ("mounted", self.mounted), ("pair", self.pairs)];
+        let (name, _) =
+            *random.pick(&counts.map(|count| (count.1 > 0).then_some(count))).unwrap().as_ref()?;
+        Some(format!("--set=session.{name}.count={}", 1 + random.below(3)))
     }
 
     /// Returns the manifest, without its head.
@@ -148,7 +183,7 @@ impl Shape {
             self.directory.map_or(String::new(), |options| format!(", {{ kind = \"directory\"{options} }}"));
         let hooks = if self.hooks { ", git-hooks = true" } else { "" };
         let setup = if self.fails { "false" } else { "echo made > made.log" };
-        let mut text = String::new();
+        let mut text = format!("[repository.web]\nroot = \"{}\"\n", self.web);
         if self.database {
             text += "[provider.scratch-database]\ncommand = [\"./tools/scratch-database\"]\n";
         }
@@ -168,6 +203,18 @@ impl Shape {
                 text,
                 "[session.mounted]\ncount = {}\nresources = [{{ kind = \"git-worktree\", checkout = \"overlay\", {options}{branch} }}]\n",
                 self.mounted
+            );
+        }
+        if self.pairs > 0 {
+            let third = if self.third {
+                ", { kind = \"git-worktree\", name = \"old\", base-ref = \"old\" }"
+            } else {
+                ""
+            };
+            let _ = write!(
+                text,
+                "[session.pair]\ncount = {}\nresources = [{{ kind = \"git-worktree\", name = \"api\", {options}{branch} }}, {{ kind = \"git-worktree\", name = \"web\", repository = \"web\", base-ref = \"main\"{} }}{third}, \"port-range\"]\nsetup = [\"{setup}\"]\n",
+                self.pairs, self.of_web
             );
         }
         text

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::sandbox::Sandbox;
 
@@ -24,7 +24,7 @@ pub(super) enum Safety {
 pub(super) struct Written {
     pub(super) token: String,
     pub(super) safety: Safety,
-    /// Path of the session; empty outside of sessions.
+    /// [`Place::name`](super::sequence::Place::name); empty outside of sessions.
     pub(super) session: String,
 }
 
@@ -32,21 +32,36 @@ pub(super) struct Written {
 pub(super) fn tokens(sandbox: &Sandbox) -> BTreeSet<String> {
     let mut tokens = BTreeSet::new();
     scan(&sandbox.top, &mut tokens);
+    for repository in repositories(sandbox) {
+        of_objects(sandbox, &repository, &mut tokens);
+    }
+    tokens
+}
+
+/// Returns the repositories that exist: the workspace's, and the other one at each of its paths.
+pub(super) fn repositories(sandbox: &Sandbox) -> Vec<PathBuf> {
+    let mut repositories = vec![sandbox.repository.clone()];
+    repositories.extend(["web", "docs", "web-away"].map(|name| sandbox.top.join(name)));
+    repositories.retain(|path| path.exists());
+    repositories
+}
+
+/// Adds the tokens in objects that a ref, or a stash, of a repository reaches.
+fn of_objects(sandbox: &Sandbox, repository: &Path, tokens: &mut BTreeSet<String>) {
     // Of stashes only the last one has a ref.
-    let mut stashes = sandbox.program("git", &sandbox.repository);
+    let mut stashes = sandbox.program("git", repository);
     let stashes = stashes.args(["reflog", "show", "--format=%H", "refs/stash", "--"]).output().unwrap();
     let stashes = String::from_utf8(stashes.stdout).unwrap();
     let mut args = vec!["rev-list", "--objects", "--all"];
     args.extend(stashes.lines());
-    let listed = sandbox.git(&args);
+    let listed = sandbox.git_in(repository, &args);
     let ids: String = listed.lines().flat_map(|line| [line.split(' ').next().unwrap(), "\n"]).collect();
     let path = sandbox.top.join("ids");
     fs::write(&path, ids).unwrap();
-    let mut git = sandbox.program("git", &sandbox.repository);
+    let mut git = sandbox.program("git", repository);
     git.args(["cat-file", "--batch", "--buffer"]).stdin(fs::File::open(&path).unwrap());
-    find(&git.output().unwrap().stdout, &mut tokens);
+    find(&git.output().unwrap().stdout, tokens);
     fs::remove_file(path).unwrap();
-    tokens
 }
 
 /// Adds the tokens in all files below, except in Git's objects and in copies that a step has made.

@@ -1,7 +1,7 @@
 //! Tests of kills and errors of runs in three repositories. The inventories of all are as before.
 
 use super::{assert_put_back, failing, some_of, traced, twice};
-use crate::sandbox::Sandbox;
+use crate::sandbox::{Sandbox, assert_same};
 
 /// A session in each of three repositories, and one in all of them.
 const THREE: &str = r#"
@@ -150,5 +150,54 @@ fn destroy_that_gives_up_a_repository_is_finished_when_it_is_killed() {
             sandbox.seedbed(&give_up);
         }
         restore();
+    }
+}
+
+/// A repository that comes back between the kill and the recovery has what was given up, or nothing was given up.
+#[test]
+fn repository_that_comes_back_after_a_killed_forget_is_cleared_by_the_commands_of_doctor() {
+    let sandbox = sandbox();
+    sandbox.manifest(&format!("{THREE}{BOTH}"));
+    let (web, kept) = (sandbox.top.join("web"), sandbox.top.join("kept"));
+    let of_others = || {
+        let mut found = sandbox.inventory();
+        found.retain(|path, _| !path.starts_with("web/.git/"));
+        found
+    };
+    let before = of_others();
+    let give_up = ["destroy", "--forget", "web", "--discard"];
+    let apply = || {
+        sandbox.ok(&["apply"]);
+        std::fs::rename(&web, &kept).unwrap();
+    };
+    let clear = || {
+        sandbox.ok(&["destroy", "--discard", "--yes"]);
+        let found = sandbox.seedbed_in(&web, &["doctor", "--json"]).json();
+        for finding in found["findings"].as_array().unwrap() {
+            let remedy = finding["remedy"].as_str().unwrap();
+            let Some(at) = remedy.find("git -C").filter(|_| finding["id"] == "unknown-worktree") else {
+                continue;
+            };
+            let done = sandbox.program("sh", &sandbox.top).args(["-c", &remedy[at..]]).output().unwrap();
+            assert!(done.status.success(), "{remedy}: {done:?}");
+        }
+        let branches = sandbox.git_in(&web, &["branch", "--list", "--format=%(refname:short)", "agents/*"]);
+        for branch in branches.lines() {
+            sandbox.git_in(&web, &["branch", "--quiet", "-D", branch]);
+        }
+        assert_same(&before, &of_others());
+        assert!(!web.join(".git/worktrees").exists() && !web.join(".git/seedbed").exists());
+    };
+    apply();
+    let destroy = traced(&sandbox, &give_up, None);
+    assert_eq!(destroy.outcome.code, 0, "{:?}", destroy.outcome);
+    std::fs::rename(&kept, &web).unwrap();
+    clear();
+    for point in some_of(twice(&destroy.counts())) {
+        apply();
+        crash_if_reached(&sandbox, &give_up, &point);
+        std::fs::rename(&kept, &web).unwrap();
+        sandbox.ok(&["recover"]);
+        clear();
     }
 }

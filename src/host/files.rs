@@ -417,6 +417,17 @@ impl Root {
         hidden::remove(self, relative)
     }
 
+    /// Waits for the lock of this directory, which the returned file owns until it is closed. Only processes that take this
+    /// lock wait for it. A file system without locks lets them run beside each other.
+    pub fn lock(&self) -> Result<File, Error> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let directory = File::from(
+            rustix::fs::openat(&self.fd, ".", flags, Mode::empty()).map_err(io("open", &self.path))?,
+        );
+        let _ = directory.lock();
+        Ok(directory)
+    }
+
     /// Makes changes of the names in this directory survive a power failure, if the file system can.
     pub fn sync(&self) -> Result<(), Error> {
         match failpoint!("files.sync-directory").and_then(|()| rustix::fs::fsync(&self.fd)) {

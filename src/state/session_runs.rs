@@ -146,12 +146,7 @@ impl Swarm<'_> {
     ///
     /// The state directory cannot be written to.
     pub fn lock_starts(&self) -> Result<File, Error> {
-        let path = Root::create(&self.log_directory())?.path().to_owned();
-        let opened = File::open(&path);
-        let directory = opened.map_err(|source| files::Error::Io { action: "open", path, source })?;
-        // A file system without locks only lets two starts run beside each other.
-        let _ = directory.lock();
-        Ok(directory)
+        Ok(Root::create(&self.log_directory())?.lock()?)
     }
 
     /// Returns the logs of the commands that ran in a session, the oldest first.

@@ -54,7 +54,7 @@ pub(super) fn give_way(task: &Task<'_>, worktree: &Worktree) -> Result<(), Error
         paths.common.replace(&paths.admin_directory.join("HEAD"), format!("{tip}\n").as_bytes())?;
     }
     crashpoint!("aside.detached");
-    branch::delete(task, &paths, &name, &tip)?;
+    branch::delete(task, worktree, &paths, &name, &tip)?;
     crashpoint!("aside.branch-gone");
     Ok(())
 }

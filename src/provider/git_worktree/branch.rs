@@ -8,6 +8,10 @@ use super::{Worktree, reserved_names};
 use crate::host::git::{Git, is_object_id};
 use crate::provider::{Error, Task};
 
+/// Refs of the repository that keep no commit: the next `pop` empties the stash. The other refs are the main worktree's
+/// own, of operations that end.
+pub(super) const FLEETING: [&str; 4] = ["refs/stash", "refs/bisect/*", "refs/worktree/*", "refs/rewritten/*"];
+
 /// Returns a branch that Git cannot keep beside `branch`: the same, or one that would be a directory of the other. Only
 /// branches for which `stays` is true count.
 pub(super) fn in_the_way<'b, T>(
@@ -61,12 +65,42 @@ pub(super) fn create(
     Ok(())
 }
 
-/// Deletes the branch of this full name; an error if it is not at `tip`.
-pub(super) fn delete(task: &Task<'_>, paths: &WorktreePaths, name: &str, tip: &str) -> Result<(), Error> {
+/// Deletes the branch of this full name, unless it is the last ref that reaches `tip`; an error if it is not at `tip`.
+///
+/// Branches are deleted one after the other, of all swarms of the repository: otherwise two branches with the same commit
+/// would each be deleted because of the other one.
+pub(super) fn delete(
+    task: &Task<'_>,
+    worktree: &Worktree,
+    paths: &WorktreePaths,
+    name: &str,
+    tip: &str,
+) -> Result<(), Error> {
+    let _deletions = paths.common.lock()?;
     let git = Git::open(task.host, paths.common.path(), None).holding(task.lock);
+    if !is_base(worktree, paths, name, tip)? {
+        let excluded = FLEETING.iter().chain([&name]).map(|name| format!("--exclude={name}"));
+        let args = ["rev-list", "--max-count=1", tip, "--not"].map(str::to_owned);
+        if !git.run(args.into_iter().chain(excluded).chain(["--glob=refs/*".to_owned()]))?.is_empty() {
+            return Ok(());
+        }
+    }
     // A branch that has moved in between is kept.
     git.run_beside_others(&["update-ref", "-d", name, tip])?;
     Ok(())
+}
+
+/// Returns whether the base ref of the worktree is another branch at `tip`, as far as files show it.
+fn is_base(worktree: &Worktree, paths: &WorktreePaths, name: &str, tip: &str) -> Result<bool, Error> {
+    let line = |path: &str| match read(&paths.common, Path::new(path))? {
+        Content::Bytes(bytes) => Ok(String::from_utf8_lossy(bytes.trim_ascii_end()).into_owned()),
+        _ => Ok::<_, Error>(String::new()),
+    };
+    let base = match &*worktree.base_ref {
+        "HEAD" => line("HEAD")?.strip_prefix("ref: ").unwrap_or_default().to_owned(),
+        base => format!("refs/heads/{base}"),
+    };
+    Ok(base.starts_with("refs/heads/") && base != name && line(&base)? == tip)
 }
 
 /// Returns the commit of the branch of this full name; `None` if it does not exist. Git only runs if the branch has no file

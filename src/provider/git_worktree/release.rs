@@ -117,7 +117,8 @@ fn remove_entry(task: &Task<'_>, worktree: &Worktree, paths: &WorktreePaths) -> 
     remove_out_of_sight(&paths.common, &paths.admin_directory, &reserved_names::building(task, worktree))
 }
 
-/// Removes the branch if we made it, it is still at the same commit, and no worktree has it checked out. A branch that
+/// Removes the branch if we made it, it is still at the same commit, no worktree has it checked out, and it is not the last
+/// ref that reaches the commit. A branch that
 /// had landed before is moved back. Any other is kept.
 fn remove_branch(
     task: &Task<'_>,
@@ -133,5 +134,5 @@ fn remove_branch(
     if branch::is_checked_out(paths, &name)? {
         return Ok(());
     }
-    branch::delete(task, paths, &name, &tip)
+    branch::delete(task, worktree, paths, &name, &tip)
 }

@@ -426,6 +426,53 @@ fn landed_branch_is_moved_forward_when_applied_again() {
 }
 
 #[test]
+fn last_branch_that_reaches_a_commit_is_kept() {
+    let sandbox = mini();
+    let reaches = |commit: &str| {
+        assert_eq!(
+            sandbox.git(&["rev-list", "--max-count=1", commit, "--not", "--all"]),
+            "",
+            "{commit} is lost"
+        );
+    };
+    let feature = || {
+        sandbox.git(&["switch", "--quiet", "--create", "feature", "main"]);
+        let commit = sandbox.commit("of the feature");
+        sandbox.git(&["switch", "--quiet", "main"]);
+        based_on(&sandbox, "feature");
+        commit
+    };
+    // Two branches with the same commit do not vouch for each other.
+    let commit = feature();
+    sandbox.ok(&["apply"]);
+    sandbox.git(&["branch", "--quiet", "-D", "feature"]);
+    let outcome = sandbox.ok(&["destroy"]);
+    says(&outcome, &["is kept, "]);
+    reaches(&commit);
+    assert_eq!(sandbox.git(&["branch", "--list", "agents/*"]).lines().count(), 1);
+    for branch in sandbox.git(&["branch", "--list", "agents/*", "--format=%(refname:short)"]).lines() {
+        sandbox.git(&["branch", "--quiet", "-D", branch]);
+    }
+
+    // The same while sessions are replaced, and after a failed run.
+    let commit = feature();
+    sandbox.ok(&["apply"]);
+    sandbox.git(&["branch", "--quiet", "-D", "feature"]);
+    sandbox.manifest(&PAIR.replace("BASE", "main").replace("agents/", "others/"));
+    sandbox.ok(&["apply", "--yes"]);
+    reaches(&commit);
+    sandbox.ok(&["destroy"]);
+    for branch in sandbox.git(&["branch", "--list", "agents/*", "--format=%(refname:short)"]).lines() {
+        sandbox.git(&["branch", "--quiet", "-D", branch]);
+    }
+    let commit = feature();
+    let failing = "setup = [\"git branch -D feature >&2 || true; exit 1\"]\n";
+    sandbox.manifest(&(PAIR.replace("BASE", "feature") + failing));
+    assert_ne!(sandbox.seedbed(&["apply"]).code, 0);
+    reaches(&commit);
+}
+
+#[test]
 fn landed_branch_is_not_moved_if_another_process_has_a_claim_to_it() {
     let sandbox = mini();
     let commit = landed(&sandbox);

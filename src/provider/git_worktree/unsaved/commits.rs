@@ -9,10 +9,6 @@ use crate::provider::git_worktree::paths::{Content, WorktreePaths};
 use crate::provider::git_worktree::{Worktree, branch};
 use crate::provider::{Error, Task, UnsavedWork};
 
-/// Refs of the repository that keep no commit: the next `pop` empties the stash. The other refs are the main worktree's
-/// own, of operations that end.
-const FLEETING: [&str; 4] = ["refs/stash", "refs/bisect/*", "refs/worktree/*", "refs/rewritten/*"];
-
 /// Prefixes of the refs that belong to one admin directory.
 const OWN: [&str; 3] = ["refs/worktree", "refs/bisect", "refs/rewritten"];
 
@@ -228,7 +224,7 @@ pub(in super::super) fn lost(
 ) -> Result<BTreeSet<String>, Error> {
     let mut args: Vec<OsString> = ["rev-list", "--ignore-missing", "--stdin", "--not"].map(Into::into).into();
     args.extend(but.map(Into::into));
-    args.extend(FLEETING.iter().chain(not_even).map(|name| format!("--exclude={name}").into()));
+    args.extend(branch::FLEETING.iter().chain(not_even).map(|name| format!("--exclude={name}").into()));
     if let Some(branch) = &worktree.branch {
         let name = format!("refs/heads/{branch}");
         // The branch is deleted with the worktree.

@@ -145,8 +145,9 @@ pub(super) fn kept_branch(kept: &KeptBranch) -> String {
     let text = format!("{session}: branch {} is kept{place}", printable(branch));
     if let Some(base_ref) = landed_in {
         let (base_ref, command) = (printable(base_ref), shell_quoted(branch));
+        let there = if repository.is_some() { " there" } else { "" };
         return format!(
-            "{text} at {commit:.10}: {base_ref} has all its commits, and `git branch -d {command}` deletes it"
+            "{text} at {commit:.10}: {base_ref} has all its commits, and `git branch -d {command}`{there} deletes it"
         );
     }
     let commits = match commits {

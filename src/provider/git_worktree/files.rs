@@ -135,6 +135,9 @@ pub(super) fn reconcile(task: &Task<'_>, worktree: &Worktree) -> Result<Vec<Stri
         scratch.remove()?;
         placed?;
     }
+    for path in record.0.keys().filter(|path| !planned.contains_key(*path)) {
+        remove_empty_directories(&top, path);
+    }
     hide::hide(task, &paths, complete.0.keys())?;
     complete.write(&paths)?;
     crashpoint!("session-files.completed");
@@ -362,8 +365,7 @@ impl Place<'_> {
         failpoint!("session-files.put").map_err(|error| failed("create", self.path)(error.into()))?;
         let (old, is_edited) = match state {
             State::Missing => {
-                let is_created = parent.create_new(Path::new(name), &planned.bytes(b"", b""))?;
-                return Ok((!is_created).then(|| self.changed(None)));
+                return self.create(&parent, name, &planned.bytes(b"", b""));
             }
             State::Untouched(old) | State::WithoutSection(old) => (old, false),
             State::Edited(old) => (old, true),
@@ -404,13 +406,18 @@ impl Place<'_> {
             Exchange::Changed { beside } => return Ok(Some(self.changed(beside))),
             Exchange::Done => drop(self.scratch.directory.remove_file(Path::new(aside))?),
         }
-        // The directories above it, if nothing else is in them.
-        for above in above.ancestors().filter(|above| !above.as_os_str().is_empty()) {
-            if !self.top.remove_directory(above)? {
-                break;
-            }
-        }
         Ok(None)
+    }
+
+    /// Creates the file in one step, unless something exists by now.
+    fn create(&self, parent: &Root, name: &OsStr, bytes: &[u8]) -> Result<Option<String>, Error> {
+        let (scratch, aside) = (&self.scratch.directory, OsStr::new("new"));
+        scratch.create_new(Path::new(aside), bytes)?;
+        if parent.place(name, scratch, aside)? {
+            return Ok(None);
+        }
+        scratch.remove_file(Path::new(aside))?;
+        Ok(Some(self.changed(None)))
     }
 
     /// Replaces the file in one step, if it still has the old content.
@@ -456,4 +463,10 @@ fn keep_beside(parent: &Root, name: &OsStr, bytes: &[u8]) -> Result<OsString, Er
         }
     }
     Ok(name.to_owned())
+}
+
+/// Removes the directories above a removed file in which nothing else is. One that cannot be removed stays.
+fn remove_empty_directories(top: &Root, path: &Path) {
+    let above = path.ancestors().skip(1).filter(|above| !above.as_os_str().is_empty());
+    let _ = above.take_while(|above| matches!(top.remove_directory(above), Ok(true))).count();
 }

@@ -82,6 +82,7 @@ pub(super) fn temporary_file_directories(
     temporary_file_directories.extend(overlay::upper(task, worktree));
     temporary_file_directories.extend([
         paths.admin_directory_path(),
+        paths.admin_directory_path().join("info"),
         paths.common.path().to_owned(),
         repository::records(task.host),
     ]);

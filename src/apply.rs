@@ -6,6 +6,7 @@
 //! part that does exist.
 
 mod stop_processes;
+mod take_up;
 mod commands;
 mod destroy;
 mod relocation;
@@ -25,7 +26,7 @@ mod retry;
 mod provision;
 mod recover;
 mod refresh;
-mod repositories;
+pub(crate) mod repositories;
 mod release;
 mod release_set;
 mod repair;
@@ -66,11 +67,15 @@ pub use release_impact::{
     Broken, FindingKind, ReleaseImpact, SessionFinding, examine, impact_of_plan, impact_of_recovery,
 };
 pub use release_set::{Destroy, Occupants, STOP_PATIENCE};
-pub use relocation::{Relation, Stray, adopt, forget, rebind, replaced_repository, strays};
+pub use relocation::{Relation, Stray, adopt, forget, rebind, strays};
 pub use repair::{Repair, repair};
-pub use repositories::{UnusableRepository, unusable_repositories};
+pub use repositories::{
+    UnusableRepository, replaced_repository, require_repositories, require_same_repositories,
+    unusable_repositories,
+};
 pub use restore::{RestoreError, restore};
 pub use retry::Retries;
+pub use take_up::take_up;
 pub use updates::left_by_updates;
 pub use usage::{Usage, usage};
 
@@ -170,11 +175,15 @@ pub fn apply(
         temporary: options.temporary,
         not_set_up: applied.map(|applied| provision::still_not_set_up(applied, plan)).unwrap_or_default(),
         forgotten: BTreeMap::new(),
+        repositories: applied.map(|applied| applied.repositories.clone()).unwrap_or_default(),
         plan: plan.clone(),
         release: None,
     };
+    if let Some(applied) = applied {
+        require_repositories(context.swarm, context.registry, applied, plan)?;
+    }
+    record = repositories::with_identities(context.swarm.host(), context.registry, record);
     if let Some(before) = applied.filter(|_| !kinds.is_empty()) {
-        repositories::require(context, before, &kinds)?;
         let left = occupants::left_for_teardown(before, &kinds);
         stop_processes::refuse_or_stop(context, before, &kinds, options, &left)?;
         unsaved_work::secure(context, before, &kinds, options.unsaved)?;
@@ -200,10 +209,12 @@ pub fn check_releases(
         .filter(|finding| finding.is_unknown() && options.unsaved != Unsaved::Discard);
     let mut findings: Vec<_> = unknown.cloned().collect();
     let kinds = release_set::planned(plan);
+    if let Some(applied) = applied {
+        require_repositories(context.swarm, context.registry, applied, plan)?;
+    }
     let Some(before) = applied.filter(|_| !kinds.is_empty()) else {
         return occupants::refuse(Vec::new(), 0, findings);
     };
-    repositories::require(context, before, &kinds)?;
     for finding in stop_processes::refusals(unsaved_work::check(context, before, &kinds, options.unsaved))? {
         if !findings.contains(&finding) {
             findings.push(finding);

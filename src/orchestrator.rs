@@ -322,11 +322,13 @@ impl Orchestrator {
                 temporary: false,
                 not_set_up: BTreeMap::new(),
                 forgotten: BTreeMap::new(),
+                repositories: BTreeMap::new(),
                 manifest: None,
                 created: BTreeMap::new(),
                 plan: input.plan(family.as_ref(), registry)?,
                 release: None,
             };
+            let record = apply::repositories::with_identities(context.swarm.host(), registry, record);
             apply::transaction::begin(context, &record).map_err(Error::from_provisioning_error)?;
             drop(guard);
             let (all, options) = (apply::transaction::Teardowns::All, apply::Options::default());

@@ -43,6 +43,7 @@
 mod allocation;
 mod allocator;
 mod child_share;
+mod container;
 pub mod directory;
 mod error;
 mod examination;
@@ -65,7 +66,6 @@ mod directory_scan;
 mod task;
 
 use std::path::PathBuf;
-use std::time::SystemTime;
 
 pub use allocation::{Allocation, Context, DISCOVERY_DIRECTORY, DISCOVERY_FILE};
 pub(crate) use allocation::{
@@ -73,6 +73,7 @@ pub(crate) use allocation::{
 };
 pub use allocator::{Allocator, Parent, Planned, Request, Scope};
 pub use child_share::{ChildOptions, ChildShare};
+pub use container::{Container, Identity};
 pub use error::Error;
 pub(crate) use error::{catch_panics, retry_while_missing};
 pub use examination::{Examination, NeededSpace, Uncounted};
@@ -260,10 +261,16 @@ pub trait Provider: Send + Sync {
         false
     }
 
-    /// Returns the path of what contains the resource, such as a repository, if another one was created there after
-    /// `since`, a time at which the resource existed, and nothing in the new one carries the task's ownership marker.
-    fn replaced_container(&self, _task: &Task<'_>, _since: SystemTime) -> Result<Option<PathBuf>, Error> {
+    /// Returns the directory at the allocation's location that contains the resource beside those of others, such as a
+    /// repository. `None` if resources of this kind have none.
+    fn container(&self, _task: &Task<'_>) -> Result<Option<Container>, Error> {
         Ok(None)
+    }
+
+    /// Returns whether the container has something with the task's ownership marker that was made for the resource, at
+    /// the task's location. A container of another swarm, or a clone of the container, has nothing.
+    fn is_in_container(&self, _task: &Task<'_>) -> Result<bool, Error> {
+        Ok(false)
     }
 
     /// Rewrites a resource with the marker (see [`Provider::has_ownership_marker`]) for its present location, after its

@@ -24,7 +24,7 @@ use crate::provider::{Location, Registry, SharedResults, Task, UnsavedWork, allo
 use crate::state::{self, Record, Release, Remain, Stage, Unsaved};
 
 /// Reasons why resources remain, by session and kind.
-type RemainReasons = BTreeMap<(SessionPath, String), String>;
+pub(super) type RemainReasons = BTreeMap<(SessionPath, String), String>;
 
 /// Finishes or rolls back an interrupted run of this swarm. Idempotent: the recovery can itself be interrupted at any
 /// point.
@@ -156,23 +156,16 @@ fn unprovision(context: &Context<'_>, record: &Record, options: Options) -> Resu
     let mut kept = unknown(context, record, &provisioned);
     let released = without(context, record, &provisioned, &kept);
     let own = Marks::for_run(record, &provisioned);
-    let with_work = check(context, record, &released, unsaved, &mut kept).map_err(|error| {
+    let progress = RunProgress::read(context.swarm, context.registry, record, &released)?;
+    let search = Search::WorkSince(&progress);
+    let with_work = check(context, record, &released, search, unsaved, &mut kept).map_err(|error| {
         stop_processes::with_occupants(context, record, &released, options.occupants, &own, error)
     })?;
     let released = without(context, record, &provisioned, &kept);
     // Work was checked above, by the time at which it was done.
     let discarding = Options { unsaved: Unsaved::Discard, ..options };
     stop_processes::refuse_or_stop(context, record, &released, discarding, &own)?;
-    match rescue::save_interrupted(context, record, &with_work) {
-        Err(Error::NotRescued { failures, interrupted: false }) => {
-            for Remain { session, resource: kind, why, .. } in
-                failures.iter().filter_map(|one| remain(false, one))
-            {
-                kept.insert((session, kind), why);
-            }
-        }
-        done => done?,
-    }
+    save(context, record, &with_work, &mut kept)?;
     let released = without(context, record, &provisioned, &kept);
     let (released, failures) = listening(context, |context| {
         transaction::unprovision(context, record, &released, context.swarm.host(), Some(options.occupants))
@@ -206,7 +199,7 @@ fn finish(context: &Context<'_>, record: &Record, options: Options) -> Result<Ve
 }
 
 /// Finds resources that this program cannot release.
-fn unknown(context: &Context<'_>, record: &Record, kinds: &ResourcesBySession) -> RemainReasons {
+pub(super) fn unknown(context: &Context<'_>, record: &Record, kinds: &ResourcesBySession) -> RemainReasons {
     let why = "only the program that provisioned it can release it";
     release_impact::unknown_kinds(context.registry, record, kinds)
         .map(|(session, kind)| ((session.path.clone(), kind.to_owned()), why.to_owned()))
@@ -216,19 +209,16 @@ fn unknown(context: &Context<'_>, record: &Record, kinds: &ResourcesBySession) -
 /// Checks what releasing would lose, one resource after another. A resource is kept if it cannot be checked, or if it
 /// has work that `unsaved` does not cover. Rescuable work that `unsaved` does not mention is refused, because an option
 /// covers it. Returns the kinds that have work to save.
-fn check(
+pub(super) fn check(
     context: &Context<'_>,
     record: &Record,
     released: &ResourcesBySession,
+    search: Search<'_>,
     unsaved: Unsaved,
     kept: &mut RemainReasons,
 ) -> Result<ResourcesBySession, Error> {
     let (host, registry) = (context.swarm.host(), context.registry);
-    let progress = RunProgress::read(context.swarm, registry, record, released)?;
-    let search = match unsaved {
-        Unsaved::Discard => Search::Obstacles,
-        Unsaved::Keep | Unsaved::Rescue => Search::WorkSince(&progress),
-    };
+    let search = if unsaved == Unsaved::Discard { Search::Obstacles } else { search };
     let (mut refused, mut with_work) = (Vec::new(), ResourcesBySession::new());
     let shared_results = SharedResults::default();
     for (session, resource, found) in
@@ -260,7 +250,7 @@ fn check(
 
 /// Returns the kinds without those that are kept, and without claims of sessions that keep a resource or have a session
 /// below that does.
-fn without(
+pub(super) fn without(
     context: &Context<'_>,
     record: &Record,
     kinds: &ResourcesBySession,
@@ -276,8 +266,28 @@ fn without(
     })
 }
 
+/// Rescues work. Resources whose work cannot be rescued are kept.
+pub(super) fn save(
+    context: &Context<'_>,
+    record: &Record,
+    with_work: &ResourcesBySession,
+    kept: &mut RemainReasons,
+) -> Result<(), Error> {
+    match rescue::save_interrupted(context, record, with_work) {
+        Err(Error::NotRescued { failures, interrupted: false }) => {
+            for Remain { session, resource: kind, why, .. } in
+                failures.iter().filter_map(|one| remain(false, one))
+            {
+                kept.insert((session, kind), why);
+            }
+            Ok(())
+        }
+        done => done,
+    }
+}
+
 /// Calls `act`; returns its result, and the resources that were released meanwhile.
-fn listening<T>(
+pub(super) fn listening<T>(
     context: &Context<'_>,
     act: impl FnOnce(&Context<'_>) -> Result<T, Error>,
 ) -> Result<(BTreeSet<(SessionPath, String)>, T), Error> {
@@ -294,7 +304,7 @@ fn listening<T>(
 }
 
 /// Returns the resources of `kinds` that are not in `gone`, each with its reason.
-fn left(
+pub(super) fn left(
     kinds: &ResourcesBySession,
     released: &BTreeSet<(SessionPath, String)>,
     kept: &RemainReasons,
@@ -316,7 +326,7 @@ fn left(
 }
 
 /// Returns the resource for which a step failed.
-fn remain(before: bool, failure: &Failure) -> Option<Remain> {
+pub(super) fn remain(before: bool, failure: &Failure) -> Option<Remain> {
     let (session, kind, why) = (failure.session.clone(), failure.kind.clone()?, failure.cause.clone());
     Some(Remain { session, resource: kind, before, why })
 }

@@ -23,7 +23,7 @@ pub(super) fn follow(
     is_marked: impl Fn(&Record, &str) -> Result<bool, Error>,
 ) -> Result<Vec<PlannedRepository>, Error> {
     let mut followed = Vec::new();
-    for unusable in repositories::all_unusable(host, registry, record) {
+    for unusable in repositories::unusable(host, registry, record) {
         let Some(root) = roots.get(&unusable.name) else { continue };
         let moved = with_root(registry, record, &unusable.name, &way(&record.workspace, root));
         if !is_marked(&moved, &unusable.name)? {

@@ -35,6 +35,8 @@ pub enum Recovered {
     Removed,
     /// A run that could be neither rolled back nor finished was abandoned; `givenUp` events name what may remain.
     GivenUp,
+    /// What an abandoned run had left was released or brought back, or a part of it.
+    TakenUp,
 }
 
 impl fmt::Display for Recovered {
@@ -47,6 +49,7 @@ impl fmt::Display for Recovered {
             Self::GivenUp => {
                 "gave up a run that could not be recovered; the resources named above may remain"
             }
+            Self::TakenUp => "released or brought back what a run that was given up had left",
         })
     }
 }
@@ -130,11 +133,11 @@ fn require_repositories(
     committed: Option<&Record>,
 ) -> Result<(), Error> {
     if let Some(record) = interrupted {
-        repositories::require_to_recover(context, record, &release_set::provisioned(record))?;
+        repositories::require(context, record, &release_set::provisioned(record))?;
     }
     for record in interrupted.into_iter().chain(committed) {
         if let Some(release) = &record.release {
-            repositories::require_to_recover(context, &release.before, &release.kinds)?;
+            repositories::require(context, &release.before, &release.kinds)?;
         }
     }
     Ok(())

@@ -9,7 +9,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use super::{Context, Error, Failure, Run, moved_repositories, recover, repositories, with_task};
 use crate::discovery;
@@ -129,31 +128,6 @@ fn has_ownership_marker(host: &Host, registry: &Registry, record: &Record, works
     looked.is_ok() && any
 }
 
-/// Returns the repository that was created in place of the one in which the swarm is applied, which was moved or
-/// deleted. `None` if the repository is the same one, or has at least one resource of the swarm.
-pub fn replaced_repository(host: &Host, registry: &Registry, found: &RecordedSwarm) -> Option<PathBuf> {
-    /// Unit of [`Record::since`].
-    const SECOND: Duration = Duration::from_secs(1);
-    let mut replaced = None;
-    for record in found.records() {
-        let since = humantime::parse_rfc3339(record.since.as_deref()?).ok()? + SECOND;
-        let mut is_here = false;
-        let looked = each(host, registry, record, None, "inspect", |_, provider, task| {
-            if !is_here {
-                match provider.replaced_container(task, since)? {
-                    Some(path) => replaced = Some(path),
-                    None => is_here = provider.has_ownership_marker(task),
-                }
-            }
-            Ok(())
-        });
-        if looked.is_err() || is_here {
-            return None;
-        }
-    }
-    replaced
-}
-
 /// Calls `act` for each allocation of a record, parents before children, until one fails. `act` gets the location at
 /// which the session finds the allocation, and the location to which an interrupted run may have moved it. `step` names
 /// the action.
@@ -236,7 +210,11 @@ pub fn rebind(
     if let Some(applied) = applied {
         swarm.adopt(&applied)?;
     }
-    let Some(record) = swarm.applied()? else { return Ok(moved) };
+    let Some(applied) = swarm.applied()? else { return Ok(moved) };
+    let record = repositories::with_identities(&host, context.registry, applied.clone());
+    if record != applied {
+        swarm.adopt(&record)?;
+    }
     let run = Run { context, record: &record, host: &host };
     for session in &record.plan.sessions {
         crashpoint!("moved.discovery");
@@ -331,6 +309,7 @@ pub fn adopt(context: &Context<'_>, original: &RecordedSwarm) -> Result<Vec<Sess
     copy.plan.repositories = repositories;
     copy.plan.changes.clear();
     copy.plan.digest = copy.plan.computed_digest();
+    copy = repositories::with_identities(swarm.host(), context.registry, copy);
     crashpoint!("copied.adopted");
     swarm.adopt(&copy)?;
     let run = Run { context, record: &copy, host: swarm.host() };

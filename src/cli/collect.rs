@@ -9,12 +9,13 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, ValueEnum};
-use seedbed::apply::{self, Destroy, SessionFinding};
+use seedbed::apply::{self, Destroy, FindingKind, SessionFinding};
 use seedbed::collect::{self, Source};
 use seedbed::host;
 use seedbed::provider::git_worktree;
 use seedbed::report::SCHEMA_VERSION;
 use seedbed::report::collected::{CollectedSwarm, CollectedWorktree};
+use seedbed::state::{Record, Swarm};
 
 use super::exit::{Failure, Status};
 use super::last_runs::last_runs;
@@ -86,12 +87,12 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode, Fa
     let last_runs = last_runs(&of_sources);
     global.unless_interrupted()?;
     let mut exported = exported.into_iter();
-    let worktrees = of_sources.iter().zip(collected.results).map(|(active, outcome)| CollectedWorktree {
-        id: active.session.id.clone(),
-        last_run: last_runs.get(&active.session.id).cloned(),
-        unsaved: unsaved.remove(&(active.session.id.clone(), outcome.resource.clone())).unwrap_or_default(),
-        outcome,
-        exported: exported.next(),
+    let worktrees = of_sources.iter().zip(collected.results).map(|(active, outcome)| {
+        let key = (active.session.id.clone(), outcome.resource.clone());
+        let Uncommitted { unsaved, unknown } = unsaved.remove(&key).unwrap_or_default();
+        let (id, exported) = (active.session.id.clone(), exported.next());
+        let last_run = last_runs.get(&id).cloned();
+        CollectedWorktree { id, outcome, unsaved, unsaved_unknown: unknown, last_run, exported }
     });
     let document = CollectedSwarm {
         schema_version: SCHEMA_VERSION,
@@ -112,29 +113,68 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode, Fa
     Ok(Status::Done.into())
 }
 
+/// Work in a worktree that no commit has.
+#[derive(Default)]
+struct Uncommitted {
+    unsaved: Vec<String>,
+    /// Reasons for which it is unknown whether there is work.
+    unknown: Vec<String>,
+}
+
 /// Returns the work of sessions that no commit has, by session id and name of the worktree. Work outside the worktrees
 /// is listed with the first one.
 fn unsaved(
     project: &Project,
     sessions: &[Active<'_>],
-) -> Result<BTreeMap<(String, String), Vec<String>>, Failure> {
+) -> Result<BTreeMap<(String, String), Uncommitted>, Failure> {
     let mut swarms = BTreeMap::new();
     for Active { swarm, record, session } in sessions {
         let (.., released) = swarms.entry(swarm.key()).or_insert_with(|| (swarm, record, Destroy::default()));
         released.sessions.insert(session.path.clone());
     }
-    let mut unsaved: BTreeMap<(String, String), Vec<String>> = BTreeMap::new();
+    let mut unsaved: BTreeMap<(String, String), Uncommitted> = BTreeMap::new();
     for (swarm, record, released) in swarms.values() {
         let impact = apply::release_impact(swarm, &project.registry, record, released)?;
-        for SessionFinding { session, resource, description, .. } in
+        for SessionFinding { session, resource, description, kind, .. } in
             [impact.work, impact.beyond_rescue, impact.unknown].concat()
         {
             let Some(session) = record.plan.session(&session) else { continue };
             let worktrees = || session.allocations_of(git_worktree::KIND);
             let own = worktrees().find(|worktree| resource.as_deref() == Some(worktree.name()));
             let Some(worktree) = own.or_else(|| worktrees().next()) else { continue };
-            unsaved.entry((session.id.clone(), worktree.name().to_owned())).or_default().push(description);
+            let of_worktree = unsaved.entry((session.id.clone(), worktree.name().to_owned())).or_default();
+            match kind {
+                FindingKind::Unknown => of_worktree.unknown.push(description),
+                _ => of_worktree.unsaved.push(description),
+            }
         }
+        add_unusable(project, swarm, record, &mut unsaved);
     }
     Ok(unsaved)
+}
+
+/// Adds the worktrees of repositories that cannot be used: without its repository, it is unknown which files of a
+/// worktree are saved.
+fn add_unusable(
+    project: &Project,
+    swarm: &Swarm<'_>,
+    record: &Record,
+    unsaved: &mut BTreeMap<(String, String), Uncommitted>,
+) {
+    for repository in apply::unusable_repositories(swarm, &project.registry, record) {
+        for session in repository.sessions.iter().filter_map(|path| record.plan.session(path)) {
+            for worktree in session.allocations_of(git_worktree::KIND) {
+                let of_repository = git_worktree::Worktree::from_allocation(worktree);
+                if of_repository.is_some_and(|of| of.repository_name() == repository.name) {
+                    let key = (session.id.clone(), worktree.name().to_owned());
+                    let Uncommitted { unsaved, unknown } = unsaved.entry(key).or_default();
+                    // What is known without the repository is only a part.
+                    unknown.append(unsaved);
+                    if unknown.is_empty() {
+                        unknown.push(repository.to_string());
+                    }
+                }
+            }
+        }
+    }
 }

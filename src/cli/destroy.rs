@@ -461,7 +461,15 @@ pub(super) fn recover(global: &Global, arguments: &RecoverArguments) -> Result<E
     }
     let (recovered, workspace, host) = if let Some(project) = &project {
         let recovered = with_lock(global, project, "recover", |context| {
-            recover_first(global, context, arguments.options())
+            let recovered = recover_first(global, context, arguments.options())?;
+            if recovered != Recovered::Nothing {
+                return Ok(recovered);
+            }
+            let taken_up = apply::take_up(context, arguments.options())?;
+            if taken_up != Recovered::Nothing && !global.quiet && !global.json {
+                say!("{taken_up}");
+            }
+            Ok(taken_up)
         })?;
         (recovered, project.swarm()?.workspace().to_owned(), project.host.clone())
     } else {

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use seedbed::apply::{self, FindingKind, SessionFinding, UnusableRepository};
 use seedbed::host::files;
 use seedbed::host::process::{self, Cancel};
-use seedbed::host::text::{printable, printable_lines};
+use seedbed::host::text::{printable, printable_lines, shell_quoted};
 use seedbed::manifest::Report;
 use seedbed::name::SessionPath;
 use seedbed::report::error::{self, ErrorId, Identified};
@@ -49,6 +49,10 @@ pub(super) const HELP: &str = "Exit codes:
   74   done, but standard output could not be written
   75   locked by another run
   130  interrupted, and rolled back";
+
+/// Note on work that could not be rescued.
+const NOT_RESCUED: &str = "note: unsaved work could not be rescued, so nothing was released; rescues that succeeded are \
+                           kept, and `seedbed rescue list` lists them";
 
 /// Remedy if the cause of an unfinished run cannot be repaired.
 const GIVE_UP: &str = "help: if the cause cannot be repaired, run `seedbed recover --give-up`";
@@ -269,7 +273,7 @@ impl Failure {
             }
             Self::Apply(apply::Error::NotRescued { failures, .. }) => {
                 let mut lines: Vec<_> = failures.iter().map(failed_step).collect();
-                lines.push("note: unsaved work could not be rescued, so nothing was released".to_owned());
+                lines.push(NOT_RESCUED.to_owned());
                 lines
             }
             Self::Apply(error @ apply::Error::UnknownKind { .. }) => {
@@ -369,6 +373,13 @@ pub(super) fn unusable(repository: &UnusableRepository) -> String {
 
 /// Returns the remedy for repositories that cannot be used, at least one.
 pub(super) fn repository_remedy(repositories: &[UnusableRepository]) -> String {
+    if let Some(own) = repositories.iter().find(|one| one.is_own()) {
+        return format!(
+            "help: if the earlier repository was moved, run `seedbed recover --moved` there, or move it back; if it was \
+             deleted, run `seedbed destroy {} --gone`",
+            shell_quoted(&printable(&own.workspace.to_string_lossy()))
+        );
+    }
     let it = if repositories.len() == 1 { "it" } else { "them" };
     let names: Vec<_> = repositories.iter().map(|one| format!(" --forget {}", one.name)).collect();
     format!(

@@ -17,7 +17,7 @@ use seedbed::report::error;
 use seedbed::review::Review;
 use seedbed::state::{Record, Swarm, Unsaved};
 
-use super::exit::{Failure, Status, at_work};
+use super::exit::{self, Failure, Status, at_work};
 use super::overrides::{self, Overrides};
 use super::plan_format::{Format, choose};
 use super::project::Project;
@@ -127,7 +127,19 @@ pub(super) fn make(
     relocation::refuse_strays(swarm, &project.registry)?;
     let mut input = apply::planning_input(swarm, &project.registry, manifest)?;
     fetched.add_to(&mut input.observation);
-    let (mut plan, input) = planned(project, manifest, input)?;
+    if let Some(record) = &input.record {
+        apply::require_same_repositories(swarm, &project.registry, record)?;
+    }
+    let planned = planned(project, manifest, input);
+    if let Err(Failure::Manifest(_)) = &planned {
+        for line in causes(swarm, &project.registry)? {
+            say!("{line}");
+        }
+    }
+    let (mut plan, input) = planned?;
+    if let Some(record) = &input.record {
+        apply::require_repositories(swarm, &project.registry, record, &plan)?;
+    }
     let mut again = again.sessions(input.record.as_ref(), &plan)?;
     let mut not_refreshed = Vec::new();
     if let Some(record) = input.record.as_ref().filter(|_| !again.refresh.is_empty()) {
@@ -146,6 +158,24 @@ fn absent(input: &PlanningInput) -> Vec<String> {
     let broken = input.applied.iter().flat_map(|applied| &applied.broken);
     let absent = broken.filter(|(_, damage)| damage.absent);
     absent.map(|((session, _), damage)| format!("{session} stays as it is: {}", damage.why)).collect()
+}
+
+/// Returns notes about what may be the cause of diagnostics, and the remedies: repositories of the applied swarm that
+/// cannot be used, and runs that were given up.
+fn causes(swarm: &Swarm<'_>, registry: &Registry) -> Result<Vec<String>, Failure> {
+    let record = swarm.applied()?;
+    let unusable = record.map(|record| apply::unusable_repositories(swarm, registry, &record));
+    let unusable = unusable.unwrap_or_default();
+    let mut lines: Vec<_> = unusable.iter().map(|one| format!("note: {}", exit::unusable(one))).collect();
+    if !unusable.is_empty() {
+        lines.push(pasteable(&exit::repository_remedy(&unusable)));
+    }
+    if swarm.has_given_up()? {
+        lines.push(pasteable(
+            "note: a run of this swarm was given up, and what it has left may be in the way: `seedbed recover` releases it",
+        ));
+    }
+    Ok(lines)
 }
 
 /// Describes a file that is not refreshed, although a refresh of its session is requested.

@@ -21,10 +21,6 @@ use super::project::{self, Project};
 /// away and replaced: any other advice would be wrong.
 pub(super) fn refuse_strays(swarm: &Swarm<'_>, registry: &Registry) -> Result<(), Failure> {
     if let Some(found) = swarm.found()? {
-        // Recovery finds out what an interrupted run has created, and where.
-        if found.is_unfinished() {
-            return Ok(());
-        }
         return match apply::replaced_repository(swarm.host(), registry, &found) {
             Some(repository) => Err(Failure::new(error::WORKSPACE_MOVED, replaced(&found, &repository))),
             None => Ok(()),
@@ -49,11 +45,10 @@ pub(super) fn refuse_strays(swarm: &Swarm<'_>, registry: &Registry) -> Result<()
 /// Describes a repository that is not the one in which a swarm was applied, and the remedies.
 fn replaced(found: &RecordedSwarm, repository: &Path) -> String {
     let (name, key, repository) = (found.name(), &found.key, repository.display());
-    let since = found.record().and_then(|record| record.since.as_deref()).unwrap_or_default();
     format!(
-        "{name} was applied at {since}; the repository {repository} was created later and has nothing of it\n\
-         help: if the earlier repository was moved, run `seedbed recover --moved` there; if it was deleted, run \
-         `seedbed destroy {key} --gone`"
+        "{repository} is another repository than that in which {name} is applied, and has nothing of it\n\
+         help: if the earlier repository was moved, run `seedbed recover --moved` there, or move it back; if it was \
+         deleted, run `seedbed destroy {key} --gone`"
     )
 }
 

@@ -43,10 +43,13 @@ pub(super) fn explained(found: &RecordedSwarm, swarm: &Swarm<'_>) -> Result<Vec<
         let stake = apply::impact_of_recovery(swarm, &super::project::registry())?;
         let findings = stake.refused(state::Unsaved::Keep);
         lines.extend(findings.iter().map(|finding| {
-            format!(
-                "{}: recovery would remove this, so it needs --rescue or --discard: {}",
-                finding.session, finding.description
-            )
+            let (session, what) = (&finding.session, &finding.description);
+            if finding.is_unknown() {
+                return format!(
+                    "{session}: recovery cannot check this; repair it, or give it up with `seedbed recover --give-up`: {what}"
+                );
+            }
+            format!("{session}: recovery would remove this, so it needs --rescue or --discard: {what}")
         }));
     }
     Ok(lines)

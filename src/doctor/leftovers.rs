@@ -211,14 +211,23 @@ fn unusable_repositories(case: &Case<'_>, found: &RecordedSwarm, findings: &mut 
     let Some((swarm, record)) = found.swarm(case.host).zip(found.record()) else { return };
     for repository in apply::unusable_repositories(&swarm, &Registry::built_in(), record) {
         let (name, workspace) = (found.name(), record.workspace.display());
+        let remedy = if repository.is_own() {
+            format!(
+                "if the earlier repository was moved: seedbed recover --moved, in its new path; if it was deleted: seedbed \
+                 destroy {} --gone",
+                found.key
+            )
+        } else {
+            format!(
+                "bring it back; if what is in it is lost for good: seedbed destroy --forget {}, in {workspace}",
+                repository.name
+            )
+        };
         findings.add(
             Warns,
             Id::UnusableRepository,
             format!("swarm {name} of {workspace}: {repository}"),
-            format!(
-                "bring it back; if what is in it is lost for good: seedbed destroy --forget {}, in {workspace}",
-                repository.name
-            ),
+            remedy,
         );
     }
 }
@@ -252,7 +261,10 @@ fn given_up(case: &Case<'_>, findings: &mut Findings) {
                         "of a run in {workspace} that was abandoned {}, this may remain of session {}: {what} ({})",
                         given_up.since, remain.session, remain.why
                     ),
-                    format!("remove it, or bring it back, by hand; once nothing of that run is needed: rm {file}"),
+                    format!(
+                        "seedbed recover, in {workspace}, once the reason is repaired; or remove it, or bring it back, by hand; \
+                         once nothing of that run is needed: rm {file}"
+                    ),
                 );
             }
         }

@@ -42,17 +42,16 @@ mod tree;
 mod update;
 
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
 
 use rayon::prelude::*;
 use schemars::{JsonSchema, Schema, SchemaGenerator, schema_for};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Allocation, Allocator, ChildOptions, Condition, Context, Error, Examination, InterruptedRun, Leftover,
-    Location, NeededSpace, OwnedPath, PathSet, PlannedAllocation, Planner, Provider, Refreshable, Rescue,
-    ResourceOptions, RootDirectory, Scope, SurvivingBranch, Task, Uncounted, UnsavedWork, effective_options,
-    is_in_git_directory,
+    Allocation, Allocator, ChildOptions, Condition, Container, Context, Error, Examination, InterruptedRun,
+    Leftover, Location, NeededSpace, OwnedPath, PathSet, PlannedAllocation, Planner, Provider, Refreshable,
+    Rescue, ResourceOptions, RootDirectory, Scope, SurvivingBranch, Task, Uncounted, UnsavedWork,
+    effective_options, is_in_git_directory,
 };
 use crate::host::occupants::Footprint;
 use crate::manifest::{self, AGE_PATTERN};
@@ -634,8 +633,12 @@ impl Provider for GitWorktree {
         worktree(task).and_then(|worktree| rebind::has_ownership_marker(task, &worktree)).unwrap_or(false)
     }
 
-    fn replaced_container(&self, task: &Task<'_>, since: SystemTime) -> Result<Option<PathBuf>, Error> {
-        rebind::replaced_repository(task, &worktree(task)?, since)
+    fn container(&self, task: &Task<'_>) -> Result<Option<Container>, Error> {
+        rebind::repository(task, &worktree(task)?).map(Some)
+    }
+
+    fn is_in_container(&self, task: &Task<'_>) -> Result<bool, Error> {
+        rebind::is_in_repository(task, &worktree(task)?)
     }
 
     fn rebind(&self, task: &Task<'_>) -> Result<(), Error> {

@@ -46,6 +46,9 @@ pub struct CollectedWorktree {
     /// Work that no commit has, one line each. Work of the session outside its worktrees is listed with its first
     /// worktree.
     pub unsaved: Vec<String>,
+    /// Reasons for which it is unknown whether there is such work, one line each.
+    #[serde(default)]
+    pub unsaved_unknown: Vec<String>,
     /// The last command that `start` or `exec` ran in the session; `null` if there was none.
     #[serde(default)]
     pub last_run: Option<SessionRun>,

@@ -108,7 +108,7 @@ errors! {
     PLAN_STALE = "plan-stale", 69, "The facts of the saved plan are no longer true, for `reasons`; nothing was changed", "Save a new plan with `seedbed plan -o FILE`";
     PLAN_UNEXPECTED = "plan-unexpected", 69, "The plan does not have the digest of `--expect`; nothing was changed", "Review the plan that the message shows, and pass its digest";
     PROCESSES_AT_WORK = "processes-at-work", 69, "Processes, listed in `occupants`, use what would be released; unsaved work that would be lost as well is listed in `unsavedWork`", "End them, or pass `--stop`";
-    REPOSITORY_UNUSABLE = "repository-unusable", 69, "A repository beside the workspace's own, of which sessions have worktrees, was moved or deleted, or cannot be written", "Bring it back; if it was moved, write its new `root` in the manifest and run `seedbed recover --moved`; else give it up with `seedbed destroy --forget NAME`";
+    REPOSITORY_UNUSABLE = "repository-unusable", 69, "A repository of which sessions have worktrees was moved, deleted or replaced by another one, or cannot be written", "Bring it back; if it was moved, write its new `root` in the manifest and run `seedbed recover --moved`; else give it up with `seedbed destroy --forget NAME`";
     REPOSITORY_USABLE = "repository-usable", 69, "`destroy --forget` was called for a repository that can be used", "Run `seedbed destroy` without it";
     RESCUE_FAILED = "rescue-failed", 69, "Work could not be rescued, and nothing was released", "Commit the work to a branch, or pass `--discard`";
     RESCUE_REFUSED = "rescue-refused", 69, "The rescue cannot be restored or deleted as requested", "Restore it in a new directory with `--into DIR`";

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::{Error, LockedSwarm, Record, SCHEMA_VERSION, read};
+use super::{Error, LockedSwarm, Record, SCHEMA_VERSION, Swarm, read};
 use crate::host::files::{self, Root};
 use crate::host::{Host, clock};
 use crate::name::SessionPath;
@@ -108,6 +108,45 @@ impl LockedSwarm<'_> {
         })?;
         directory.replace(Path::new(&name), &bytes)?;
         Ok(all)
+    }
+}
+
+impl Swarm<'_> {
+    /// Returns whether a run of this swarm was given up, and may have left something.
+    pub fn has_given_up(&self) -> Result<bool, Error> {
+        Ok(!self.given_up()?.is_empty())
+    }
+
+    /// Returns the readable runs of this swarm that were given up, with the names of their files.
+    pub(crate) fn given_up(&self) -> Result<Vec<(String, GivenUp)>, Error> {
+        let is_own = |name: &str| {
+            let number =
+                name.strip_prefix(self.key()).and_then(|rest| rest.strip_prefix('-')?.strip_suffix(".json"));
+            number
+                .is_some_and(|number| !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit()))
+        };
+        let own = given_up(self.host())?.into_iter().filter_map(|GivenUpFile { path, run }| {
+            let name = path.file_name()?.to_str()?.to_owned();
+            Some((name, run.ok()?)).filter(|(name, _)| is_own(name))
+        });
+        Ok(own.collect())
+    }
+}
+
+impl LockedSwarm<'_> {
+    /// Replaces the record of a run that was given up; removes it if nothing remains.
+    pub(crate) fn replace_remains(&self, name: &str, run: &GivenUp) -> Result<(), Error> {
+        let state = Root::open(&self.host().state)?;
+        let directory = Root::create(&self.host().state.join(GIVEN_UP))?;
+        if run.remains.is_empty() {
+            directory.remove_file(Path::new(name))?;
+            return Ok(state.remove_directory(Path::new(GIVEN_UP)).map(drop)?);
+        }
+        let bytes = serde_json::to_vec(run).map_err(|error| Error::Unreadable {
+            path: directory.path().join(name),
+            why: error.to_string(),
+        })?;
+        Ok(directory.replace(Path::new(name), &bytes)?)
     }
 }
 

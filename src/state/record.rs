@@ -13,6 +13,7 @@ use crate::host::files::{self, Root};
 use crate::manifest::Lifetime;
 use crate::name::SessionPath;
 use crate::plan::{Plan, Session};
+use crate::provider::Identity;
 
 /// Version of the format of record files.
 pub const SCHEMA_VERSION: u32 = 3;
@@ -62,6 +63,10 @@ pub struct Record {
     /// [`Release::before`].
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub forgotten: BTreeMap<SessionPath, Vec<String>>,
+    /// Identities that the repositories of the sessions had when the run began, by root relative to the workspace root
+    /// or absolute; `.` is the workspace's own. Without an identity, any repository at the root is that of the swarm.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub repositories: BTreeMap<PathBuf, Identity>,
     /// The plan; without sessions if everything is released.
     pub plan: Plan,
     /// Allocations that the run of this record releases; `None` after their release, and for a run that releases

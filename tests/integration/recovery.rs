@@ -4,6 +4,7 @@ mod give_up;
 mod keep_failed;
 mod killed_commands;
 mod release_order;
+mod replaced_repositories;
 mod relocation;
 mod repair;
 mod rollback;

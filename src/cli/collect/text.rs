@@ -115,7 +115,12 @@ fn row(columns: &Columns<'_>, worktree: &CollectedWorktree) -> Vec<String> {
         of_work(&|work| work.commits.len().to_string()),
         of_work(&|work| work.files.len().to_string()),
         of_work(&lines),
-        if worktree.unsaved.is_empty() { "no" } else { "yes" }.to_owned(),
+        match (&worktree.unsaved[..], &worktree.unsaved_unknown[..]) {
+            ([], []) => "no",
+            ([], _) => "unknown",
+            _ => "yes",
+        }
+        .to_owned(),
         of_work(&|work| landed(work).to_owned()),
     ];
     columns.row(session.to_string(), resource, repository.as_deref().unwrap_or("-"), rest)
@@ -143,7 +148,7 @@ pub(super) fn landed(work: &Work) -> &'static str {
 }
 
 fn details(worktree: &CollectedWorktree, limit: usize) -> Vec<String> {
-    let CollectedWorktree { outcome, unsaved, exported, last_run, .. } = worktree;
+    let CollectedWorktree { outcome, unsaved, unsaved_unknown, exported, last_run, .. } = worktree;
     let mut details: Vec<String> = outcome.error.iter().map(|error| format!("commits: {error}")).collect();
     let Outcome { base_ref, into, is_base_gone, .. } = outcome;
     if *is_base_gone && into == base_ref {
@@ -155,6 +160,7 @@ fn details(worktree: &CollectedWorktree, limit: usize) -> Vec<String> {
         details.extend(more(work.commits.len(), limit).map(|more| format!("and {more} more commits")));
     }
     details.extend(unsaved.iter().map(|line| format!("unsaved: {line}")));
+    details.extend(unsaved_unknown.iter().map(|line| format!("unsaved work is unknown: {line}")));
     details.extend(last_run.as_ref().and_then(last_runs::described));
     if let Some(exported) = exported {
         let files = exported.bundle.iter().chain(&exported.patch).chain(&exported.artifacts);

@@ -84,6 +84,11 @@ pub(super) fn select(
         }
         let mut unusable = apply::unusable_repositories(swarm, &project.registry, record);
         unusable.retain(|repository| !destroy.forget.contains(&repository.name));
+        let is_requested = |path: &SessionPath| {
+            let mut requested = destroy.sessions_of(record);
+            !record.ancestors.is_empty() || requested.any(|session| session.path == *path)
+        };
+        unusable.retain(|repository| repository.sessions.iter().any(is_requested));
         for repository in &unusable {
             for session in &repository.sessions {
                 reasons.insert(record, session, repository.to_string());

@@ -2,11 +2,12 @@
 //! overwritten.
 
 use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 
 use rustix::fs::FileType;
 
-use super::paths::{Content, WorktreePaths, read};
+use super::paths::{Content, WorktreePaths, canonical, read};
 use super::reserved_names::MARK;
 use crate::host::files::Root;
 use crate::host::text::shell_quoted;
@@ -95,6 +96,9 @@ pub(super) fn of_worktree(paths: &WorktreePaths, admin: &Owner) -> Result<Owner,
         Content::Bytes(bytes) if bytes == paths.dot_git_line() => Ok(Owner::ThisSwarm),
         Content::Bytes(bytes) if bytes.starts_with(b"gitdir: ") => {
             let says = String::from_utf8_lossy(&bytes);
+            if is_same_admin_directory(paths, &bytes)? {
+                return other("its .git names the repository by another path; run `seedbed recover --moved`");
+            }
             other(&format!("its .git contains {}; {PUT_BACK}", says.trim_end().escape_debug()))
         }
         // An object that cannot contain anything is no repository. Such an object replaced the pointer.
@@ -110,6 +114,15 @@ pub(super) fn of_worktree(paths: &WorktreePaths, admin: &Owner) -> Result<Owner,
             }
         }
     }
+}
+
+/// Returns whether a `.git` file names the admin directory by another path, as after the repository was replaced by a
+/// symbolic link to it.
+fn is_same_admin_directory(paths: &WorktreePaths, dot_git: &[u8]) -> Result<bool, Error> {
+    let Some(named) = dot_git.strip_prefix(b"gitdir: ") else { return Ok(false) };
+    let named = canonical(Path::new(OsStr::from_bytes(named.trim_ascii_end())));
+    let own = paths.common.directory(&paths.admin_directory)?;
+    Ok(named.ok().zip(own).is_some_and(|(named, own)| named == own.path()))
 }
 
 fn can_hold_nothing(directory: &Root) -> bool {

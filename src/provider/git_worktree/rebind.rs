@@ -12,7 +12,6 @@ use std::io::ErrorKind;
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{MetadataExt as _, symlink};
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
 
 use super::ownership::Mark;
 use super::paths::{Content, WorktreePaths, canonical, common_of, io, read};
@@ -20,7 +19,7 @@ use super::{Checkout, Worktree, aside, files, gc_roots, overlay, repository, res
 use crate::host::absolute;
 use crate::host::failpoint::{crashpoint, failpoint};
 use crate::host::files::Root;
-use crate::provider::{Error, Location, Task};
+use crate::provider::{Container, Error, Location, Task};
 
 /// Returns whether a worktree with the task's ownership marker lies at its planned path in the task's workspace, even
 /// if it was made elsewhere.
@@ -37,18 +36,15 @@ pub(super) fn has_ownership_marker(task: &Task<'_>, worktree: &Worktree) -> Resu
     Ok(task.location == Location::Aside && is_repository_here || dot_git(&paths)?.is_some())
 }
 
-/// Returns the repository at the worktree's path if it was created after `since`, and has no admin directory with the
-/// task's ownership marker. File systems without times of creation never have such a repository.
-pub(super) fn replaced_repository(
-    task: &Task<'_>,
-    worktree: &Worktree,
-    since: SystemTime,
-) -> Result<Option<PathBuf>, Error> {
-    let paths = WorktreePaths::new(task, worktree)?;
-    let repository = paths.common.path();
-    let created = fs::metadata(repository).and_then(|found| found.created());
-    let is_newer = created.is_ok_and(|created| created > since) && !is_marked(&paths, task.owner)?;
-    Ok(is_newer.then(|| repository.to_owned()))
+/// Returns the common git directory of the worktree's repository.
+pub(super) fn repository(task: &Task<'_>, worktree: &Worktree) -> Result<Container, Error> {
+    let common = common_of(task.workspace, worktree)?;
+    Container::read(common.path()).map_err(io("inspect", common.path()))
+}
+
+/// Returns whether the repository has an admin directory of the worktree with the task's ownership marker.
+pub(super) fn is_in_repository(task: &Task<'_>, worktree: &Worktree) -> Result<bool, Error> {
+    is_marked(&WorktreePaths::new(task, worktree)?, task.owner)
 }
 
 /// Rewrites the pointers of an admin directory with the task's ownership marker and of its worktree, and the worktree's

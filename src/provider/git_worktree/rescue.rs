@@ -339,8 +339,9 @@ impl<'a> Work<'a> {
         let checked = git.run(args);
         checked.map(drop).map_err(|error| {
             Error::Refused(format!(
-                "{reference} is not whole ({error}): something took objects away meanwhile, as `git gc --prune=now` \
-                 does; try again"
+                "{reference} cannot be verified ({error}): if Git names a torn ref, remove the file of that ref \
+                 below {}; if objects were removed meanwhile, as by `git gc --prune=now`, try again",
+                self.paths.common.path().display()
             ))
         })
     }

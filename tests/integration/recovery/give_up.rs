@@ -329,3 +329,45 @@ fn overlay_that_cannot_be_mounted_is_brought_back_from_a_killed_destroy() {
     assert_eq!(fs::read_to_string(worktree(&sandbox).join("work of the agent.txt")).unwrap(), "work\n");
     sandbox.ok(&["destroy", "--discard"]);
 }
+
+#[test]
+fn what_a_given_up_run_has_left_is_recovered_once_its_repository_is_back() {
+    let runs: [(&[&str], &str); 3] =
+        [(&["apply"], "apply.told"), (&["destroy"], "run.given-way"), (&["destroy"], "run.committed")];
+    for (args, point) in runs {
+        let sandbox = Sandbox::in_memory();
+        let (web, away) = (sandbox.other_repository("web"), sandbox.top.join("away"));
+        sandbox.manifest(
+            "[repository.web]\nroot = \"../web\"\n[session.a]\nresources = [{ kind = \"git-worktree\", name = \"api\" }, \
+             { kind = \"git-worktree\", name = \"web\", repository = \"web\", branch = \"agents/a\" }, \"port-range\"]\n",
+        );
+        let before = sandbox.inventory();
+        if args == ["destroy"] {
+            sandbox.ok(&["apply"]);
+        }
+        kill(&sandbox, args, point);
+        fs::rename(&web, &away).unwrap();
+        sandbox.seedbed(&["recover"]).expect(69).says(&["--give-up"]);
+        sandbox.ok(&["recover", "--give-up"]).says(&["a: web remains: "]);
+        sandbox.ok(&["recover"]).says(&["a: web remains: ", "../web) cannot be used"]);
+        fs::rename(&away, &web).unwrap();
+        finds(&sandbox, &["given-up", "seedbed recover, in"]);
+        if args == ["apply"] {
+            sandbox.seedbed(&["plan"]).expect(65).says(&["given up", "`seedbed recover`"]);
+            let worktrees = fs::read_dir(sandbox.repository.join(".ai_ops/worktrees")).unwrap();
+            let session = worktrees.map(|entry| entry.unwrap().path()).find(|path| path.join("web").exists());
+            fs::write(session.unwrap().join("web/new.txt"), "work\n").unwrap();
+            sandbox.seedbed(&["recover"]).expect(69).says(&["1 untracked", "--rescue"]);
+            sandbox.ok(&["recover", "--discard"]).says(&["released or brought back"]);
+        } else {
+            sandbox.ok(&["recover"]).says(&["released or brought back"]);
+        }
+        sandbox.ok(&["recover"]).says(&["nothing to recover"]);
+        if point == "run.given-way" {
+            let status = sandbox.ok(&["status"]).stdout;
+            assert!(status.contains(" healthy "), "{status}");
+            sandbox.ok(&["destroy"]);
+        }
+        assert_same(&before, &sandbox.inventory());
+    }
+}

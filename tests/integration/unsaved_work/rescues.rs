@@ -234,17 +234,19 @@ fn a_killed_discard_is_recovered_as_one_and_can_still_be_rescued() {
 fn commits_of_a_worktree_whose_branch_is_gone_or_has_no_commit_are_rescued() {
     let sandbox = Sandbox::new();
     let table = "resources = [{ kind = \"git-worktree\", branch = \"agents/{{ session.name }}\" }]\n";
-    sandbox.manifest(&["a", "b", "c"].map(|name| format!("[session.{name}]\n{table}")).concat());
+    sandbox.manifest(&["a", "b", "c", "d"].map(|name| format!("[session.{name}]\n{table}")).concat());
     sandbox.ok(&["apply"]);
-    let commits = ["a", "b", "c"].map(|name| {
+    let commits = ["a", "b", "c", "d"].map(|name| {
         let directory = sandbox.directory(name);
-        if name != "c" {
+        if !["c", "d"].contains(&name) {
             sandbox.git_in(&directory, &["switch", "--quiet", "--detach"]);
         }
         sandbox.git_in(&directory, &["commit", "--quiet", "--allow-empty", "--message", name]);
         let commit = sandbox.git_in(&directory, &["rev-parse", "HEAD"]);
         match name {
             "c" => sandbox.git(&["update-ref", "-d", "refs/heads/agents/c"]),
+            // Git logs this in the log of the worktree's HEAD.
+            "d" => sandbox.git_in(&directory, &["update-ref", "-d", "refs/heads/agents/d"]),
             _ => sandbox.git_in(&directory, &["switch", "--quiet", "--orphan", &format!("pages-{name}")]),
         };
         commit
@@ -252,7 +254,7 @@ fn commits_of_a_worktree_whose_branch_is_gone_or_has_no_commit_are_rescued() {
     // The commits outlast the directory of their worktree.
     fs::remove_dir_all(sandbox.directory("b")).unwrap();
     let refused = sandbox.unchanged(|| sandbox.seedbed(&["destroy"]).expect(69));
-    let says = ["a", "b", "c"].map(|session| format!("\n  {session}: 1 commit that no ref reaches"));
+    let says = ["a", "b", "c", "d"].map(|session| format!("\n  {session}: 1 commit that no ref reaches"));
     refused.says(&says.each_ref().map(String::as_str));
     sandbox.ok(&["destroy", "--rescue"]);
     sandbox.git(&["gc", "--quiet", "--prune=now"]);

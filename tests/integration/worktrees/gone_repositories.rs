@@ -4,8 +4,6 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
 
-use serde_json::Value;
-
 use crate::sandbox::{Sandbox, assert_same};
 
 /// Sessions in the workspace's repository, in another one, and in both.
@@ -46,16 +44,6 @@ impl Lab {
         fs::rename(&self.moved, &self.web).unwrap();
     }
 
-    /// Makes the swarm older than every repository.
-    fn date_back(&self) {
-        let records = fs::read_dir(self.sandbox.state().join("swarms")).unwrap();
-        let mut records = records.map(|entry| entry.unwrap().path().join("applied.json"));
-        let applied = records.find(|path| path.exists()).unwrap();
-        let mut record: Value = serde_json::from_slice(&fs::read(&applied).unwrap()).unwrap();
-        record["since"] = "2020-02-02T02:02:02Z".into();
-        fs::write(&applied, record.to_string()).unwrap();
-    }
-
     /// Returns the directories of the worktrees of the other repository.
     fn worktrees(&self) -> [PathBuf; 2] {
         [self.sandbox.directory_of("both").join("web"), self.sandbox.directory_of("web")]
@@ -91,6 +79,12 @@ fn repository_that_is_gone_is_named_before_any_effect() {
         }
         sandbox.ok(&["status"]).says(&[what, remedy, "both, web have worktrees of it"]);
         sandbox.ok(&["recover"]);
+        let collected = sandbox.ok(&["collect", "--json"]).json();
+        let mut worktrees = collected["worktrees"].as_array().unwrap().iter();
+        let worktree = worktrees.find(|worktree| worktree["id"] == "shop/web").unwrap();
+        let of_unsaved =
+            ["unsaved", "unsavedUnknown"].map(|name| worktree[name].as_array().unwrap().is_empty());
+        assert_eq!(of_unsaved, [true, false], "{collected:#}");
         let found = sandbox.seedbed(&["doctor"]).stdout;
         assert!(found.contains("unusable-repository") && found.contains("destroy --forget web"), "{found}");
     };
@@ -101,11 +95,8 @@ fn repository_that_is_gone_is_named_before_any_effect() {
     check("a git repository");
     fs::remove_dir(&lab.web).unwrap();
     sandbox.git(&["clone", "--quiet", ".", lab.web.to_str().unwrap()]);
-    if fs::metadata(&lab.web).unwrap().created().is_ok() {
-        lab.date_back();
-        let what = "was created after the swarm, and has nothing of it";
-        sandbox.unchanged(|| sandbox.seedbed(&["destroy", "web"]).expect(69).says(&[what]));
-    }
+    let what = "is another repository than that of the swarm";
+    sandbox.unchanged(|| sandbox.seedbed(&["destroy", "web"]).expect(69).says(&[what]));
     fs::remove_dir_all(&lab.web).unwrap();
     lab.bring_back();
     let of_git = lab.web.join(".git");
@@ -178,5 +169,25 @@ fn worktrees_of_a_repository_that_is_gone_are_given_up_only_if_requested() {
         sandbox.git_in(&lab.web, &["branch", "--quiet", "-D", branch]);
     }
     assert_eq!(sandbox.git_in(&lab.web, &["for-each-ref", "--format=%(refname)"]), refs);
+    sandbox.ok(&["destroy"]);
+}
+
+#[test]
+fn plan_names_a_repository_that_is_gone_if_the_manifest_has_changed() {
+    let lab = Lab::new();
+    let sandbox = &lab.sandbox;
+    sandbox.ok(&["apply"]);
+    lab.take_away();
+    let remedy = ["the repository `web` (../web) cannot be used", "`seedbed destroy --forget web`"];
+    // Nothing of it is declared.
+    sandbox.manifest("[session.api]\nresources = [{ kind = \"git-worktree\", branch = \"agents/api\" }]\n");
+    for args in [&["plan"][..], &["apply", "--discard"]] {
+        sandbox.seedbed(args).expect(69).says(&remedy);
+    }
+    // A link leads to the repository.
+    sandbox.manifest(SESSIONS);
+    std::os::unix::fs::symlink(&lab.moved, &lab.web).unwrap();
+    sandbox.seedbed(&["destroy", "web"]).expect(69).says(&["by another path", "`seedbed recover --moved`"]);
+    sandbox.ok(&["recover", "--moved"]);
     sandbox.ok(&["destroy"]);
 }

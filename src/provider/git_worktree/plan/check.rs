@@ -107,8 +107,9 @@ impl Worktrees<'_> {
             let message =
                 format!("the repository already has a worktree `{admin_name}` that is not this swarm's");
             let git = self.observation.git_command(repository_of(options));
+            let root = shell_quoted(&repository.root.display().to_string());
             let help = format!(
-                "`{git} worktree list` shows where it is; `seedbed doctor` reports whether it belongs to another swarm"
+                "`{git} worktree list` shows where it is; `seedbed -C {root} doctor` reports whether it belongs to a swarm"
             );
             return Err(diagnostic(
                 rule::PATH_EXISTS,

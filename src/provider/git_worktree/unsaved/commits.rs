@@ -15,6 +15,9 @@ const OWN: [&str; 3] = ["refs/worktree", "refs/bisect", "refs/rewritten"];
 /// Files of an admin directory that name a commit that was replaced by a rewriting command.
 const REWRITTEN: [&str; 1] = ["ORIG_HEAD"];
 
+/// Size limit of the log of HEAD, in bytes.
+const LOG_MAX: usize = 256 << 20;
+
 /// Commits that an admin directory names.
 #[derive(Debug)]
 pub(in super::super) struct Tips {
@@ -22,7 +25,7 @@ pub(in super::super) struct Tips {
     pub(in super::super) head: Result<String, process::Error>,
     /// Refs of the admin directory, each with its object.
     pub(in super::super) own: Vec<(String, String)>,
-    /// Commits from which a checkout moved HEAD away.
+    /// Commits from which a checkout moved HEAD away, or that HEAD named when its branch was deleted.
     pub(in super::super) left: BTreeSet<String>,
     /// All commits that HEAD has ever named.
     pub(in super::super) logged: BTreeSet<String>,
@@ -67,16 +70,22 @@ impl Tips {
             },
         };
         // A switch to a branch without commits is not logged.
-        let mut moved_away = head.is_err();
+        let mut is_left = head.is_err();
         let (left, logged) = (BTreeSet::new(), BTreeSet::new());
         let mut tips = Self { head, own: own_refs(git, paths)?, left, logged };
-        for (object, message) in reflog(git, paths)? {
-            // The newest line comes first: the commit of the next line is the one that HEAD left.
-            if moved_away {
-                tips.left.insert(object.clone());
+        // The newest entry comes first: the commit of the next entry is the one that HEAD left.
+        for Logged { object, leaves } in reflog(git, paths)? {
+            match object {
+                Some(object) => {
+                    if is_left {
+                        tips.left.insert(object.clone());
+                    }
+                    tips.logged.insert(object);
+                    is_left = leaves;
+                }
+                // The branch of HEAD was deleted.
+                None => is_left = true,
             }
-            tips.logged.insert(object);
-            moved_away = message.starts_with("checkout: moving from ");
         }
         for name in REWRITTEN {
             if let Content::Bytes(bytes) = paths.read_admin_file(name)? {
@@ -113,36 +122,63 @@ fn own_refs(git: &Git<'_>, paths: &WorktreePaths) -> Result<Vec<(String, String)
         .collect())
 }
 
-/// Returns the commits that HEAD has named, the newest first, each with the message of the change. Git reads the log
-/// only if it is large or has another form than a file of complete lines.
-fn reflog(git: &Git<'_>, paths: &WorktreePaths) -> Result<Vec<(String, String)>, Error> {
+/// Entry in the log of HEAD.
+struct Logged {
+    /// Commit that HEAD named from then on; `None` after the branch of HEAD was deleted.
+    object: Option<String>,
+    /// `true` if a checkout moved HEAD.
+    leaves: bool,
+}
+
+impl Logged {
+    fn new(object: &str, message: &str) -> Self {
+        let is_commit = object.bytes().any(|digit| digit != b'0');
+        Self {
+            object: is_commit.then(|| object.to_owned()),
+            leaves: message.starts_with("checkout: moving from "),
+        }
+    }
+}
+
+/// Returns the entries of the log of HEAD, the newest first. Git reads the log only if it is large or has another form
+/// than a file of complete lines.
+fn reflog(git: &Git<'_>, paths: &WorktreePaths) -> Result<Vec<Logged>, Error> {
+    let has_files = has_ref_files(paths)?;
     let lines = match paths.read_admin_file("logs/HEAD")? {
-        Content::Bytes(log) if has_ref_files(paths)? => log_lines(&log),
-        Content::Missing if has_ref_files(paths)? => Some(Vec::new()),
+        Content::Bytes(log) if has_files => log_lines(&log),
+        Content::Missing if has_files => Some(Vec::new()),
         _ => None,
     };
     if let Some(lines) = lines {
         return Ok(lines);
     }
-    let log = git.run(["reflog", "show", "--format=%H %gs", "HEAD", "--"])?;
-    let log = String::from_utf8_lossy(&log);
-    let lines = log.lines().map(|line| line.split_once(' ').unwrap_or((line, "")));
-    Ok(lines.map(|(object, message)| (object.to_owned(), message.to_owned())).collect())
+    match git.run(["reflog", "show", "--format=%H %gs", "HEAD", "--"]) {
+        Ok(log) => {
+            let log = String::from_utf8_lossy(&log);
+            let lines = log.lines().map(|line| line.split_once(' ').unwrap_or((line, "")));
+            Ok(lines.map(|(object, message)| Logged::new(object, message)).collect())
+        }
+        // Git shows no log of a HEAD that names no commit, and the file may be torn.
+        Err(error) if error.is_answer() && has_files => {
+            let log = paths.common.read(&paths.admin_directory.join("logs/HEAD"), LOG_MAX)?;
+            Ok(log.unwrap_or_default().rsplit(|byte| *byte == b'\n').filter_map(log_line).collect())
+        }
+        Err(error) => Err(error.into()),
+    }
 }
 
-/// Parses `OLD NEW NAME <EMAIL> TIME ZONE`, a tab and the message of each line; `None` if any line differs.
-fn log_lines(log: &[u8]) -> Option<Vec<(String, String)>> {
-    let lines = log.strip_suffix(b"\n")?.rsplit(|byte| *byte == b'\n');
-    lines
-        .map(|line| {
-            let line = String::from_utf8_lossy(line);
-            let (fields, message) = line.split_once('\t').unwrap_or((&line, ""));
-            let mut fields = fields.split(' ');
-            let (old, new) = (fields.next()?, fields.next()?);
-            let is_entry = is_object_id(old) && is_object_id(new) && new.bytes().any(|digit| digit != b'0');
-            is_entry.then(|| (new.to_owned(), message.to_owned()))
-        })
-        .collect()
+/// Parses all lines of a log, the newest first; `None` if any has another form.
+fn log_lines(log: &[u8]) -> Option<Vec<Logged>> {
+    log.strip_suffix(b"\n")?.rsplit(|byte| *byte == b'\n').map(log_line).collect()
+}
+
+/// Parses `OLD NEW NAME <EMAIL> TIME ZONE`, a tab and the message.
+fn log_line(line: &[u8]) -> Option<Logged> {
+    let line = String::from_utf8_lossy(line);
+    let (fields, message) = line.split_once('\t').unwrap_or((&line, ""));
+    let mut fields = fields.split(' ');
+    let (old, new) = (fields.next()?, fields.next()?);
+    (is_object_id(old) && is_object_id(new)).then(|| Logged::new(new, message))
 }
 
 /// Adds the commits that would be lost. `head` is the commit of HEAD, if it was read already. An error also if HEAD names

@@ -71,6 +71,8 @@ fn day_of_a_swarm_with_kills_loses_no_work_and_leaves_nothing() {
     check_all(MANIFEST, &cases, |sandbox, kill| {
         let day = Day { sandbox, kill: kill.parse().unwrap() };
         let first = day.dawn();
+        // Ends the server, but only after the day.
+        let tmux = Tmux::of(sandbox);
         let before = sandbox.inventory();
         day.apply();
         day.work();
@@ -79,7 +81,7 @@ fn day_of_a_swarm_with_kills_loses_no_work_and_leaves_nothing() {
         day.release_landed();
         // The next day, agents whose branches have landed begin again at main.
         day.apply();
-        day.work_in_tmux();
+        day.work_in_tmux(tmux.as_ref());
         day.end();
         let main = sandbox.git(&["ls-tree", "--name-only", "main"]);
         for file in COMMITTED {
@@ -248,13 +250,13 @@ impl Day<'_> {
     }
 
     /// Runs the agents in windows of tmux. Three have nothing to do, and one hangs.
-    fn work_in_tmux(&self) {
+    fn work_in_tmux(&self, tmux: Option<&Tmux<'_>>) {
         let sandbox = self.sandbox;
         let main = sandbox.git(&["rev-parse", "main"]);
         let at_main =
             (0..4).filter(|coder| sandbox.git(&["rev-parse", &format!("agents/coder-{coder}")]) == main);
         assert_eq!(at_main.collect::<Vec<_>>(), [0, 1, 3], "only coder-2 goes on with its branch");
-        let Some(tmux) = Tmux::of(sandbox) else { return };
+        let Some(tmux) = tmux else { return };
         let has_windows =
             || sandbox.program("tmux", &sandbox.top).arg("list-windows").output().unwrap().status.success();
         self.step(&sandbox.repository, &["start", "--tmux"], has_windows);
@@ -279,7 +281,10 @@ impl Day<'_> {
         let restored = sandbox.top.join("restored");
         let name = rescues.first().expect("the notes were saved");
         let restore = ["rescue", "restore", name, "--into", restored.to_str().unwrap()];
-        let is_complete = || sandbox.seedbed(&restore).stderr.contains("exists, and nothing is overwritten");
+        let is_complete = || {
+            let marker = ["rev-parse", "--git-path", "seedbed-restoring"];
+            restored.join("notes.txt").exists() && !Path::new(&sandbox.git_in(&restored, &marker)).exists()
+        };
         self.step(&sandbox.repository, &restore, is_complete);
         assert_notes_are_in(&restored);
         sandbox.git(&["worktree", "remove", "--force", restored.to_str().unwrap()]);

@@ -12,8 +12,8 @@ use crate::plan::{AppliedPlan, DISCOVERY, Damage, FindingKind, SETUP, Session, S
 use crate::provider::{Condition, Registry, SharedResults, Task};
 use crate::state::{self, NotSetUp, Record};
 
-/// Returns the absolute working directory of a session, or on one line the reason why no command can run there. If the
-/// session's worktree is missing, not mounted or replaced, Git and other programs would work in the repository's own
+/// Returns the absolute working directory of a session, or on one line the reason why no command can run there. If any
+/// worktree of the session is missing, not mounted or replaced, Git and other programs would work in the repository's own
 /// checkout around it.
 pub fn directory(
     swarm: &state::Swarm<'_>,
@@ -23,14 +23,12 @@ pub fn directory(
 ) -> Result<PathBuf, String> {
     for allocation in &session.allocations {
         let Some(provider) = registry.get(&allocation.kind) else { continue };
-        if provider.context(allocation).working_directory.is_some() {
-            let found =
-                with_task(swarm.host(), record, session, allocation, None, |task| provider.unusable(task));
-            match found {
-                Ok(None) => {}
-                Ok(Some(why)) => return Err(why),
-                Err(error) => return Err(error.to_string()),
-            }
+        let found =
+            with_task(swarm.host(), record, session, allocation, None, |task| provider.unusable(task));
+        match found {
+            Ok(None) => {}
+            Ok(Some(why)) => return Err(why),
+            Err(error) => return Err(error.to_string()),
         }
     }
     discovery::directory(swarm, session)

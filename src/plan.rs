@@ -495,7 +495,7 @@ fn sessions(
             diagnostics.extend(unusable);
             // A rejected part of the manifest may have declared the repository.
             diagnostics.retain(|diagnostic| manifest.complete || diagnostic.rule != rule::REPOSITORY);
-            spawned::name_spawned(manifest, &mut diagnostics);
+            spawned::name_spawned(manifest, applied, &mut diagnostics);
             Err(dedupe::deduplicated(diagnostics, manifest.has_every_request))
         }
     }

@@ -83,12 +83,23 @@ fn insert(manifest: &mut Manifest, session: manifest::Session) -> usize {
     at
 }
 
-/// Names the spawned session in each diagnostic about one: the manifest does not have its table.
-pub(super) fn name_spawned(manifest: &Manifest, diagnostics: &mut [Diagnostic]) {
+/// Names the spawned session in each diagnostic about one, and the command that releases it if it is active: the manifest
+/// does not have its table.
+pub(super) fn name_spawned(
+    manifest: &Manifest,
+    applied: Option<&AppliedPlan>,
+    diagnostics: &mut [Diagnostic],
+) {
     for session in manifest.sessions.iter().filter(|session| session.spawned.is_some()) {
         let table = &session.declaration.location.steps;
         for diagnostic in diagnostics.iter_mut().filter(|found| found.location.steps.starts_with(table)) {
             diagnostic.message = format!("spawned session `{}`: {}", session.path, diagnostic.message);
+            if applied.is_some_and(|applied| applied.plan.session(&session.path).is_some()) {
+                let release = format!("`seedbed release {}` releases the session", session.path);
+                let help = diagnostic.help.take();
+                let help = help.map_or_else(|| release.clone(), |help| format!("{help}; {release}"));
+                diagnostic.help = Some(help.into());
+            }
         }
     }
 }

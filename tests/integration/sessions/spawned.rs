@@ -243,6 +243,20 @@ fn worktree_of_another_tool_is_adopted_and_never_removed() {
 }
 
 #[test]
+fn diagnostic_of_a_spawned_session_names_the_command_that_releases_it() {
+    let sandbox = Sandbox::new();
+    let tree = "[session.server]\nresources = [{ kind = \"port-range\", names = [\"http\"] }]\n\
+                [session.client]\nenv = { SERVER = \"{{ sessions['server'].port.http }}\" }\n";
+    sandbox.manifest(tree);
+    sandbox.ok(&["apply"]);
+    sandbox.ok(&["spawn", "second", "--template", "client"]);
+    sandbox.manifest(&tree.replace("http", "web"));
+    sandbox.seedbed(&["plan"]).expect(65).says(&["`seedbed release second` releases the session"]);
+    sandbox.ok(&["release", "second"]);
+    sandbox.ok(&["apply", "--yes"]);
+}
+
+#[test]
 fn spawn_below_a_lost_worktree_leaves_its_repair_to_apply() {
     let sandbox = applied();
     let lead = sandbox.directory("lead");

@@ -326,11 +326,7 @@ enum Command {
     ///
     /// There is a schema for the manifest, the discovery file, and every JSON output.
     #[command(after_help = example::help("schema"))]
-    Schema {
-        /// Document that the schema describes
-        #[arg(default_value = "manifest")]
-        document: schema::Schema,
-    },
+    Schema(schema::Arguments),
 }
 
 impl Command {
@@ -367,7 +363,7 @@ impl Command {
             | Self::Man(_)
             | Self::Complete(_)
             | Self::Ended(_)
-            | Self::Schema { .. } => false,
+            | Self::Schema(_) => false,
         }
     }
 }
@@ -487,7 +483,7 @@ fn run(command: &Command, global: &Global) -> Result<ExitCode, Failure> {
         Command::Man(arguments) => man::run(global, arguments),
         Command::Complete(arguments) => completions::complete(global, arguments),
         Command::Ended(arguments) => start::tmux::ended(arguments),
-        Command::Schema { document } => Ok(schema::run(*document)),
+        Command::Schema(arguments) => schema::run(global, arguments),
     }
 }
 

@@ -49,6 +49,7 @@ pub use overrides::Override;
 pub use report::{Entry, Report, Validation};
 pub use rule::Rule;
 pub use schema::{Kinds, schema};
+pub(crate) use schema_errors::options as check_options;
 pub(crate) use semantics::denied_variable;
 pub use semantics::is_variable;
 pub use session_file::SessionFile;
@@ -178,8 +179,12 @@ pub(crate) fn for_session(
         })
         .collect();
     let provider = |(kind, program): (&String, &Program)| {
-        let Program { command, timeout, claim } = program;
-        (kind.clone(), json!({ "command": command, "timeout": timeout, "claim": claim }))
+        let Program { command, timeout, claim, schema } = program;
+        let mut table = json!({ "command": command, "timeout": timeout, "claim": claim });
+        if let Some(schema) = schema {
+            table["schema"] = json!(schema);
+        }
+        (kind.clone(), table)
     };
     let providers: Map<String, Value> = programs.iter().map(provider).collect();
     // Placeholder names that the schema accepts; their values do not matter.
@@ -255,6 +260,8 @@ pub struct Program {
     pub timeout: u32,
     /// `true` if the kind is provisioned for all sessions, one after another, before anything that is not a claim.
     pub claim: bool,
+    /// File with the JSON schema of the kind's options, relative to the workspace root; `None` if there is none.
+    pub schema: Option<PathBuf>,
 }
 
 impl Program {
@@ -265,7 +272,7 @@ impl Program {
 
     /// Creates a program that is not a claim, with its arguments and [`Program::TIMEOUT`].
     pub fn new(command: Vec<String>) -> Self {
-        Self { command, timeout: Self::TIMEOUT, claim: false }
+        Self { command, timeout: Self::TIMEOUT, claim: false, schema: None }
     }
 }
 

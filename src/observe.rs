@@ -12,7 +12,6 @@ mod base_age;
 mod branches;
 mod commits;
 mod directories;
-mod lines;
 mod overlays;
 mod ports;
 mod programs;
@@ -20,6 +19,7 @@ mod repositories;
 mod repository;
 #[cfg(test)]
 mod sandbox;
+mod texts;
 mod trees;
 pub(crate) mod untracked;
 mod workspace_file;
@@ -83,8 +83,8 @@ pub fn observe(host: &Host, workspace: &Path, queries: &BTreeSet<Query>) -> Resu
                 let answer = programs::run(host, workspace, command, *timeout, request)?;
                 observation.programs.get_or_insert_default().insert(kind.clone(), answer);
             }
-            Query::Lines { path } => {
-                observation.lines.insert(path.clone(), lines::read(workspace, path));
+            Query::Text { path } => {
+                observation.texts.insert(path.clone(), texts::read(workspace, path));
             }
             Query::Items => observation.items_in_use = ports::items(host).map_err(Error::Registry)?,
             Query::Ports => {
@@ -194,8 +194,8 @@ pub enum Query {
         /// Glob relative to the workspace, or to the top of the work tree; neither absolute nor with `..`.
         glob: String,
     },
-    /// Lines of a file of the workspace.
-    Lines {
+    /// Text of a file of the workspace.
+    Text {
         /// Path relative to the workspace root.
         path: PathBuf,
     },
@@ -252,8 +252,8 @@ pub struct Observation {
     pub ports_in_use: Vec<PortsInUse>,
     /// Leased items of pools, in order. The same item may occur more than once, each time with another session.
     pub items_in_use: Vec<ItemInUse>,
-    /// For each requested file, its lines, or the reason, one line, for which they cannot be read.
-    pub lines: BTreeMap<PathBuf, Result<Vec<String>, String>>,
+    /// For each requested file, its text, or the reason, one line, for which it cannot be read.
+    pub texts: BTreeMap<PathBuf, Result<String, String>>,
     /// `Ok` if overlays can be mounted, else the reason, one line; `None` if not requested.
     pub overlays: Option<Result<(), String>>,
     /// Output of the program of each external kind, or the reason for which it gave no answer; `None` if no program was

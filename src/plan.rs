@@ -393,7 +393,9 @@ pub fn queries(manifest: &Manifest, registry: &Registry) -> BTreeSet<Query> {
         .filter_map(|(kind, options)| registry.get(kind).map(|provider| provider.queries(&options.all)))
         .flatten();
     let of_files = files::queries(manifest, registry, &all_requests);
-    of_kinds.chain(repositories::queries(manifest)).chain(of_files).collect()
+    let schemas = manifest.providers.values().filter_map(|program| program.schema.clone());
+    let schemas = schemas.map(|path| Query::Text { path });
+    of_kinds.chain(schemas).chain(repositories::queries(manifest)).chain(of_files).collect()
 }
 
 /// Returns the queries for the programs of external kinds.

@@ -1,8 +1,9 @@
 //! `schema`: prints the JSON schemas of files and outputs.
+#![expect(clippy::disallowed_methods, reason = "reads the schemas of external kinds that the user names")]
 
 use std::process::ExitCode;
 
-use clap::ValueEnum;
+use clap::{Args, ValueEnum};
 use schemars::schema_for;
 use seedbed::discovery::Snapshot;
 use seedbed::manifest::{self, Validation};
@@ -10,13 +11,15 @@ use seedbed::plan::Plan;
 use seedbed::provider::Registry;
 use seedbed::provider::external::protocol::Protocol;
 use seedbed::report::collected::CollectedSwarm;
+use seedbed::report::error;
 use seedbed::report::event::Line;
 use seedbed::report::schema::generate;
 use seedbed::report::status::SwarmStatus;
 use seedbed::report::{Diagnosis, Environment, Explanation, Initialized, List, Prompt, Rescues};
 
-use super::exit::Status;
-use super::output;
+use super::exit::{Failure, Status};
+use super::project::directory;
+use super::{Global, output};
 
 /// Documents with a JSON schema.
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -53,10 +56,39 @@ pub(super) enum Schema {
     Rescues,
 }
 
-pub(super) fn run(document: Schema) -> ExitCode {
+/// Arguments of `schema`.
+#[derive(Debug, Args)]
+pub(super) struct Arguments {
+    /// Document that the schema describes
+    #[arg(default_value = "manifest")]
+    document: Schema,
+    /// Add the options of an external kind to the schema of the manifest: `database=providers/database.schema.json`. Can be
+    /// given several times
+    #[arg(long = "kind", value_name = "KIND=FILE")]
+    kinds: Vec<String>,
+}
+
+/// Returns all kinds of a manifest: those of seedbed, and the external kinds that the user names.
+fn kinds(global: &Global, arguments: &Arguments) -> Result<manifest::Kinds, Failure> {
+    let mut kinds = Registry::built_in().kinds();
+    for argument in &arguments.kinds {
+        let refused = |why: &str| Failure::new(error::USAGE, format!("`--kind {argument}`: {why}"));
+        let (kind, file) = argument.split_once('=').ok_or_else(|| refused("write it as KIND=FILE"))?;
+        let text =
+            std::fs::read(directory(global)?.join(file)).map_err(|error| refused(&error.to_string()))?;
+        let schema = serde_json::from_slice(&text).map_err(|error| refused(&error.to_string()))?;
+        if kinds.insert(kind.to_owned(), schema).is_some() {
+            return Err(refused("there is already a kind of this name"));
+        }
+    }
+    Ok(kinds)
+}
+
+pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode, Failure> {
     let registry = Registry::built_in();
-    let schema = match document {
-        Schema::Manifest => manifest::schema(&registry.kinds()),
+    let kinds = kinds(global, arguments)?;
+    let schema = match arguments.document {
+        Schema::Manifest => manifest::schema(&kinds),
         Schema::Plan => generate::<Plan>(&registry),
         Schema::Init => generate::<Initialized>(&registry),
         Schema::Diagnostics => generate::<Validation>(&registry),
@@ -73,5 +105,5 @@ pub(super) fn run(document: Schema) -> ExitCode {
         Schema::Rescues => generate::<Rescues>(&registry),
     };
     output::print_json_pretty(&schema);
-    Status::Done.into()
+    Ok(Status::Done.into())
 }

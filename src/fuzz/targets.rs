@@ -158,7 +158,7 @@ fn answer() -> Value {
         json!({ "allocation": { "name": name, "n": [1, { "a": null }] }, "env": { "A_B": "{{ workspace.root }}/x" },
             "promptSections": ["p"], "metadata": { "m": 1.5 }, "notes": ["n"] })
     };
-    json!({ "protocol": 1, "allocations": { "s/a": planned("a"), "s/a/b-0": planned("b"), "s/a/b-1": planned("c") } })
+    json!({ "protocol": 2, "allocations": { "s/a": planned("a"), "s/a/b-0": planned("b"), "s/a/b-1": planned("c") } })
 }
 
 /// Returns plans of the examples and of [`THINGS`].

@@ -4,6 +4,7 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::Deserialize;
@@ -177,6 +178,9 @@ pub(super) struct Provider {
     /// Set it to `true` if `provision` takes something that other swarms may take first, such as a database of a pool.
     /// It then runs for all sessions, one after another, before any worktree is created. Default: `false`.
     pub(super) claim: Option<bool>,
+    /// File with the JSON schema of the kind's options, relative to the workspace root. `validate` checks options by it.
+    #[schemars(length(min = 1), extend("examples" = ["tools/database.schema.json"]))]
+    pub(super) schema: Option<PathBuf>,
 }
 
 impl Provider {
@@ -185,6 +189,7 @@ impl Provider {
             command: self.command,
             timeout: self.timeout.unwrap_or(Program::TIMEOUT),
             claim: self.claim.unwrap_or(false),
+            schema: self.schema,
         }
     }
 }

@@ -60,6 +60,7 @@ rules! {
     KIND_CONFLICT = "kind-conflict", "No external kind has the name of a built-in kind";
     KIND_NOT_RUN = "kind-not-run", "Requested kinds have a provider";
     PROGRAM = "program", "The program of an external kind plans every request";
+    OPTIONS_SCHEMA = "options-schema", "The schema of an external kind is a JSON schema in a file of the workspace, without references";
     EXTERNAL_OPTION = "external-option", "The program of an external kind accepts the options";
     KIND_TWICE = "kind-twice", "A session requests a kind only once, unless the kind allows several resources";
     NAME_TWICE = "name-twice", "Resources of a session have different names";

@@ -6,6 +6,7 @@ use jsonschema::error::{TypeKind, ValidationErrorKind as Kind};
 use jsonschema::{JsonType, ValidationError};
 use serde_json::Value;
 
+use super::Options;
 use super::diagnostic::{Diagnostic, Location, Step};
 use super::document::{AGE_PATTERN, ENV_PATTERN};
 use super::lifetime::EXPIRES_PATTERN;
@@ -51,6 +52,15 @@ pub(super) fn check(
         wrong.remove(manifest);
     }
     Ok(())
+}
+
+/// Returns the diagnostics of the options of a request by the JSON schema of its kind, at locations below the request.
+///
+/// Fails if `schema` is not a valid schema.
+pub(crate) fn options(options: &Options, schema: &Value) -> Result<Vec<Diagnostic>, String> {
+    let mut diagnostics = Vec::new();
+    check(&mut Value::Object(options.clone()), schema, &mut diagnostics)?;
+    Ok(diagnostics)
 }
 
 fn is_of_type(kind: &Kind) -> bool {

@@ -174,8 +174,9 @@ impl Relatives {
             manifest.sessions.push(relative.declared(parent));
             for allocation in &relative.session.allocations {
                 if let Some(program) = &allocation.external {
-                    let (command, timeout, claim) = (program.command.clone(), program.timeout, program.claim);
-                    manifest.providers.insert(allocation.kind.clone(), Program { command, timeout, claim });
+                    let (timeout, claim) = (program.timeout, program.claim);
+                    let program = Program { timeout, claim, ..Program::new(program.command.clone()) };
+                    manifest.providers.insert(allocation.kind.clone(), program);
                 }
             }
         }

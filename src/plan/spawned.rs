@@ -410,8 +410,9 @@ fn manifest_of(manifest: &Manifest, registry: &Registry, applied: Option<&Plan>)
     for session in &applied.sessions {
         for held in &session.allocations {
             if let Some(program) = &held.external {
-                let (command, timeout, claim) = (program.command.clone(), program.timeout, program.claim);
-                all.providers.insert(held.kind.clone(), Program { command, timeout, claim });
+                let (timeout, claim) = (program.timeout, program.claim);
+                let program = Program { timeout, claim, ..Program::new(program.command.clone()) };
+                all.providers.insert(held.kind.clone(), program);
             }
         }
         positions.insert(&session.path, all.sessions.len());

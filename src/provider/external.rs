@@ -22,10 +22,10 @@ use self::protocol::{
 };
 use super::{
     Allocation, Allocator, Condition, Context, Error, Planner, Provider, Scope, Task, UnsavedWork,
-    placeholders,
+    placeholders, port_range,
 };
-use crate::host::program;
 use crate::host::text::printable_lines;
+use crate::host::{absolute, program};
 use crate::observe::Observation;
 
 use plan::Externals;
@@ -221,6 +221,8 @@ fn answer(task: &Task<'_>, operation: fn(LeaseRequest) -> Request) -> Result<Vec
             task.workspace,
         ),
         owner: task.owner.to_owned(),
+        directory: absolute(task.workspace, task.working_directory).to_string_lossy().into_owned(),
+        ports: task.allocations.iter().flat_map(port_range::named_ports).collect(),
         options: filled(&task.allocation.options),
         allocation: filled(&task.allocation.allocation),
     });

@@ -169,7 +169,7 @@ impl Planner for Pool {
     }
 
     fn queries(&self, options: &manifest::Options) -> Vec<Query> {
-        let file = options.get("file").and_then(Value::as_str).map(|path| Query::Lines { path: path.into() });
+        let file = options.get("file").and_then(Value::as_str).map(|path| Query::Text { path: path.into() });
         file.into_iter().chain([Query::Items]).collect()
     }
 

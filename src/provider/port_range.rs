@@ -199,6 +199,13 @@ impl Block {
     }
 }
 
+/// Returns the ports of an allocation by name, as [`Planner::named_ports`] does; none for another kind.
+pub(super) fn named_ports(allocation: &Allocation) -> Vec<(String, u16)> {
+    let block =
+        Some(allocation).filter(|allocation| allocation.kind == KIND).and_then(Block::from_allocation);
+    block.map(|block| block.reported_ports()).unwrap_or_default()
+}
+
 /// Provider of `port-range`.
 #[derive(Clone, Copy, Debug, Default)]
 #[expect(clippy::exhaustive_structs, reason = "it has no state")]
@@ -297,7 +304,7 @@ impl Planner for PortRange {
     }
 
     fn named_ports(&self, allocation: &Allocation) -> Vec<(String, u16)> {
-        Block::from_allocation(allocation).map(|block| block.reported_ports()).unwrap_or_default()
+        named_ports(allocation)
     }
 
     fn block_range(&self, allocation: &Allocation) -> Option<BlockRange> {

@@ -22,12 +22,14 @@ pub struct Task<'a> {
     pub session: &'a str,
     /// Ids of the sessions above it, nearest first: those from whose ports it has a share.
     pub ancestors: &'a [&'a str],
+    /// Working directory of the session, relative to the workspace root.
+    pub working_directory: &'a Path,
+    /// All allocations of the session.
+    pub allocations: &'a [Allocation],
     /// Allocation to provision, inspect or release.
     pub allocation: &'a Allocation,
     /// Files of the session, by path relative to its working directory.
     pub files: &'a BTreeMap<String, SessionFile>,
-    /// Working directory of the session, relative to the workspace root.
-    pub working_directory: &'a Path,
     /// Location of the lease.
     pub location: Location,
     /// `true` if what contains the lease, a repository, cannot be used, and everything in it is given up. Every step then

@@ -33,8 +33,8 @@ pub(crate) fn friendly(queries: &BTreeSet<Query>) -> Observation {
             Query::Directory { path } => {
                 observation.directories.insert(path.clone(), Directory::Listed(BTreeSet::new()));
             }
-            Query::Lines { path } => {
-                observation.lines.insert(path.clone(), Ok(["a", "b", "c"].map(str::to_owned).into()));
+            Query::Text { path } => {
+                observation.texts.insert(path.clone(), Ok("a\nb\nc\n".to_owned()));
             }
             Query::Untracked { repository, glob } => {
                 let files = Untracked::Files { files: 1, bytes: 1 };

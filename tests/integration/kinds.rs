@@ -6,4 +6,5 @@ mod external_example;
 mod named;
 mod pool;
 mod ports;
+mod providers;
 mod worktrees;

@@ -1,14 +1,16 @@
 //! Plans an external kind from the answer of its program. Pure: the program ran when the host was observed.
 
 use std::collections::{HashMap, HashSet};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value};
 
 use super::protocol::{self, PROTOCOL, PlanAnswer, PlanRequest, RequestDiagnostic, SessionRequest};
 use super::{Contribution, LEASE_MAX};
 use crate::host::text::printable;
-use crate::manifest::{Diagnostic, Diagnostics, Location, Program, denied_variable, is_variable, rule};
+use crate::manifest::{
+    Diagnostic, Diagnostics, Location, Program, check_options, denied_variable, is_variable, rule,
+};
 use crate::observe::Observation;
 use crate::provider::{Allocation, Allocator, Parent, Planned, Request, placeholders};
 
@@ -37,6 +39,8 @@ pub(crate) struct Externals {
     kind: String,
     program: Option<Program>,
     answer: Answer,
+    /// JSON schema of the options, or the reason for which it cannot be used; `None` if the manifest names none.
+    schema: Option<Result<Value, String>>,
     workspace: PathBuf,
     /// Topmost session of each session's shared allocation; the session's own id if it has no share.
     tops: HashMap<String, String>,
@@ -81,6 +85,7 @@ impl Externals {
             kind: kind.to_owned(),
             program: program.cloned(),
             answer,
+            schema: program.and_then(|program| Some(read_schema(observation, program.schema.as_deref()?))),
             workspace: observation.workspace.clone(),
             tops: HashMap::new(),
             given: HashMap::new(),
@@ -89,6 +94,7 @@ impl Externals {
 
     fn plan(&mut self, request: &Request<'_>, parent: Option<&str>) -> Result<Planned, Diagnostics> {
         let key = &request_key(request.session, &self.kind, request.resource);
+        self.check_options(request)?;
         let planned = self.answered(request, key, parent)?;
         if let Some(other) = self.give(key, parent, &planned.allocation) {
             let why = format!("it gave one allocation to `{other}` and to `{key}`, which share none");
@@ -173,6 +179,30 @@ impl Externals {
         }
     }
 
+    /// Checks the options of a request by the schema that the manifest names for the kind.
+    fn check_options(&self, request: &Request<'_>) -> Result<(), Diagnostics> {
+        let found = match &self.schema {
+            None => return Ok(()),
+            Some(Err(why)) => Err(why.clone()),
+            Some(Ok(schema)) => check_options(request.options, schema),
+        };
+        let at_request = |mut diagnostic: Diagnostic| {
+            diagnostic.location.steps.splice(0..0, request.location.steps.iter().cloned());
+            diagnostic
+        };
+        match found {
+            Ok(found) if found.is_empty() => Ok(()),
+            Ok(found) => Err(found.into_iter().map(at_request).collect::<Vec<_>>().into()),
+            Err(why) => {
+                let location = Location::default().key("provider").key(&self.kind).key("schema");
+                let message = format!("the schema of kind `{}` cannot be used: {}", self.kind, line(&why));
+                let diagnostic = Diagnostic::new(rule::OPTIONS_SCHEMA, location, message, "cannot be used");
+                Err(vec![diagnostic.with_help("name a file with a JSON schema of an object, without `$ref`")]
+                    .into())
+            }
+        }
+    }
+
     fn program_location(&self) -> Location {
         Location::default().key("provider").key(&self.kind).key("command")
     }
@@ -220,6 +250,31 @@ impl Allocator for Externals {
         let parent = request_key(parent.session, &self.kind, parent.allocation.name());
         self.plan(request, Some(&parent))
     }
+}
+
+/// Largest schema of options, in bytes.
+const SCHEMA_MAX: usize = 64 << 10;
+
+/// Reads the JSON schema of options. It may be a stranger's: references could be circular, or lead out of the file.
+fn read_schema(observation: &Observation, path: &Path) -> Result<Value, String> {
+    fn has_reference(schema: &Value) -> bool {
+        match schema {
+            Value::Object(entries) => entries
+                .iter()
+                .any(|(key, value)| key.ends_with("ef") && key.starts_with('$') || has_reference(value)),
+            Value::Array(values) => values.iter().any(has_reference),
+            _ => false,
+        }
+    }
+    let text = observation.texts.get(path).map_or(Err("it was not read".to_owned()), Clone::clone)?;
+    if text.len() > SCHEMA_MAX {
+        return Err(format!("it is larger than {SCHEMA_MAX} bytes"));
+    }
+    let schema: Value = serde_json::from_str(&text).map_err(|error| error.to_string())?;
+    if has_reference(&schema) {
+        return Err("it has a reference, `$ref`".to_owned());
+    }
+    Ok(schema)
 }
 
 /// Returns a session in the answer that was not in the request.

@@ -10,14 +10,14 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 /// Version of the protocol, in every request and every answer.
-pub const PROTOCOL: u32 = 1;
+pub const PROTOCOL: u32 = 2;
 
 /// Protocol between seedbed and the program of an external kind. The program reads a `request` from its standard input,
 /// and writes the answer to its operation to its standard output. An exit code other than 0 means that the program
 /// failed; its standard error has the reason.
 #[derive(JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-#[schemars(extend("$id" = "urn:seedbed:provider:1"))]
+#[schemars(extend("$id" = "urn:seedbed:provider:2"))]
 #[non_exhaustive]
 pub struct Protocol {
     /// Request to the program.
@@ -55,7 +55,7 @@ pub enum Request {
 #[serde(rename_all = "camelCase")]
 #[non_exhaustive]
 pub struct PlanRequest {
-    /// Version of the protocol, 1.
+    /// Version of the protocol, 2.
     pub protocol: u32,
     /// Requested kind.
     pub kind: String,
@@ -104,7 +104,7 @@ pub struct SessionRequest {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[non_exhaustive]
 pub struct PlanAnswer {
-    /// Version of the protocol, 1.
+    /// Version of the protocol, 2.
     pub protocol: u32,
     /// One allocation for each request, by its key; ignored if there are `diagnostics`.
     #[serde(default)]
@@ -185,7 +185,7 @@ impl RequestDiagnostic {
 #[serde(rename_all = "camelCase")]
 #[non_exhaustive]
 pub struct LeaseRequest {
-    /// Version of the protocol, 1.
+    /// Version of the protocol, 2.
     pub protocol: u32,
     /// Kind of the allocation.
     pub kind: String,
@@ -198,6 +198,11 @@ pub struct LeaseRequest {
     pub name: String,
     /// Ownership marker of the swarm, 32 hexadecimal digits. A resource with another marker belongs to another owner.
     pub owner: String,
+    /// Absolute path of the session's working directory. It may not exist yet when a claim is provisioned, and may not exist
+    /// any more when the allocation is released.
+    pub directory: String,
+    /// Ports of the session by name, of all of its `port-range`s. The primary port of a range without names is `primary`.
+    pub ports: BTreeMap<String, u16>,
     /// Effective options at the time of the plan.
     pub options: Map<String, Value>,
     /// Allocation from the answer to `plan`.
@@ -209,7 +214,7 @@ pub struct LeaseRequest {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[non_exhaustive]
 pub struct ProvisionAnswer {
-    /// Version of the protocol, 1.
+    /// Version of the protocol, 2.
     pub protocol: u32,
     /// Reason of a failure, one line; absent on success.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -242,7 +247,7 @@ impl ProvisionAnswer {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[non_exhaustive]
 pub struct DoneAnswer {
-    /// Version of the protocol, 1.
+    /// Version of the protocol, 2.
     pub protocol: u32,
     /// Reason of a failure, one line; absent on success.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -266,7 +271,7 @@ impl DoneAnswer {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[non_exhaustive]
 pub struct InspectAnswer {
-    /// Version of the protocol, 1.
+    /// Version of the protocol, 2.
     pub protocol: u32,
     /// Condition of the lease.
     pub condition: LeaseCondition,
@@ -362,9 +367,9 @@ mod tests {
     #[test]
     fn fuzz_answers_of_programs() {
         let corpus = [
-            json!({ "protocol": 1, "error": "no", "conflict": null }),
-            json!({ "protocol": 1, "condition": "repairable", "why": "w", "unsavedWork": ["a", "b"] }),
-            json!({ "protocol": 1 }),
+            json!({ "protocol": 2, "error": "no", "conflict": null }),
+            json!({ "protocol": 2, "condition": "repairable", "why": "w", "unsavedWork": ["a", "b"] }),
+            json!({ "protocol": 2 }),
         ];
         let raw = corpus.clone().map(|answer| answer.to_string().into_bytes());
         let words = [

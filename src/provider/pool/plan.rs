@@ -101,8 +101,8 @@ impl<'o> Pools<'o> {
                     let message = format!("`{shown}` is not a path inside the workspace");
                     return refused(&location, message, "leads out", "name a file of the workspace");
                 }
-                let lines = match self.observation.lines.get(file) {
-                    Some(Ok(lines)) => lines.iter().map(|line| line.trim().to_owned()),
+                let lines = match self.observation.texts.get(file) {
+                    Some(Ok(text)) => text.lines().map(|line| line.trim().to_owned()),
                     Some(Err(why)) => {
                         let message = format!("the items in `{shown}` cannot be read: {why}");
                         return refused(
@@ -189,9 +189,9 @@ impl Allocator for Pools<'_> {
     /// Items that were removed from the list do not exist any more.
     fn can_keep(&self, allocation: &Allocation) -> bool {
         let file = allocation.options.get("file").and_then(Value::as_str);
-        let lines = file.and_then(|file| self.observation.lines.get(std::path::Path::new(file)));
-        let (Some(Ok(lines)), Some(items)) = (lines, Items::from_allocation(allocation)) else { return true };
-        let listed: BTreeSet<&str> = lines.iter().map(|line| line.trim()).collect();
+        let text = file.and_then(|file| self.observation.texts.get(std::path::Path::new(file)));
+        let (Some(Ok(text)), Some(items)) = (text, Items::from_allocation(allocation)) else { return true };
+        let listed: BTreeSet<&str> = text.lines().map(str::trim).collect();
         items.all().all(|item| listed.contains(item.as_str()))
     }
 

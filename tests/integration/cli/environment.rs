@@ -202,7 +202,7 @@ const WHERE: &str = "env | grep -E '^(OLD)?PWD=' | tr '\\n' ' '";
 #[test]
 fn programs_of_a_session_find_its_own_directory_in_pwd() {
     let sandbox = Sandbox::new();
-    sandbox.write("tools/where", "#!/bin/sh\nprintf '%s\\n' \"$PWD$OLDPWD\" >>$1; request=$(cat); case $request in\n*'\"operation\":\"plan\"'*) echo '{\"protocol\": 1, \"allocations\": {\"shop/a\": {\"allocation\": {}}}}' ;;\n*'\"operation\":\"inspect\"'*) echo '{\"protocol\": 1, \"condition\": \"healthy\"}' ;;\n*) echo '{\"protocol\": 1}' ;; esac\n");
+    sandbox.write("tools/where", "#!/bin/sh\nprintf '%s\\n' \"$PWD$OLDPWD\" >>$1; request=$(cat); case $request in\n*'\"operation\":\"plan\"'*) echo '{\"protocol\": 2, \"allocations\": {\"shop/a\": {\"allocation\": {}}}}' ;;\n*'\"operation\":\"inspect\"'*) echo '{\"protocol\": 2, \"condition\": \"healthy\"}' ;;\n*) echo '{\"protocol\": 2}' ;; esac\n");
     fs::set_permissions(
         sandbox.repository.join("tools/where"),
         std::os::unix::fs::PermissionsExt::from_mode(0o755),

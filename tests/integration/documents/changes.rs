@@ -15,7 +15,7 @@ use crate::friendly::friendly;
 const OTHER_COMMIT: &str = "other-commit";
 
 /// Answer of the external kind `db` to its plan request.
-const ANSWER: &str = r#"{ "protocol": 1, "allocations": { "s/a": { "allocation": { "name": "a" } } } }"#;
+const ANSWER: &str = r#"{ "protocol": 2, "allocations": { "s/a": { "allocation": { "name": "a" } } } }"#;
 
 const ONE_WORKTREE: &str = "{ kind = \"git-worktree\", name = \"api\" }";
 const TWO_WORKTREES: &str =

@@ -9,6 +9,7 @@ use std::process::Command;
 use seedbed::discovery::Snapshot;
 use seedbed::manifest::Validation;
 use seedbed::plan::Plan;
+use seedbed::provider::external::protocol::PROTOCOL;
 use seedbed::report::collected::CollectedSwarm;
 use seedbed::report::error::{self, ErrorId};
 use seedbed::report::event::Line;
@@ -109,7 +110,8 @@ fn committed_schemas_are_what_the_command_prints() {
     for name in names {
         let printed = sandbox.ok(&["schema", name]).json();
         assert_eq!(schema(name), printed, "cargo run -- schema {name} > schemas/{name}.schema.json");
-        assert_eq!(printed["$id"], format!("urn:seedbed:{name}:1"));
+        let version = if name == "provider" { PROTOCOL } else { 1 };
+        assert_eq!(printed["$id"], format!("urn:seedbed:{name}:{version}"));
     }
 }
 

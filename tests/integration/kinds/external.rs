@@ -27,7 +27,7 @@ resources = ["git-worktree", "thing"]
 "#;
 
 /// Answer of a correct program to `plan`.
-const PLAN: &str = r#"{"protocol": 1, "allocations": {
+const PLAN: &str = r#"{"protocol": 2, "allocations": {
     "shop/a": {"allocation": {"name": "thing of a"}, "env": {"THING": "a in {{ workspace.root }}"}},
     "shop/b": {"allocation": {"name": "thing of b"}, "notes": ["b is the larger one"]}}}"#;
 
@@ -50,13 +50,13 @@ fn program(sandbox: &Sandbox, operations: &str) {
         r#"#!/bin/sh
 request=$(cat)
 printf '%s\n' "$request" >>'{top}/asked'
-done='{{"protocol": 1}}'
+done='{{"protocol": 2}}'
 plan() {{ cat <<'END'
 {PLAN}
 END
 }}
 provision() {{ echo "$done"; }}
-inspect() {{ echo '{{"protocol": 1, "condition": "healthy"}}'; }}
+inspect() {{ echo '{{"protocol": 2, "condition": "healthy"}}'; }}
 release() {{ echo "$done"; }}
 is_of() {{ case $request in *"\"session\":\"shop/$1\""*) ;; *) false ;; esac; }}
 top='{top}'
@@ -96,7 +96,7 @@ fn program_plans_once_before_the_review() {
     let plan = sandbox.unchanged(|| sandbox.plan());
     let requests = asked(&sandbox);
     let expected = json!({
-        "operation": "plan", "protocol": 1, "kind": "thing", "swarm": "shop",
+        "operation": "plan", "protocol": 2, "kind": "thing", "swarm": "shop",
         "sessions": [
             { "request": "shop/a", "session": "shop/a", "path": "a", "index": 0, "name": "", "shareOf": null, "share": null, "shares": 0,
               "applied": null, "options": { "size": 3 } },
@@ -138,6 +138,7 @@ fn planned_resource_is_provisioned_kept_and_released() {
     );
     let of_a = requests.iter().find(|request| request["session"] == "shop/a").unwrap();
     assert_eq!(of_a["options"], json!({ "size": 3 }));
+    assert_eq!(of_a["directory"], json!(sandbox.directory("a")));
     assert_eq!(of_a["allocation"], json!({ "name": "thing of a" }));
     assert_eq!(of_a["owner"].as_str().unwrap().len(), 32);
     fs::remove_file(sandbox.repository.join("saved.json")).unwrap();
@@ -163,7 +164,7 @@ fn planned_resource_is_provisioned_kept_and_released() {
 
 #[test]
 fn children_take_shares() {
-    let operations = r#"plan() { echo '{"protocol": 1, "allocations": {"shop/a": {"allocation": {}}, "shop/a/c": {"allocation": {"part": 1}}}}'; }"#;
+    let operations = r#"plan() { echo '{"protocol": 2, "allocations": {"shop/a": {"allocation": {}}, "shop/a/c": {"allocation": {"part": 1}}}}'; }"#;
     let sandbox = things(operations);
     sandbox.manifest("[provider.thing]\ncommand = ['./tools/thing']\n[session.a]\nresources = [{ kind = 'thing', size = 1 }]\n[session.a.child.c]\n");
     let plan = sandbox.plan();
@@ -208,21 +209,21 @@ fn program_without_a_plan_is_a_diagnostic_of_its_command() {
         ("plan() { :; }", THINGS, &["cannot be read", "nothing"]),
         ("plan() { printf 'hello \\033[2J'; }", THINGS, &["cannot be read", "hello \\u{1b}[2J"]),
         ("plan() { echo '[]'; }", THINGS, &["cannot be read"]),
-        ("plan() { echo '{\"protocol\": 1, \"allocation\": {}}'; }", THINGS, &["unknown field"]),
-        ("plan() { echo '{\"protocol\": 2}'; }", THINGS, &["version 2 of the protocol"]),
-        ("plan() { echo '{\"protocol\": 1}'; }", THINGS, &["planned nothing for `shop/a`"]),
+        ("plan() { echo '{\"protocol\": 2, \"allocation\": {}}'; }", THINGS, &["unknown field"]),
+        ("plan() { echo '{\"protocol\": 3}'; }", THINGS, &["version 3 of the protocol"]),
+        ("plan() { echo '{\"protocol\": 2}'; }", THINGS, &["planned nothing for `shop/a`"]),
         (
-            "plan() { echo '{\"protocol\": 1, \"allocations\": {\"shop/c\": {\"allocation\": {}}}}'; }",
+            "plan() { echo '{\"protocol\": 2, \"allocations\": {\"shop/c\": {\"allocation\": {}}}}'; }",
             THINGS,
             &["its answer names `shop/c`"],
         ),
         (
-            "plan() { echo '{\"protocol\": 1, \"allocations\": {\"shop/a\": {\"allocation\": {}, \"env\": {\"PATH\": \"/\"}}}}'; }",
+            "plan() { echo '{\"protocol\": 2, \"allocations\": {\"shop/a\": {\"allocation\": {}, \"env\": {\"PATH\": \"/\"}}}}'; }",
             THINGS,
             &["`PATH` is reserved"],
         ),
         (
-            "plan() { echo '{\"protocol\": 1, \"allocations\": {\"shop/a\": {\"allocation\": {}, \"env\": {\"a b\": \"\"}}}}'; }",
+            "plan() { echo '{\"protocol\": 2, \"allocations\": {\"shop/a\": {\"allocation\": {}, \"env\": {\"a b\": \"\"}}}}'; }",
             THINGS,
             &["`a b` cannot be the name of a variable"],
         ),
@@ -250,7 +251,7 @@ fn program_without_a_plan_is_a_diagnostic_of_its_command() {
 
 #[test]
 fn diagnostic_of_a_program_is_at_the_option() {
-    let operations = r#"plan() { echo '{"protocol": 1, "diagnostics": [
+    let operations = r#"plan() { echo '{"protocol": 2, "diagnostics": [
         {"session": "shop/a", "option": "size", "message": "3 is too small", "help": "write 4"},
         {"session": "shop/b", "message": "there is no room for it"}]}'; }"#;
     let sandbox = things(operations);
@@ -275,7 +276,7 @@ fn diagnostic_of_a_program_is_at_the_option() {
 fn a_failure_takes_everything_away_again() {
     let slow = THINGS.replace("timeout = 100", "timeout = 1");
     for (operation, manifest, said) in [
-        ("echo '{\"protocol\": 1, \"error\": \"no room for b\"}'", THINGS, "no room for b"),
+        ("echo '{\"protocol\": 2, \"error\": \"no room for b\"}'", THINGS, "no room for b"),
         ("echo 'no luck' >&2; exit 4", THINGS, "no luck"),
         ("kill -KILL $$", THINGS, "137"),
         ("echo garbage", THINGS, "cannot be read"),
@@ -308,7 +309,7 @@ fn failed_release_is_reported_and_tried_again() {
 #[test]
 fn release_that_would_lose_work_is_refused() {
     let sandbox = things(
-        r#"inspect() { echo '{"protocol": 1, "condition": "healthy", "unsavedWork": ["12 rows"]}'; }"#,
+        r#"inspect() { echo '{"protocol": 2, "condition": "healthy", "unsavedWork": ["12 rows"]}'; }"#,
     );
     sandbox.ok(&["apply"]);
     sandbox.unchanged(|| sandbox.seedbed(&["destroy"]).expect(69).says(&["12 rows"]));
@@ -318,7 +319,7 @@ fn release_that_would_lose_work_is_refused() {
 /// The server of a lease does not run.
 #[test]
 fn uninspectable_resource_is_unknown_and_refused() {
-    let operations = r#"inspect() { test -e "$top/down" && { echo "connection refused" >&2; exit 1; }; echo '{"protocol": 1, "condition": "healthy"}'; }"#;
+    let operations = r#"inspect() { test -e "$top/down" && { echo "connection refused" >&2; exit 1; }; echo '{"protocol": 2, "condition": "healthy"}'; }"#;
     let sandbox = things(operations);
     sandbox.ok(&["apply"]);
     fs::write(sandbox.top.join("down"), "").unwrap();
@@ -358,7 +359,7 @@ fn leases_are_inspected_at_once_and_once_in_a_command() {
     n=0
     while test "$(grep -c begins "$top/inspected")" -lt 2 && test $n -lt 100; do n=$((n + 1)); sleep 0.03; done
     echo ends >>"$top/inspected"
-    echo '{"protocol": 1, "condition": "healthy"}'
+    echo '{"protocol": 2, "condition": "healthy"}'
 }"#;
     let sandbox = things(operations);
     sandbox.ok(&["apply"]);
@@ -388,14 +389,14 @@ fn leases_are_inspected_at_once_and_once_in_a_command() {
 #[test]
 fn broken_resource_is_created_again_and_repairable_one_repaired() {
     let operations =
-        r#"inspect() { cat "$top/found" 2>/dev/null || echo '{"protocol": 1, "condition": "healthy"}'; }"#;
+        r#"inspect() { cat "$top/found" 2>/dev/null || echo '{"protocol": 2, "condition": "healthy"}'; }"#;
     for (condition, expected) in [
         ("broken", &["provision shop/a", "provision shop/b", "release shop/a", "release shop/b"][..]),
         ("repairable", &["provision shop/a", "provision shop/b"]),
     ] {
         let sandbox = things(operations);
         sandbox.ok(&["apply"]);
-        let found = json!({ "protocol": 1, "condition": condition, "why": "it has a crack" });
+        let found = json!({ "protocol": 2, "condition": condition, "why": "it has a crack" });
         fs::write(sandbox.top.join("found"), found.to_string()).unwrap();
         assert!(sandbox.ok(&["plan"]).stdout.contains("thing: it has a crack"));
         asked(&sandbox);
@@ -419,7 +420,7 @@ fn recovery_waits_for_the_program_after_a_kill() {
     program(
         &sandbox,
         &format!(
-            "{operations}\nplan() {{ echo '{{\"protocol\": 1, \"allocations\": {{\"shop/a\": {{\"allocation\": {{}}}}}}}}'; }}"
+            "{operations}\nplan() {{ echo '{{\"protocol\": 2, \"allocations\": {{\"shop/a\": {{\"allocation\": {{}}}}}}}}'; }}"
         ),
     );
     let before = sandbox.inventory();
@@ -465,17 +466,18 @@ fn an_interruption_ends_the_program_and_takes_away_what_it_made() {
     assert!(steps.iter().any(|step| step.starts_with("release")), "{steps:?}");
 }
 
+/// Checks a request, or the answer to an operation, against the schema of the protocol.
+fn validate(part: &str, instance: &Value) {
+    let mut schema = schemars::schema_for!(Protocol).to_value();
+    schema["required"] = json!([part]);
+    let validator = jsonschema::validator_for(&schema).unwrap();
+    let document = json!({ part: instance });
+    let diagnostics: Vec<_> = validator.iter_errors(&document).map(|error| error.to_string()).collect();
+    assert!(diagnostics.is_empty(), "{instance}: {diagnostics:?}");
+}
+
 #[test]
 fn requests_and_answers_fit_the_schema() {
-    let schema = schemars::schema_for!(Protocol).to_value();
-    let validate = |part: &str, instance: &Value| {
-        let mut schema = schema.clone();
-        schema["required"] = json!([part]);
-        let validator = jsonschema::validator_for(&schema).unwrap();
-        let diagnostics: Vec<_> =
-            validator.iter_errors(&json!({ part: instance })).map(|error| error.to_string()).collect();
-        assert!(diagnostics.is_empty(), "{instance}: {diagnostics:?}");
-    };
     let sandbox = things("");
     sandbox.ok(&["apply"]);
     sandbox.ok(&["destroy"]);
@@ -485,6 +487,6 @@ fn requests_and_answers_fit_the_schema() {
         validate("request", request);
     }
     validate("plan", &serde_json::from_str(PLAN).unwrap());
-    validate("inspect", &json!({ "protocol": 1, "condition": "broken", "why": "gone" }));
-    validate("release", &json!({ "protocol": 1, "error": "stuck" }));
+    validate("inspect", &json!({ "protocol": 2, "condition": "broken", "why": "gone" }));
+    validate("release", &json!({ "protocol": 2, "error": "stuck" }));
 }

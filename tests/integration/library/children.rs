@@ -279,7 +279,7 @@ const DISK: &str = r#"#!/usr/bin/env python3
 import json, os, sys
 request = json.load(sys.stdin)
 top = os.environ["HOME"]
-answer = {"protocol": 1}
+answer = {"protocol": 2}
 if request["operation"] == "plan":
     with open(os.path.join(top, "asked"), "w") as asked:
         json.dump(request, asked)

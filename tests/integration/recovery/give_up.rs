@@ -12,9 +12,9 @@ use crate::sandbox::{Outcome, Sandbox, assert_same};
 
 const PROGRAM: &str = r#"#!/bin/sh
 case $(cat) in
-*'"operation":"plan"'*) echo '{"protocol": 1, "allocations": {"shop/a": {"allocation": {"name": "thing of a"}}}}' ;;
-*'"operation":"inspect"'*) echo '{"protocol": 1, "condition": "healthy"}' ;;
-*) echo '{"protocol": 1}' ;;
+*'"operation":"plan"'*) echo '{"protocol": 2, "allocations": {"shop/a": {"allocation": {"name": "thing of a"}}}}' ;;
+*'"operation":"inspect"'*) echo '{"protocol": 2, "condition": "healthy"}' ;;
+*) echo '{"protocol": 2}' ;;
 esac
 "#;
 

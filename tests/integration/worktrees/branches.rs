@@ -356,7 +356,7 @@ fn branch_that_moves_after_planning_is_refused() {
     let sandbox = mini();
     sandbox.git(&["branch", "agents/coder-0"]);
     let program = r#"
-answer='"protocol": 1'
+answer='"protocol": 2'
 case $(cat) in
     *'"plan"'*) answer="$answer, \"allocations\": {\"shop/coder-0\": {\"allocation\": {}}}" ;;
     *'"provision"'*) git update-ref refs/heads/agents/coder-0 old ;;

@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 use std::fs;
 
+use super::{asked, things, validate};
 use crate::cli::shells::installed;
 use crate::fixtures::repository;
 use crate::sandbox::{Sandbox, sessions};
@@ -70,4 +71,53 @@ fn the_example_finds_every_wrong_option() {
     for said in ["no option `sed`", "the only one is `seed`", "'none' is no directory"] {
         assert!(text.contains(said), "{said}: {text}");
     }
+}
+
+#[test]
+fn the_examples_of_the_protocol_fit_its_schema() {
+    let page = fs::read_to_string(repository("docs/src/reference/external-kinds.md")).unwrap();
+    for operation in ["plan", "provision", "inspect", "release"] {
+        let section =
+            page.split_once(&format!("\n### `{operation}`\n")).unwrap().1.split("\n##").next().unwrap();
+        let blocks: Vec<serde_json::Value> = section
+            .split("```json\n")
+            .skip(1)
+            .map(|block| serde_json::from_str(block.split("```").next().unwrap()).unwrap())
+            .collect();
+        let (request, answers) = blocks.split_first().unwrap();
+        validate("request", request);
+        assert_eq!(request["operation"], operation);
+        assert!(!answers.is_empty());
+        for answer in answers {
+            validate(operation, answer);
+        }
+    }
+}
+
+/// A schema is checked without running the program, whatever a stranger wrote into it.
+#[test]
+fn a_schema_that_cannot_be_used_is_a_diagnostic() {
+    let sandbox = things("");
+    sandbox.manifest(
+        "[provider.thing]\ncommand = ['./tools/thing']\nschema = 'schema.json'\n[session.a]\nresources = [{ kind = 'thing', size = 3 }]\n",
+    );
+    let check = |schema: &str, expected: &str| {
+        sandbox.write("schema.json", schema);
+        sandbox.seedbed(&["validate"]).expect(65).says(&[expected, "schema.json"]);
+    };
+    sandbox.seedbed(&["validate"]).expect(65).says(&["it does not exist", "[options-schema]"]);
+    check("{", "cannot be used");
+    check("{ \"type\": 1 }", "cannot be used");
+    check("{ \"$ref\": \"#\" }", "it has a reference");
+    check("{ \"allOf\": [{ \"$dynamicRef\": \"https://example.org\" }] }", "it has a reference");
+    check(&format!("\"{}\"", "x".repeat(70_000)), "larger than");
+    fs::remove_file(sandbox.repository.join("schema.json")).unwrap();
+    std::os::unix::fs::symlink("/etc/passwd", sandbox.repository.join("schema.json")).unwrap();
+    sandbox.seedbed(&["validate"]).expect(65).says(&["it is a link"]);
+    fs::remove_file(sandbox.repository.join("schema.json")).unwrap();
+    sandbox.write("schema.json", r#"{ "type": "object", "properties": { "size": { "maximum": 2 } } }"#);
+    sandbox.seedbed(&["validate"]).expect(65).says(&["size = 3", "[out-of-range]"]);
+    sandbox.write("schema.json", r#"{ "type": "object", "properties": { "size": { "maximum": 3 } } }"#);
+    sandbox.ok(&["validate"]);
+    assert!(asked(&sandbox).is_empty());
 }

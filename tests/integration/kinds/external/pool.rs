@@ -12,7 +12,7 @@ use crate::sandbox::{Outcome, Sandbox, sessions};
 const POOL: &str = r#"#!/usr/bin/env python3
 import json, sys
 request = json.load(sys.stdin)
-answer = {"protocol": 1}
+answer = {"protocol": 2}
 if request["operation"] == "plan":
     sessions = request["sessions"]
     taken = {s["applied"]["number"] for s in sessions if s["applied"]}
@@ -72,7 +72,7 @@ const SHARED_POOL: &str = r#"#!/usr/bin/env python3
 import json, os, sys, time
 top = os.environ["POOL"]
 request = json.load(sys.stdin)
-answer = {"protocol": 1}
+answer = {"protocol": 2}
 file = lambda number: os.path.join(top, str(number))
 def owner(number):
     try:
@@ -157,8 +157,8 @@ fn a_swarm_that_loses_an_external_resource_to_another_plans_again() {
 #[test]
 fn program_that_plans_a_taken_resource_is_named() {
     let sandbox = things(
-        r#"plan() { echo '{"protocol": 1, "allocations": {"shop/a": {"allocation": {"db": 1}}, "shop/b": {"allocation": {"db": 2}}}}'; }
-provision() { echo '{"protocol": 1, "conflict": "db 1 is in use"}'; }"#,
+        r#"plan() { echo '{"protocol": 2, "allocations": {"shop/a": {"allocation": {"db": 1}}, "shop/b": {"allocation": {"db": 2}}}}'; }
+provision() { echo '{"protocol": 2, "conflict": "db 1 is in use"}'; }"#,
     );
     let said = "db 1 is in use; `./tools/thing` plans the same allocation again";
     let failed = sandbox.seedbed(&["apply"]).expect(1).says(&[said]);
@@ -168,7 +168,7 @@ provision() { echo '{"protocol": 1, "conflict": "db 1 is in use"}'; }"#,
 
 #[test]
 fn one_allocation_for_two_sessions_is_a_diagnostic() {
-    let same = r#"plan() { echo '{"protocol": 1, "allocations": {"shop/a": {"allocation": {"db": 1}}, "shop/b": {"allocation": {"db": 1}}}}'; }"#;
+    let same = r#"plan() { echo '{"protocol": 2, "allocations": {"shop/a": {"allocation": {"db": 1}}, "shop/b": {"allocation": {"db": 1}}}}'; }"#;
     let sandbox = things(same);
     let refused = sandbox.unchanged(|| sandbox.seedbed(&["apply", "--json"]).expect(65));
     assert!(
@@ -183,7 +183,7 @@ fn one_allocation_for_two_sessions_is_a_diagnostic() {
     // Recorded allocations count as well, regardless of the program's answer.
     program(
         &sandbox,
-        r#"plan() { echo '{"protocol": 1, "allocations": {"shop/a": {"allocation": {"db": 9}}, "shop/a/b": {"allocation": {"db": 9}}, "shop/c": {"allocation": {"db": 1}}}}'; }"#,
+        r#"plan() { echo '{"protocol": 2, "allocations": {"shop/a": {"allocation": {"db": 9}}, "shop/a/b": {"allocation": {"db": 9}}, "shop/c": {"allocation": {"db": 1}}}}'; }"#,
     );
     sandbox.manifest("[provider.thing]\ncommand = ['./tools/thing']\n[session.a]\nresources = ['thing']\n[session.a.child.b]\n[session.c]\nresources = ['thing']\n");
     let refused = sandbox.unchanged(|| sandbox.seedbed(&["plan", "--json"]).expect(65));

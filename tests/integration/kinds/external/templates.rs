@@ -98,7 +98,7 @@ resources = ["thing"]
 
 #[test]
 fn session_has_two_resources_of_an_external_kind() {
-    let plan = r#"{"protocol": 1, "allocations": {
+    let plan = r#"{"protocol": 2, "allocations": {
         "shop/a": {"allocation": {"name": "first"}, "env": {"THING": "1"}},
         "shop/a#more": {"allocation": {"name": "second"}, "env": {"THING_MORE": "2"}}}}"#;
     let sandbox = things(&format!("plan() {{ cat <<'END'\n{plan}\nEND\n}}\n"));

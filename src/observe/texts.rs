@@ -1,4 +1,4 @@
-//! Lines of a file of the workspace.
+//! Text of a file of the workspace.
 
 use std::path::Path;
 
@@ -7,8 +7,8 @@ use crate::host::files::{Error, Root};
 /// Largest file that is read, in bytes.
 const FILE_MAX: usize = 1 << 20;
 
-/// Returns the lines of a file, or the reason, one line, for which they cannot be read. No link is followed.
-pub(super) fn read(workspace: &Path, path: &Path) -> Result<Vec<String>, String> {
+/// Returns the text of a file, or the reason, one line, for which it cannot be read. No link is followed.
+pub(super) fn read(workspace: &Path, path: &Path) -> Result<String, String> {
     let bytes = match Root::open(workspace).and_then(|root| root.read(path, FILE_MAX)) {
         Ok(Some(bytes)) => bytes,
         Ok(None) => return Err("it does not exist".to_owned()),
@@ -18,6 +18,5 @@ pub(super) fn read(workspace: &Path, path: &Path) -> Result<Vec<String>, String>
         Err(Error::TooLarge { .. }) => return Err(format!("it is larger than {FILE_MAX} bytes")),
         Err(error) => return Err(error.to_string()),
     };
-    let text = String::from_utf8(bytes).map_err(|_| "it is not text in UTF-8".to_owned())?;
-    Ok(text.lines().map(str::to_owned).collect())
+    String::from_utf8(bytes).map_err(|_| "it is not text in UTF-8".to_owned())
 }

@@ -16,7 +16,7 @@ use crate::host::text::printable;
 use crate::manifest::CommandLine;
 use crate::name::SessionPath;
 pub use crate::plan::compose_prompt;
-use crate::plan::{DISCOVERY_FILE, Damage, Session};
+use crate::plan::{DISCOVERY_FILE, Damage, DamageKind, Session};
 use crate::provider::placeholders::{resolve, resolve_value};
 use crate::provider::{IGNORE, IGNORE_HEAD, IGNORE_MAX, Planner, Registry};
 use crate::state::{LockedSwarm, Record, Swarm};
@@ -361,7 +361,7 @@ pub fn inspect(swarm: &Swarm<'_>, session: &Session, expected: &Snapshot) -> Opt
     let read = |path: &Path, limit| {
         Root::toward(swarm.workspace(), path).and_then(|(root, path)| root.read(&path, limit))
     };
-    let damage = |why: String| Damage { repairable: true, ..Damage::new(why) };
+    let damage = |why: String| Damage::new(DamageKind::Repairable, why);
     let wanted = expected.to_bytes();
     let mut is_older = false;
     let mut is_right = |found: &[u8]| {
@@ -387,7 +387,7 @@ pub fn inspect(swarm: &Swarm<'_>, session: &Session, expected: &Snapshot) -> Opt
     // An older format is no reason to hide damage.
     of_file.or_else(of_gitignore).map(damage).or_else(|| {
         let why = format!("{DISCOVERY_FILE} has an older format; `seedbed apply` rewrites it");
-        is_older.then(|| Damage { older: true, ..damage(why) })
+        is_older.then(|| Damage::new(DamageKind::Older, why))
     })
 }
 

@@ -358,27 +358,40 @@ impl AppliedPlan {
 pub struct Damage {
     /// Description of the damage, one line.
     pub why: String,
-    /// `true` if the allocation can be repaired in place, without releasing it first.
-    pub repairable: bool,
-    /// `true` if the damage is unknown, because a dependency of the inspection does not respond; the allocation may be
-    /// undamaged.
-    pub unknown: bool,
-    /// `true` if only another tool can repair the damage. A run leaves the allocation as it is, and writes no discovery
-    /// file.
-    pub absent: bool,
-    /// `true` if the allocation works as it is, and only its format is that of an earlier version.
-    pub older: bool,
+    /// Way in which the damage is repaired.
+    pub kind: DamageKind,
+}
+
+/// Way in which damage is repaired.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum DamageKind {
+    /// The allocation has to be created again.
+    Lost,
+    /// The allocation can be repaired in place, without releasing it first.
+    Repairable,
+    /// The allocation works as it is, and only its format is that of an earlier version. It is repaired in place.
+    Older,
+    /// Only another tool can repair the damage. A run leaves the allocation as it is, and writes no discovery file.
+    Absent,
+    /// The damage is unknown, because a dependency of the inspection does not respond; the allocation may be undamaged.
+    Unknown,
 }
 
 impl Damage {
-    /// Creates the damage of an allocation that has to be created again, described in one line.
-    pub fn new(why: String) -> Self {
-        Self { why, repairable: false, unknown: false, absent: false, older: false }
+    /// Creates damage, described in one line.
+    pub fn new(kind: DamageKind, why: String) -> Self {
+        Self { why, kind }
     }
 
-    /// Returns whether the lease has to be created again.
+    /// Returns whether the allocation has to be created again.
     pub fn is_lost(&self) -> bool {
-        !self.repairable && !self.unknown && !self.absent
+        self.kind == DamageKind::Lost
+    }
+
+    /// Returns whether the allocation can be repaired in place.
+    pub fn is_repairable(&self) -> bool {
+        matches!(self.kind, DamageKind::Repairable | DamageKind::Older)
     }
 }
 

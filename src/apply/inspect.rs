@@ -8,7 +8,7 @@ use rayon::prelude::*;
 use super::with_task;
 use crate::discovery;
 use crate::name::SessionPath;
-use crate::plan::{AppliedPlan, DISCOVERY, Damage, FindingKind, SETUP, Session, SessionFinding};
+use crate::plan::{AppliedPlan, DISCOVERY, Damage, DamageKind, FindingKind, SETUP, Session, SessionFinding};
 use crate::provider::{Condition, Registry, SharedResults, Task};
 use crate::state::{self, NotSetUp, Record};
 
@@ -64,22 +64,22 @@ pub(super) fn inspect_sharing(
                 });
                 let damage = match found {
                     Ok(Condition::Healthy) => continue,
-                    Ok(Condition::Repairable(why)) => Damage { repairable: true, ..Damage::new(why) },
-                    Ok(Condition::Broken(why)) => Damage::new(why),
-                    Ok(Condition::Absent(why)) => Damage { absent: true, ..Damage::new(why) },
-                    Ok(Condition::Unknown(why)) => Damage { unknown: true, ..Damage::new(why) },
-                    Err(error) => Damage::new(error.to_string()),
+                    Ok(Condition::Repairable(why)) => Damage::new(DamageKind::Repairable, why),
+                    Ok(Condition::Broken(why)) => Damage::new(DamageKind::Lost, why),
+                    Ok(Condition::Absent(why)) => Damage::new(DamageKind::Absent, why),
+                    Ok(Condition::Unknown(why)) => Damage::new(DamageKind::Unknown, why),
+                    Err(error) => Damage::new(DamageKind::Lost, error.to_string()),
                 };
                 broken.push(((session.path.clone(), allocation.name().to_owned()), damage));
             }
             let expected =
                 discovery::snapshot(record, session, registry, &record.workspace, &swarm.host().state);
-            let is_absent = broken.iter().any(|(_, damage)| damage.absent);
+            let is_absent = broken.iter().any(|(_, damage)| damage.kind == DamageKind::Absent);
             if let Some(damage) = discovery::inspect(swarm, session, &expected).filter(|_| !is_absent) {
                 broken.push(((session.path.clone(), DISCOVERY.to_owned()), damage));
             }
             if let Some(NotSetUp { why, .. }) = record.not_set_up.get(&session.path) {
-                let damage = Damage::new(why.clone());
+                let damage = Damage::new(DamageKind::Lost, why.clone());
                 broken.push(((session.path.clone(), SETUP.to_owned()), damage));
             }
             broken
@@ -90,9 +90,11 @@ pub(super) fn inspect_sharing(
 /// Returns the resources of an applied swarm that cannot be inspected: they cannot be called lost.
 pub fn unknown(applied: Option<&AppliedPlan>) -> impl Iterator<Item = SessionFinding> {
     let broken = applied.into_iter().flat_map(|applied| &applied.broken);
-    broken.filter(|(_, damage)| damage.unknown).map(|((session, resource), damage)| SessionFinding {
-        resource: Some(resource.clone()),
-        kind: FindingKind::Unknown,
-        ..SessionFinding::new(session.clone(), damage.why.clone())
+    broken.filter(|(_, damage)| damage.kind == DamageKind::Unknown).map(|((session, resource), damage)| {
+        SessionFinding {
+            resource: Some(resource.clone()),
+            kind: FindingKind::Unknown,
+            ..SessionFinding::new(session.clone(), damage.why.clone())
+        }
     })
 }

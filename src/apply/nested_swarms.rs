@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use super::release_set::ResourcesBySession;
 use crate::host::absolute;
+use crate::host::files::Root;
 use crate::host::text::printable;
 use crate::name::SessionPath;
 use crate::plan::{Session, SessionFinding};
@@ -65,7 +66,8 @@ fn foreign<'r>(
     let directories =
         session.allocations.iter().filter_map(|of| registry.get(&of.kind)?.foreign_directory(of));
     let absolute = directories.map(|directory| absolute(&record.workspace, &directory));
-    absolute.filter(|directory| directory.is_dir()).map(|directory| (&session.path, directory))
+    let existing = absolute.filter(|directory| Root::open(directory).is_ok());
+    existing.map(|directory| (&session.path, directory))
 }
 
 /// Returns whether a swarm has its workspace, or any directory of a session, in `directory`.

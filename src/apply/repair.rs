@@ -39,7 +39,7 @@ pub fn repair(context: &Context<'_>, record: &Record) -> Repair {
         let mut broken = BTreeSet::new();
         for (kind, damage) in damages.iter().filter(|(kind, _)| *kind != DISCOVERY) {
             let line = line(kind, &damage.why);
-            if !damage.repairable {
+            if !damage.is_repairable() {
                 repair.left.push(line);
                 broken.insert(kind.as_str());
                 continue;

@@ -49,7 +49,7 @@ pub(super) fn lock<'h>(global: &Global, swarm: &Swarm<'h>, what: &str) -> Result
             if !global.quiet {
                 say!("{}; waiting up to {} s", printable(&error.to_string()), patience.as_secs());
             }
-            swarm.lock(patience - silent, what)
+            swarm.lock(patience.saturating_sub(silent), what)
         }
         locked => locked,
     };

@@ -10,7 +10,7 @@ use seedbed::apply::{self, Fetched, PlanningInput};
 use seedbed::host::text::{printable, shell_quoted};
 use seedbed::manifest::Manifest;
 use seedbed::name::SessionPath;
-use seedbed::plan::{Action, AppliedPlan, Behind, Change, Plan, Session, SessionFinding};
+use seedbed::plan::{Action, AppliedPlan, Behind, Change, DamageKind, Plan, Session, SessionFinding};
 use seedbed::provider::git_worktree::{self, Progress, Worktree};
 use seedbed::provider::{Allocation, Registry, SharedResults};
 use seedbed::report::error;
@@ -156,7 +156,7 @@ pub(super) fn make(
 /// Describes the sessions in which a part that another tool made is missing: applying leaves them as they are.
 fn absent(input: &PlanningInput) -> Vec<String> {
     let broken = input.applied.iter().flat_map(|applied| &applied.broken);
-    let absent = broken.filter(|(_, damage)| damage.absent);
+    let absent = broken.filter(|(_, damage)| damage.kind == DamageKind::Absent);
     absent.map(|((session, _), damage)| format!("{session} stays as it is: {}", damage.why)).collect()
 }
 

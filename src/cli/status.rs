@@ -12,7 +12,7 @@ use seedbed::host::text::printable;
 use seedbed::host::{absolute, clock};
 use seedbed::name::SessionPath;
 use seedbed::observe::{self, PortOwner, Query};
-use seedbed::plan::Session;
+use seedbed::plan::{DamageKind, Session};
 use seedbed::provider::git_worktree::{self, Worktree};
 use seedbed::provider::{Allocation, Registry};
 use seedbed::report::status::{
@@ -193,7 +193,7 @@ impl Inspected {
         let id = |path: &SessionPath| path.id(record.plan.swarm());
         let (broken, impact) = apply::examine(swarm, &project.registry, record)?;
         for ((path, kind), damage) in broken {
-            if !damage.older {
+            if damage.kind != DamageKind::Older {
                 self.broken.insert(id(&path));
             }
             self.drift.entry(id(&path)).or_default().push(format!("{kind}: {}", damage.why));

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 pub use fields::{Field, WORKING_DIRECTORY};
 
-use super::{AppliedPlan, Damage, Plan, Session, files};
+use super::{AppliedPlan, Damage, DamageKind, Plan, Session, files};
 use crate::name::SessionPath;
 use crate::provider::{Allocation, Registry};
 
@@ -255,7 +255,9 @@ fn diff(
     }
     add_provisioned(&mut change, active, session);
     let is_absent = |of: &Allocation| {
-        broken.get(&(session.path.clone(), of.name().to_owned())).is_some_and(|damage| damage.absent)
+        broken
+            .get(&(session.path.clone(), of.name().to_owned()))
+            .is_some_and(|damage| damage.kind == DamageKind::Absent)
     };
     if change.action == Action::Keep && active.allocations.iter().any(is_absent) {
         return change;
@@ -279,13 +281,15 @@ fn diff(
 fn add_repair(change: &mut Change, old: &Allocation, damage: Option<&Damage>, follows_parent: bool) {
     let why = match damage {
         _ if follows_parent => format!("{} is inside its parent's, which is replaced", old.name()),
-        Some(damage) if !damage.unknown && !damage.absent => damage.why.clone(),
+        Some(damage) if !matches!(damage.kind, DamageKind::Absent | DamageKind::Unknown) => {
+            damage.why.clone()
+        }
         // An allocation that cannot be inspected, or that only another tool can repair, is left unchanged.
         _ => return,
     };
     change.action = change.action.max(Action::Repair);
     change.reasons.push(why);
-    if !follows_parent && damage.is_some_and(|damage| damage.repairable) {
+    if !follows_parent && damage.is_some_and(Damage::is_repairable) {
         change.repair.push(old.name().to_owned());
     } else {
         change.release.push(old.name().to_owned());

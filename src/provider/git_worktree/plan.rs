@@ -194,7 +194,7 @@ impl<'o> Worktrees<'o> {
         }
         // If a directory cannot be used, no further diagnostics for it are useful.
         if diagnostics.iter().all(|diagnostic| diagnostic.rule != rule::ROOT_DIRECTORY) {
-            diagnostics.extend(self.check_path(repository, root, &path, request, &options).err());
+            diagnostics.extend(self.check_path(repository, root, &path, request, options).err());
         }
         let Some(roots) = roots.filter(|_| diagnostics.is_empty()) else { return Err(diagnostics.into()) };
         let (commit, existing) = match begins.flatten() {

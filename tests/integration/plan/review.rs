@@ -8,7 +8,7 @@ use std::sync::LazyLock;
 use seedbed::manifest;
 use seedbed::name::PortBlock;
 use seedbed::observe::{Observation, PortOwner, PortsInUse};
-use seedbed::plan::{self, AppliedPlan, Damage, Plan};
+use seedbed::plan::{self, AppliedPlan, Damage, DamageKind, Plan};
 use seedbed::provider::{Registry, git_worktree};
 use seedbed::review::Review;
 use seedbed::review::text::Style;
@@ -131,7 +131,7 @@ pub(crate) fn planned(text: &str, applied: Option<&AppliedPlan>) -> Plan {
 pub(crate) fn difference() -> Plan {
     let applied = planned(SMALL, None);
     let coder = applied.sessions()[1].path.clone();
-    let gone = Damage::new("the worktree is gone".to_owned());
+    let gone = Damage::new(DamageKind::Lost, "the worktree is gone".to_owned());
     let mut applied = AppliedPlan::new(applied);
     applied.broken.insert((coder, git_worktree::KIND.to_owned()), gone);
     planned(LATER, Some(&applied))

@@ -24,7 +24,7 @@ fn export() -> Export<'static> {
 
 #[test]
 fn script_for_tmux_quotes_every_value() {
-    assert_data_eq!(tmux::script(&export()), str![[r#"
+    assert_data_eq!(tmux::script(&export()), str![[r##"
 #!/bin/sh
 # Commands of the sessions of swarm demo.
 #
@@ -82,7 +82,7 @@ if tmux has-session -t "=$name" 2>/dev/null; then
     exit 69
 fi
 # A window stays open when its command has ended, so that its output can be read.
-tmux new-session -d -s "$name" -n lead env "PATH=$PATH" sh "$script" lead \; set-option -w -t "=$name:{end}" remain-on-exit on
+tmux new-session -d -s "$name" -n lead env "PATH=$PATH" sh "$script" lead \; set-option -t "=$name:" destroy-unattached off \; set-option -w -t "=$name:{end}" remain-on-exit on
 tmux new-window -d -a -t "=$name:{end}" -n lead/coder-0 env "PATH=$PATH" sh "$script" lead/coder-0 \; set-option -w -t "=$name:{end}" remain-on-exit on
 if [ ! -t 0 ] || [ ! -t 1 ]; then
     echo "attach with \`tmux attach-session -t =$name\`"
@@ -92,7 +92,7 @@ else
     tmux attach-session -t "=$name"
 fi
 
-"#]].raw());
+"##]].raw());
 }
 
 #[test]

@@ -78,7 +78,7 @@ pub(super) fn delete(
 ) -> Result<(), Error> {
     let _deletions = paths.common.lock()?;
     let git = Git::open(task.host, paths.common.path(), None).holding(task.lock);
-    if !is_base(worktree, paths, name, tip)? {
+    if !is_base(worktree, paths, name, tip) {
         let excluded = FLEETING.iter().chain([&name]).map(|name| format!("--exclude={name}"));
         let args = ["rev-list", "--max-count=1", tip, "--not"].map(str::to_owned);
         if !git.run(args.into_iter().chain(excluded).chain(["--glob=refs/*".to_owned()]))?.is_empty() {
@@ -90,17 +90,18 @@ pub(super) fn delete(
     Ok(())
 }
 
-/// Returns whether the base ref of the worktree is another branch at `tip`, as far as files show it.
-fn is_base(worktree: &Worktree, paths: &WorktreePaths, name: &str, tip: &str) -> Result<bool, Error> {
-    let line = |path: &str| match read(&paths.common, Path::new(path))? {
-        Content::Bytes(bytes) => Ok(String::from_utf8_lossy(bytes.trim_ascii_end()).into_owned()),
-        _ => Ok::<_, Error>(String::new()),
+/// Returns whether the base ref of the worktree is another branch at `tip`, as far as files show it. With reftables, no file
+/// does.
+fn is_base(worktree: &Worktree, paths: &WorktreePaths, name: &str, tip: &str) -> bool {
+    let line = |path: &str| match read(&paths.common, Path::new(path)) {
+        Ok(Content::Bytes(bytes)) => String::from_utf8_lossy(bytes.trim_ascii_end()).into_owned(),
+        _ => String::new(),
     };
     let base = match &*worktree.base_ref {
-        "HEAD" => line("HEAD")?.strip_prefix("ref: ").unwrap_or_default().to_owned(),
+        "HEAD" => line("HEAD").strip_prefix("ref: ").unwrap_or_default().to_owned(),
         base => format!("refs/heads/{base}"),
     };
-    Ok(base.starts_with("refs/heads/") && base != name && line(&base)? == tip)
+    base.starts_with("refs/heads/") && base != name && line(&base) == tip
 }
 
 /// Returns the commit of the branch of this full name; `None` if it does not exist. Git only runs if the branch has no file

@@ -392,6 +392,7 @@ fn task<'a>(
         files: &session.files,
         location: Location::Home,
         is_forgotten: record.is_forgotten(&session.path, allocation.name()),
+        is_discarded: false,
         lock,
         on_populated: OnPopulated::default(),
         shared_results: None,

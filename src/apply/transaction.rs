@@ -25,7 +25,7 @@ use crate::host::Host;
 use crate::host::failpoint::crashpoint;
 use crate::host::process::Cancel;
 use crate::plan::{Action, Session, WORKING_DIRECTORY};
-use crate::provider::Location;
+use crate::provider::{Location, Task};
 use crate::state::{self, ChildrenGuard, Record, Release, Stage, Unsaved};
 
 /// Carries out the run of `record`. `applied` is the record of the swarm before the run. Processes that use what the
@@ -224,6 +224,7 @@ fn move_aside(
         is_same_resource(context, record, session, kind) || context.moves_aside(session, kind)
     });
     let failures = run.move_aside_step(Phase::GiveWay, "free names of", kinds, &|provider, task| {
+        let task = &Task { is_discarded: release.unsaved == Unsaved::Discard, ..*task };
         if provider.moves_aside() { provider.give_way(task) } else { provider.release(task) }
     });
     check(host, failures)?;

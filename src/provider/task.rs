@@ -36,6 +36,8 @@ pub struct Task<'a> {
     /// acts only on what lies elsewhere. Default: `false`; always for kinds without
     /// [`Planner::repository`](super::Planner::repository).
     pub is_forgotten: bool,
+    /// `true` if unsaved work in the lease is discarded, also commits that nothing else reaches. Default: `false`.
+    pub is_discarded: bool,
     /// Lock of the swarm, which Git processes get as their standard input. So the lock outlives a killed seedbed as
     /// long as they run. `None` if nothing is changed, and in tests.
     pub lock: Option<&'a std::fs::File>,

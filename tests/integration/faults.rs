@@ -208,9 +208,9 @@ pub(crate) fn twice(counts: &BTreeMap<String, u64>) -> Vec<String> {
 /// Variable that makes [`one_in`] keep every case.
 const EVERY_CASE: &str = "SEEDBED_EVERY_CASE";
 
-/// Returns every 48th case, as [`one_in`] does.
+/// Returns every 96th case, as [`one_in`] does.
 pub(crate) fn some_of(cases: Vec<String>) -> Vec<String> {
-    one_in(48, cases)
+    one_in(96, cases)
 }
 
 /// Returns every `nth` case, evenly spread, so that the normal run takes minutes; [`every_case_of_every_sweep`] runs

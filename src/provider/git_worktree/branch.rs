@@ -65,7 +65,8 @@ pub(super) fn create(
     Ok(())
 }
 
-/// Deletes the branch of this full name, unless it is the last ref that reaches `tip`; an error if it is not at `tip`.
+/// Deletes the branch of this full name; an error if it is not at `tip`. The last ref that reaches `tip` is kept, unless the
+/// work is discarded.
 ///
 /// Branches are deleted one after the other, of all swarms of the repository: otherwise two branches with the same commit
 /// would each be deleted because of the other one.
@@ -78,7 +79,7 @@ pub(super) fn delete(
 ) -> Result<(), Error> {
     let _deletions = paths.common.lock()?;
     let git = Git::open(task.host, paths.common.path(), None).holding(task.lock);
-    if !is_base(worktree, paths, name, tip) {
+    if !task.is_discarded && !is_base(worktree, paths, name, tip) {
         let excluded = FLEETING.iter().chain([&name]).map(|name| format!("--exclude={name}"));
         let args = ["rev-list", "--max-count=1", tip, "--not"].map(str::to_owned);
         if !git.run(args.into_iter().chain(excluded).chain(["--glob=refs/*".to_owned()]))?.is_empty() {

@@ -139,6 +139,7 @@ impl Lab {
     fn task(&self) -> Task<'_> {
         Task {
             is_forgotten: false,
+            is_discarded: false,
             location: crate::provider::Location::Home,
             host: &self.host,
             workspace: &self.repo,

@@ -36,6 +36,7 @@ impl Lab {
             .zip(&hears)
             .map(|(allocation, hears)| Task {
                 is_forgotten: false,
+                is_discarded: false,
                 allocation,
                 on_populated: OnPopulated::new(hears),
                 ..self.task()

@@ -2,8 +2,10 @@
 
 use std::path::Path;
 
-use seedbed::host::Host;
-use seedbed::host::text::printable;
+use seedbed::host::text::{printable, shell_quoted};
+use seedbed::host::{Host, absolute};
+use seedbed::plan::Session;
+use seedbed::provider::{Registry, git_worktree};
 use seedbed::report::error;
 use seedbed::state::{self, RecordedSwarm, Swarm};
 
@@ -21,6 +23,36 @@ pub(super) fn around(host: &Host, directory: &Path) -> Result<Vec<RecordedSwarm>
     let nearest = nearest.map(Path::to_owned);
     found.retain(|found| found.workspace().is_some() && found.workspace() == nearest.as_deref());
     Ok(found)
+}
+
+/// Refuses a directory in a session without its discovery file, which programs such as `git clean` remove. The manifest there
+/// is a copy of that of the session's swarm, and would make another swarm inside the session.
+#[expect(clippy::disallowed_methods, reason = "looks for a linked worktree")]
+pub(super) fn refuse_session(host: &Host, registry: &Registry, directory: &Path) -> Result<(), Failure> {
+    // Only Git worktrees have copies of a manifest. A linked worktree has a file `.git`.
+    if !directory.ancestors().any(|above| above.join(".git").is_file()) {
+        return Ok(());
+    }
+    let directory = std::fs::canonicalize(directory).unwrap_or_else(|_| directory.to_owned());
+    for found in state::swarms(host)? {
+        let Some(record) = found.record() else { continue };
+        let is_around = |session: &&Session| {
+            let own = session.allocations_of(git_worktree::KIND);
+            let mut paths = own.filter_map(|of| registry.get(git_worktree::KIND)?.directory(of));
+            paths.any(|path| directory.starts_with(absolute(&record.workspace, &path)))
+        };
+        if let Some(session) = record.plan.sessions().iter().find(is_around) {
+            let workspace = shell_quoted(&record.workspace.to_string_lossy());
+            let why = format!(
+                "{} is in session {}, whose discovery file is missing\nhelp: `seedbed -C {workspace} status --repair` writes it \
+                 again; name a manifest in the session with `-f FILE`",
+                directory.display(),
+                printable(&session.id)
+            );
+            return Err(Failure::new(error::SESSION_DAMAGED, why));
+        }
+    }
+    Ok(())
 }
 
 /// Returns the swarm to act on: the one that `--swarm` names, or the only one. `None` if there is none.

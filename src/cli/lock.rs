@@ -7,12 +7,12 @@ use seedbed::host::text::printable;
 use seedbed::report::error;
 use seedbed::state::{self, LockedSwarm, Swarm};
 
-use super::Global;
 use super::exit::{self, Failure};
 use super::progress::Progress;
 use super::project::Project;
 use super::relocation;
 use super::tmux_windows;
+use super::{Global, applied_here};
 
 /// Time for which a command waits for another one without a message.
 const SILENT: Duration = Duration::from_secs(2);
@@ -26,6 +26,9 @@ pub(super) fn with_lock<T>(
     what: &str,
     act: impl FnOnce(&Context<'_>) -> Result<T, Failure>,
 ) -> Result<T, Failure> {
+    if global.manifest.is_none() {
+        applied_here::refuse_session(&project.host, &project.registry, project.directory())?;
+    }
     let swarm = project.swarm()?;
     relocation::refuse_strays(&swarm, &project.registry)?;
     let locked = lock(global, &swarm, what)?;

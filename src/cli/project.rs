@@ -209,7 +209,7 @@ impl Project {
     }
 
     /// Returns the directory of the manifest.
-    fn directory(&self) -> &Path {
+    pub(super) fn directory(&self) -> &Path {
         self.path.parent().unwrap_or(Path::new("/"))
     }
 

@@ -24,7 +24,7 @@ fn export() -> Export<'static> {
 
 #[test]
 fn script_for_tmux_quotes_every_value() {
-    assert_data_eq!(tmux::script(&export()), str![[r##"
+    assert_data_eq!(tmux::script(&export()), str![[r#"
 #!/bin/sh
 # Commands of the sessions of swarm demo.
 #
@@ -92,7 +92,7 @@ else
     tmux attach-session -t "=$name"
 fi
 
-"##]].raw());
+"#]].raw());
 }
 
 #[test]

@@ -257,6 +257,26 @@ fn diagnostic_of_a_spawned_session_names_the_command_that_releases_it() {
 }
 
 #[test]
+fn session_without_its_discovery_file_is_no_place_for_another_swarm() {
+    let sandbox = Sandbox::new();
+    sandbox.manifest(TREE);
+    // The manifest is committed, so that each worktree has a copy.
+    sandbox.git(&["add", "--force", "seedbed.toml"]);
+    sandbox.commit("manifest");
+    sandbox.ok(&["apply"]);
+    let lead = sandbox.directory("lead");
+    fs::remove_dir_all(lead.join(".agent-context")).unwrap();
+    for command in [&["apply"][..], &["spawn", "helper"], &["run", "--", "true"]] {
+        let refused = sandbox.unchanged(|| sandbox.seedbed_in(&lead, command).expect(69));
+        refused.says(&["is in session shop/lead, whose discovery file is missing", "status --repair"]);
+    }
+    sandbox.ok(&["status", "--repair"]);
+    let document = sandbox.seedbed_in(&lead, &["spawn", "helper", "--json"]).expect(0).json();
+    assert_eq!(document["sessionId"], "shop/lead/helper");
+    sandbox.ok(&["destroy"]);
+}
+
+#[test]
 fn spawn_below_a_lost_worktree_leaves_its_repair_to_apply() {
     let sandbox = applied();
     let lead = sandbox.directory("lead");

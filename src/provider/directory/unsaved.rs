@@ -12,12 +12,14 @@ use rustix::fs::{Stat, lstat};
 use super::Directory;
 use super::paths::{DirectoryPaths, named};
 use super::record::{self, Contents, Record, Stage, Stamp};
-use crate::host::files::Root;
+use crate::host::files::{Root, temporary};
 use crate::host::mounts::{self, Mount};
 use crate::host::text::{printable, shell_quoted};
 use crate::provider::directory_scan::{DirectoryScan, mount_blocker, stuck, unknown};
 use crate::provider::name_list::list;
-use crate::provider::{Error, InterruptedRun, LeaseProgress, Location, Task, UnsavedWork, hidden_names};
+use crate::provider::{
+    DISCOVERY_DIRECTORY, Error, InterruptedRun, LeaseProgress, Location, Task, UnsavedWork, hidden_names,
+};
 
 /// Size limit of the file that a linked worktree has at `.git`, in bytes.
 const POINTER_MAX: usize = 64 * 1024;
@@ -73,8 +75,8 @@ pub(super) fn unsaved_work(
     Ok(unsaved_work)
 }
 
-/// Files that seedbed writes for a session that works in the directory: discovery files, and those that hide things
-/// from Git.
+/// Files that seedbed writes for a session that works in the directory: discovery files, temporary files beside them, and
+/// those that hide things from Git.
 #[derive(Default)]
 struct OwnFiles {
     /// Names of such files in the latest directory.
@@ -84,6 +86,10 @@ struct OwnFiles {
 impl OwnFiles {
     fn contains(&mut self, top: &Root, path: &Path) -> bool {
         let (above, name) = (path.parent().unwrap_or(Path::new("")), path.file_name().unwrap_or_default());
+        // A killed run leaves such a file beside the discovery file that it was writing.
+        if above.ends_with(DISCOVERY_DIRECTORY) && temporary::is_temporary(name) {
+            return true;
+        }
         if self.latest.as_ref().is_none_or(|(latest, _)| latest != above) {
             let names = top.directory(above).ok().flatten().map(|directory| hidden_names(&directory));
             self.latest = Some((above.to_owned(), names.unwrap_or_default()));

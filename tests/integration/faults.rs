@@ -225,6 +225,7 @@ pub(crate) fn one_in<T>(nth: usize, cases: impl IntoIterator<Item = T>) -> Vec<T
 fn every_case_of_every_sweep() {
     let sweeps = Command::new(std::env::current_exe().unwrap())
         .args([
+            "--include-ignored",
             "faults::beside",
             "faults::crash",
             "faults::day",

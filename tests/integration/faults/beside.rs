@@ -54,6 +54,7 @@ fn is_left(sandbox: &Sandbox) -> bool {
 }
 
 #[test]
+#[ignore = "`every_case` runs it"]
 fn replacement_beside_other_worktrees_killed_anywhere_is_all_or_nothing() {
     let lab = sandbox(BEFORE);
     stand(&lab);
@@ -73,6 +74,7 @@ fn replacement_beside_other_worktrees_killed_anywhere_is_all_or_nothing() {
 }
 
 #[test]
+#[ignore = "`every_case` runs it"]
 fn replacement_beside_other_worktrees_that_fails_anywhere_is_rolled_back() {
     let lab = sandbox(BEFORE);
     stand(&lab);
@@ -94,6 +96,7 @@ fn replacement_beside_other_worktrees_that_fails_anywhere_is_rolled_back() {
 }
 
 #[test]
+#[ignore = "`every_case` runs it"]
 fn destroy_of_several_worktrees_killed_anywhere_is_finished() {
     let applied = sandbox(BEFORE);
     applied.ok(&["apply"]);

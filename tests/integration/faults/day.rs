@@ -66,6 +66,7 @@ struct Day<'s> {
 }
 
 #[test]
+#[ignore = "`every_case` runs it"]
 fn day_of_a_swarm_with_kills_loses_no_work_and_leaves_nothing() {
     let cases: Vec<_> = one_in(KILLS.len(), KILLS).iter().map(u32::to_string).collect();
     check_all(MANIFEST, &cases, |sandbox, kill| {

@@ -103,6 +103,7 @@ fn is_of_leaving(point: &str) -> bool {
 }
 
 #[test]
+#[ignore = "`every_case` runs it"]
 fn a_recovery_killed_anywhere_while_it_brings_back_is_done_again() {
     let before = format!("{BEFORE}{}", with_overlays(""));
     let lab = sandbox(&before);

@@ -35,7 +35,7 @@ pub enum Recovered {
     Removed,
     /// A run that could be neither rolled back nor finished was abandoned; `givenUp` events name what may remain.
     GivenUp,
-    /// What an abandoned run had left was released or brought back, or a part of it.
+    /// Parts that an abandoned run had left were released or brought back, all or some of them.
     TakenUp,
 }
 

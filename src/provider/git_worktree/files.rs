@@ -1,6 +1,6 @@
 //! Writes the files of a session in its worktree: whole files, and marked sections of files that the session edits.
 //!
-//! One function makes the worktree have the files of a plan, whatever it has: it creates, updates, repairs and rolls back.
+//! One function makes the worktree have exactly the files of a plan: it creates, updates, repairs and rolls back.
 //! A file is put in place in one step. One that the session has changed stays beside, as `NAME.seedbed-N`.
 
 #![expect(clippy::disallowed_methods, reason = "reads files of a worktree while they are exchanged")]
@@ -353,7 +353,7 @@ struct Place<'a> {
     top: &'a Root,
     scratch: &'a Scratch,
     path: &'a Path,
-    /// What seedbed has written there before.
+    /// Content that seedbed has written there before.
     written: Option<&'a Written>,
 }
 

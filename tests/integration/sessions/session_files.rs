@@ -289,7 +289,7 @@ fn programs_read_the_files_of_the_example() {
     sandbox.ok(&[&file[..], &["destroy"]].concat());
 }
 
-/// What a session has put at the path of a file of it, after the file was written, is never overwritten.
+/// A file that a session has put in place of one of its written files is never overwritten.
 #[test]
 fn tracked_and_linked_paths_of_a_session_stay() {
     let tree = |text: &str| {

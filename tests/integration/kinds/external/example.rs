@@ -94,7 +94,7 @@ fn the_examples_of_the_protocol_fit_its_schema() {
     }
 }
 
-/// A schema is checked without running the program, whatever a stranger wrote into it.
+/// A schema is checked without running the program, also one that a stranger wrote.
 #[test]
 fn a_schema_that_cannot_be_used_is_a_diagnostic() {
     let sandbox = things("");

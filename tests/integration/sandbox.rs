@@ -300,10 +300,17 @@ impl Sandbox {
         places.filter(|place| place.starts_with(&self.top)).collect()
     }
 
-    /// Unmounts everything, as a reboot does.
+    /// Unmounts everything, as a reboot does. `git commit` leaves a process that works in the worktree for a moment, so a
+    /// mount in use is waited for.
     pub(crate) fn unmount_all(&self) {
+        use rustix::mount::{UnmountFlags, unmount};
         for place in self.mounts() {
-            let _ = rustix::mount::unmount(&place, rustix::mount::UnmountFlags::empty());
+            for _ in 0..500 {
+                if unmount(&place, UnmountFlags::empty()) != Err(rustix::io::Errno::BUSY) {
+                    break;
+                }
+                std::thread::sleep(std::time::Duration::from_millis(10));
+            }
         }
     }
 

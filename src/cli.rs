@@ -57,6 +57,7 @@ mod terminal;
 mod tmux_windows;
 mod unfinished_runs;
 mod release_options;
+mod run;
 mod validate;
 
 use std::ffi::OsString;
@@ -204,7 +205,7 @@ enum Command {
     ///
     /// Exits with the command's code. The swarm must not be applied yet, and its sessions are removed with all their files.
     #[command(after_help = example::help("run"))]
-    Run(exec::RunArguments),
+    Run(run::Arguments),
     /// Show every session: state, unsaved work, branch, ports, last commit
     ///
     /// A session is broken if it differs from what was applied. Unsaved work is work that `destroy` refuses to lose.
@@ -460,7 +461,7 @@ fn run(command: &Command, global: &Global) -> Result<ExitCode, Failure> {
         Command::Plan(arguments) => plan::run(global, arguments),
         Command::Show(arguments) => plan_file::show(global, arguments),
         Command::Apply(arguments) => apply::run(global, arguments),
-        Command::Run(arguments) => exec::run_and_destroy(global, arguments),
+        Command::Run(arguments) => run::run(global, arguments),
         Command::Status(arguments) => status::run(global, arguments),
         Command::Collect(arguments) => collect::run(global, arguments),
         Command::Exec(arguments) => Ok(exec::run(global, arguments)),

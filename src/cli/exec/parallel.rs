@@ -371,7 +371,12 @@ impl Ended {
 }
 
 /// Runs the command in one session for `run --json`, and returns its exit code.
-pub(super) fn alone(global: &Global, active: Active<'_>, registry: &Registry, words: &[String]) -> u8 {
+pub(in super::super) fn alone(
+    global: &Global,
+    active: Active<'_>,
+    registry: &Registry,
+    words: &[String],
+) -> u8 {
     let manner = Manner { global, registry, supervision: Supervision::default(), ends_group: false };
     let job = [Job { active, words: words.to_vec(), mark: None }];
     run(manner, &job).values().map(|ended| ended.code).max().unwrap_or(FAILED)

@@ -212,7 +212,7 @@ impl Phase {
             Self::Populate => "populate",
             Self::Finish => "finish",
             Self::SetUp => "setUp",
-            Self::WriteDiscovery => "write_discovery",
+            Self::WriteDiscovery => "writeDiscovery",
             Self::RollBack => "rollBack",
             Self::BringBack => "bringBack",
         }
@@ -252,6 +252,33 @@ impl Drop for PhaseReport<'_> {
             let milliseconds = u64::try_from(self.begun.elapsed().as_millis()).unwrap_or(u64::MAX);
             let sessions = *self.passed.get_mut();
             (self.context.events)(&Event::Ended { phase: self.phase, sessions, milliseconds });
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Phase;
+
+    #[test]
+    fn phase_has_the_name_that_json_has() {
+        let phases = [
+            Phase::Rescue,
+            Phase::TearDown,
+            Phase::SetAside,
+            Phase::GiveWay,
+            Phase::Release,
+            Phase::Claim,
+            Phase::Create,
+            Phase::Populate,
+            Phase::Finish,
+            Phase::SetUp,
+            Phase::WriteDiscovery,
+            Phase::RollBack,
+            Phase::BringBack,
+        ];
+        for phase in phases {
+            assert_eq!(serde_json::to_value(phase).unwrap(), phase.name());
         }
     }
 }

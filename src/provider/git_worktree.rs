@@ -1,5 +1,6 @@
 //! Provides the `git-worktree` kind: a work tree of the repository, at a commit resolved at plan time.
 
+mod allocation;
 mod footprint;
 mod forgotten;
 mod aside;
@@ -19,6 +20,7 @@ mod reserved_names;
 mod unsaved;
 mod fetch;
 mod files;
+mod options;
 mod overlay;
 mod ownership;
 mod plan;
@@ -44,8 +46,8 @@ mod update;
 use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
-use schemars::{JsonSchema, Schema, SchemaGenerator, schema_for};
-use serde::{Deserialize, Serialize};
+use schemars::{Schema, SchemaGenerator, schema_for};
+use serde::Deserialize as _;
 
 use super::{
     Allocation, Allocator, ChildOptions, Condition, Container, Context, Error, Examination, InterruptedRun,
@@ -54,11 +56,13 @@ use super::{
     effective_options, is_in_git_directory,
 };
 use crate::host::occupants::Footprint;
-use crate::manifest::{self, AGE_PATTERN};
+use crate::manifest;
 use crate::name::SessionPath;
-use crate::observe::{Observation, Query, WORKSPACE_REPOSITORY};
+use crate::observe::{Observation, Query};
 
+pub use allocation::{Existing, Registration, Worktree};
 pub use fetch::{Error as FetchError, FetchedRef, fetch};
+pub use options::{BranchExists, Checkout, Layout, Options};
 pub(crate) use ownership::Mark;
 pub use plan::normalize_target_path;
 pub(crate) use progress::by_repository;
@@ -68,221 +72,6 @@ pub(crate) use unsaved::is_discovery;
 
 /// Name of the kind.
 pub const KIND: &str = "git-worktree";
-
-/// Options of a `git-worktree`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
-#[non_exhaustive]
-pub struct Options {
-    /// Name of the repository that the worktree belongs to, of a table `[repository.NAME]`. Default: the workspace's own
-    /// repository.
-    #[schemars(length(min = 1))]
-    #[schemars(extend("examples" = ["web"]))]
-    pub repository: Option<String>,
-    /// Directory for the worktrees, relative to the workspace root.
-    #[schemars(length(min = 1))]
-    pub root_directory: PathBuf,
-    /// Commit to check out: a branch, a tag or a commit id. It is resolved once, when planning. `plan --fetch` fetches
-    /// `origin/main`, and the pull requests `pull/123` (of `origin`) and `upstream/pull/123`.
-    #[schemars(length(min = 1))]
-    #[schemars(extend("examples" = ["main", "v1.0"]))]
-    pub base_ref: String,
-    /// Largest age of a `base-ref` that is a branch: `12h`, `1d`, `2w`. An older one is a diagnostic when a worktree is
-    /// created. The age is the time since its commit, or since its last fetch if it has all commits that were fetched.
-    /// Default: no limit.
-    #[schemars(regex(pattern = AGE_PATTERN), extend("examples" = ["1d"]))]
-    pub max_base_age: Option<String>,
-    /// The one directory of the repository to check out (sparse checkout, cone mode). It is also the working directory
-    /// of the session. Default: the whole tree.
-    #[schemars(extend("examples" = ["services/api"]))]
-    pub target_path: Option<String>,
-    /// Branch to work on, a template such as `agents/{{ session.name }}`. It is created at `base-ref` unless it exists
-    /// (see `branch-exists`). Default: a detached HEAD.
-    #[schemars(length(min = 1))]
-    #[schemars(extend("examples" = ["agents/{{ session.name }}"]))]
-    pub branch: Option<String>,
-    /// Reaction to a branch that exists already. It only matters when a worktree is created.
-    pub branch_exists: BranchExists,
-    /// Method of checking out the files.
-    pub checkout: Checkout,
-    /// Untracked files of the workspace to copy into the worktree, as globs: `.env`, `config/*.local`. For another
-    /// `repository`, untracked files of its work tree.
-    #[schemars(extend("examples" = [[".env", "config/*.local"]]))]
-    pub copy: Vec<String>,
-    /// Untracked files of the workspace to link from the worktree, as globs, for large files that are only read.
-    #[schemars(extend("examples" = [["node_modules"]]))]
-    pub link: Vec<String>,
-    /// `true` if the repository's own Git hooks run when the worktree is created.
-    pub git_hooks: bool,
-    /// Location of the worktrees of children.
-    pub layout: Layout,
-}
-
-/// Method of checking out the files of a worktree.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "kebab-case")]
-#[non_exhaustive]
-pub enum Checkout {
-    /// Git checks out the first worktree of a commit and target path. For a whole tree, Git checks out only the files
-    /// that the repository's own work tree does not have. The rest is copied from that work tree. Other worktrees of
-    /// the same run get copies of the same files. If a copy might differ from Git's own checkout, Git checks those
-    /// worktrees out too.
-    #[default]
-    Auto,
-    /// Git checks out every file.
-    Git,
-    /// The worktree is an overlay mount over one checkout that all sessions of the commit share. It costs milliseconds
-    /// and kilobytes a session, independent of the size of the tree. Needs Linux and the right to mount.
-    Overlay,
-}
-
-/// Reaction to a branch of a worktree that exists already.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "kebab-case")]
-#[non_exhaustive]
-pub enum BranchExists {
-    /// The worktree continues at the branch's tip, if the branch contains the commit of `base-ref` and no worktree has
-    /// it checked out. A branch that an earlier run created, and whose commits are all in `base-ref`, is moved forward to
-    /// it. Anything else is a diagnostic. A branch never loses a commit.
-    #[default]
-    Reuse,
-    /// An existing branch is a diagnostic.
-    Refuse,
-}
-
-/// Location of the worktrees of children.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "kebab-case")]
-#[non_exhaustive]
-pub enum Layout {
-    /// Beside the worktrees of their parents: nothing that is done to a parent's worktree reaches into a child's.
-    #[default]
-    Flat,
-    /// Inside the parent's worktree, at `.ai_ops/child-worktrees/SCOPED_PARENT/SCOPED_CHILD`, as in the reference
-    /// implementation.
-    Nested,
-}
-
-impl Default for Options {
-    fn default() -> Self {
-        Self {
-            repository: None,
-            root_directory: PathBuf::from(".ai_ops/worktrees"),
-            base_ref: "HEAD".to_owned(),
-            max_base_age: None,
-            target_path: None,
-            branch: None,
-            branch_exists: BranchExists::default(),
-            checkout: Checkout::default(),
-            copy: Vec::new(),
-            link: Vec::new(),
-            git_hooks: false,
-            layout: Layout::default(),
-        }
-    }
-}
-
-/// A planned worktree. Paths are relative to the workspace root. The first five fields are those of the reference
-/// implementation.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-#[non_exhaustive]
-pub struct Worktree {
-    /// Name of the repository in the manifest; `None` for the workspace's own.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub repository: Option<String>,
-    /// Top of the repository's work tree; `.` if that is the workspace.
-    pub repo_root: PathBuf,
-    /// Directory that contains the worktree.
-    pub worktree_root: PathBuf,
-    /// Path of the worktree.
-    pub worktree_path: PathBuf,
-    /// Ref as the manifest names it.
-    pub base_ref: String,
-    /// The one directory that is checked out (sparse, cone mode); `None` for the whole tree.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub target_path: Option<String>,
-    /// Commit to check out: the one that `base_ref` named at plan time, or the tip of an existing branch.
-    pub commit: String,
-    /// Branch to create at `commit`, or to continue on, without `refs/heads/`; `None` for a detached HEAD.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub branch: Option<String>,
-    /// State of an existing branch relative to its base; `None` if the branch is created.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub existing: Option<Existing>,
-    /// Name of the admin directory under `worktrees` in the common git directory.
-    pub admin_directory: String,
-    /// Method of checking out the files.
-    pub checkout: Checkout,
-    /// Method of registration.
-    pub registration: Registration,
-    /// Globs of untracked files that are copied from the workspace.
-    pub copy: Vec<String>,
-    /// Globs of untracked files that are linked to those of the workspace.
-    pub link: Vec<String>,
-    /// `true` if the repository's hooks run.
-    pub git_hooks: bool,
-}
-
-/// A branch that exists and is reused.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-#[non_exhaustive]
-pub struct Existing {
-    /// Commit that `base_ref` named at plan time, and that the branch contains, or is moved to.
-    pub base: String,
-    /// Number of commits that the branch has beyond `base`.
-    pub ahead: usize,
-    /// Commit that the branch named at plan time, if `base` contains it and the branch is moved forward to `base`; `None`
-    /// if the branch contains `base`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub moved_from: Option<String>,
-}
-
-/// Method of registering a worktree.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "kebab-case")]
-#[non_exhaustive]
-pub enum Registration {
-    /// The admin directory is built aside and renamed into place: atomic, without a lock.
-    Rename,
-    /// `git worktree add` under the repository's lock, with bounded retries, if an admin directory is more than files.
-    Git,
-}
-
-impl Worktree {
-    /// Returns whether the worktree is one of several of its session. The name of its admin directory then has the name
-    /// of the resource, after a dot; a scoped name has none.
-    pub(crate) fn is_one_of_several(&self) -> bool {
-        self.admin_directory.contains('.')
-    }
-
-    /// Returns the directory of the session that contains the worktree beside others of the session; `None` if the
-    /// worktree lies in its root directory, or in the worktree of a parent.
-    pub fn session_directory(&self) -> Option<&Path> {
-        self.worktree_path.parent().filter(|parent| *parent != self.worktree_root)
-    }
-
-    /// Returns the commit that the base ref named at plan time.
-    pub fn base(&self) -> &str {
-        self.existing.as_ref().map_or(&self.commit, |existing| &existing.base)
-    }
-
-    /// Returns the name of the repository in observations; that of the workspace's own is empty.
-    pub fn repository_name(&self) -> &str {
-        self.repository.as_deref().unwrap_or(WORKSPACE_REPOSITORY)
-    }
-
-    /// Returns the commit from which an existing branch is moved forward; `None` if no branch is moved.
-    pub(crate) fn moved_from(&self) -> Option<&str> {
-        self.existing.as_ref()?.moved_from.as_deref()
-    }
-
-    /// Reads an allocation of this kind; `None` if planning did not make the allocation.
-    pub fn from_allocation(allocation: &Allocation) -> Option<Self> {
-        Self::deserialize(&allocation.allocation).ok()
-    }
-}
 
 /// Provider of `git-worktree`.
 #[derive(Clone, Copy, Debug, Default)]

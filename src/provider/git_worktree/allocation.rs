@@ -1,0 +1,112 @@
+//! Allocation of a `git-worktree`: the worktree that a plan has.
+
+use std::path::{Path, PathBuf};
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::Checkout;
+use crate::observe::WORKSPACE_REPOSITORY;
+use crate::provider::Allocation;
+
+/// A planned worktree. Paths are relative to the workspace root. The first five fields are those of the reference
+/// implementation.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[non_exhaustive]
+pub struct Worktree {
+    /// Name of the repository in the manifest; `None` for the workspace's own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub repository: Option<String>,
+    /// Top of the repository's work tree; `.` if that is the workspace.
+    pub repo_root: PathBuf,
+    /// Directory that contains the worktree.
+    pub worktree_root: PathBuf,
+    /// Path of the worktree.
+    pub worktree_path: PathBuf,
+    /// Ref as the manifest names it.
+    pub base_ref: String,
+    /// The one directory that is checked out (sparse, cone mode); `None` for the whole tree.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub target_path: Option<String>,
+    /// Commit to check out: the one that `base_ref` named at plan time, or the tip of an existing branch.
+    pub commit: String,
+    /// Branch to create at `commit`, or to continue on, without `refs/heads/`; `None` for a detached HEAD.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub branch: Option<String>,
+    /// State of an existing branch relative to its base; `None` if the branch is created.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub existing: Option<Existing>,
+    /// Name of the admin directory under `worktrees` in the common git directory.
+    pub admin_directory: String,
+    /// Method of checking out the files.
+    pub checkout: Checkout,
+    /// Method of registration.
+    pub registration: Registration,
+    /// Globs of untracked files that are copied from the workspace.
+    pub copy: Vec<String>,
+    /// Globs of untracked files that are linked to those of the workspace.
+    pub link: Vec<String>,
+    /// `true` if the repository's hooks run.
+    pub git_hooks: bool,
+}
+
+/// A branch that exists and is reused.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[non_exhaustive]
+pub struct Existing {
+    /// Commit that `base_ref` named at plan time, and that the branch contains, or is moved to.
+    pub base: String,
+    /// Number of commits that the branch has beyond `base`.
+    pub ahead: usize,
+    /// Commit that the branch named at plan time, if `base` contains it and the branch is moved forward to `base`; `None`
+    /// if the branch contains `base`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub moved_from: Option<String>,
+}
+
+/// Method of registering a worktree.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
+pub enum Registration {
+    /// The admin directory is built aside and renamed into place: atomic, without a lock.
+    Rename,
+    /// `git worktree add` under the repository's lock, with bounded retries, if an admin directory is more than files.
+    Git,
+}
+
+impl Worktree {
+    /// Returns whether the worktree is one of several of its session. The name of its admin directory then has the name
+    /// of the resource, after a dot; a scoped name has none.
+    pub(crate) fn is_one_of_several(&self) -> bool {
+        self.admin_directory.contains('.')
+    }
+
+    /// Returns the directory of the session that contains the worktree beside others of the session; `None` if the
+    /// worktree lies in its root directory, or in the worktree of a parent.
+    pub fn session_directory(&self) -> Option<&Path> {
+        self.worktree_path.parent().filter(|parent| *parent != self.worktree_root)
+    }
+
+    /// Returns the commit that the base ref named at plan time.
+    pub fn base(&self) -> &str {
+        self.existing.as_ref().map_or(&self.commit, |existing| &existing.base)
+    }
+
+    /// Returns the name of the repository in observations; that of the workspace's own is empty.
+    pub fn repository_name(&self) -> &str {
+        self.repository.as_deref().unwrap_or(WORKSPACE_REPOSITORY)
+    }
+
+    /// Returns the commit from which an existing branch is moved forward; `None` if no branch is moved.
+    pub(crate) fn moved_from(&self) -> Option<&str> {
+        self.existing.as_ref()?.moved_from.as_deref()
+    }
+
+    /// Reads an allocation of this kind; `None` if planning did not make the allocation.
+    pub fn from_allocation(allocation: &Allocation) -> Option<Self> {
+        Self::deserialize(&allocation.allocation).ok()
+    }
+}

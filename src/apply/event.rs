@@ -1,5 +1,6 @@
 //! Events that a run reports while it is in progress.
 
+use std::fmt;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
@@ -198,24 +199,10 @@ pub enum Phase {
     BringBack,
 }
 
-impl Phase {
-    /// Returns the name of the phase in JSON.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Rescue => "rescue",
-            Self::TearDown => "tearDown",
-            Self::SetAside => "setAside",
-            Self::GiveWay => "giveWay",
-            Self::Release => "release",
-            Self::Claim => "claim",
-            Self::Create => "create",
-            Self::Populate => "populate",
-            Self::Finish => "finish",
-            Self::SetUp => "setUp",
-            Self::WriteDiscovery => "writeDiscovery",
-            Self::RollBack => "rollBack",
-            Self::BringBack => "bringBack",
-        }
+impl fmt::Display for Phase {
+    /// Writes the name that the phase has in JSON.
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.serialize(formatter)
     }
 }
 
@@ -233,7 +220,7 @@ impl<'a> PhaseReport<'a> {
     pub(super) fn begin(context: &'a Context<'a>, phase: Phase, sessions: usize) -> Self {
         let has_sessions = sessions > 0;
         if has_sessions {
-            context.swarm.note_phase(phase.name());
+            context.swarm.note_phase(&phase.to_string());
             (context.events)(&Event::Begun { phase, sessions });
         }
         Self { context, phase, begun: Instant::now(), passed: 0.into(), has_sessions }
@@ -278,7 +265,7 @@ mod tests {
             Phase::BringBack,
         ];
         for phase in phases {
-            assert_eq!(serde_json::to_value(phase).unwrap(), phase.name());
+            assert_eq!(serde_json::to_value(phase).unwrap(), phase.to_string());
         }
     }
 }

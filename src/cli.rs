@@ -44,6 +44,7 @@ mod progress;
 mod rescue;
 mod schema;
 mod project;
+mod run;
 mod signals;
 mod start;
 mod spawn;
@@ -57,7 +58,6 @@ mod terminal;
 mod tmux_windows;
 mod unfinished_runs;
 mod release_options;
-mod run;
 mod validate;
 
 use std::ffi::OsString;

@@ -74,6 +74,7 @@ fn exec(global: &Global, arguments: &Arguments) -> Result<ExitCode, Failure> {
     Ok(ExitCode::from(code))
 }
 
+/// Returns the command of `words`, with the session's directory and environment.
 pub(super) fn command(active: Active<'_>, registry: &Registry, words: &[String]) -> Result<Command, Failure> {
     let directory = active.directory(registry)?;
     let Active { swarm, session, .. } = active;

@@ -87,7 +87,8 @@ fn commits_files_conflicts_and_an_order_of_merges_are_reported_and_nothing_is_ch
         ["git merge --no-ff agents/c", "git merge --no-ff agents/a", "git merge --no-ff agents/b"]
     );
     let merges = |command: &str| {
-        let status = sandbox.program("sh", &sandbox.repository).args(["-c", command]).status().unwrap();
+        let status =
+            sandbox.program("sh", &sandbox.repository).args(["-c", command]).output().unwrap().status;
         status.success()
     };
     assert_eq!([true, true, false], [0, 1, 2].map(|at| merges(&format!("{} --no-edit", commands[at]))));

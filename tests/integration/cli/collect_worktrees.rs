@@ -110,7 +110,8 @@ fn worktrees_of_a_session_have_results_of_their_own() {
     let commands = document["mergeCommands"].as_array().unwrap();
     let run = |command: &Value| {
         let command = command.as_str().unwrap();
-        let status = sandbox.program("sh", &sandbox.repository).args(["-c", command]).status().unwrap();
+        let status =
+            sandbox.program("sh", &sandbox.repository).args(["-c", command]).output().unwrap().status;
         (command.ends_with("agents/other-git-worktree"), status.success())
     };
     let results: Vec<_> = commands.iter().map(run).collect();

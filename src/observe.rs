@@ -19,7 +19,6 @@ mod repositories;
 mod repository;
 #[cfg(test)]
 mod sandbox;
-mod texts;
 mod trees;
 pub(crate) mod untracked;
 mod workspace_file;
@@ -34,7 +33,10 @@ pub use workspace_file::WorkspaceFile;
 use serde_json::{Map, Value};
 
 use crate::host::git::checkouts::Checkout;
-use crate::host::{Host, files, process, text::shell_quoted};
+use crate::host::{
+    Host, files, process,
+    text::{printable, shell_quoted},
+};
 use crate::name::{ItemKey, PortBlock};
 
 /// Answers `queries` about the host and the workspace, an absolute path.
@@ -75,16 +77,14 @@ pub fn observe(host: &Host, workspace: &Path, queries: &BTreeSet<Query>) -> Resu
             Query::Untracked { repository, glob } => {
                 requests.entry(repository).or_default().globs.insert(glob);
             }
-            Query::File { path } => {
-                observation.files.insert(path.clone(), workspace_file::read(workspace, path));
+            Query::File { path, limit } => {
+                let file = workspace_file::read(workspace, path, *limit);
+                observation.files.insert((path.clone(), *limit), file);
             }
             Query::Overlays => observation.overlays = Some(overlays::probe(host)),
             Query::Program { kind, command, timeout, request } => {
                 let answer = programs::run(host, workspace, command, *timeout, request)?;
                 observation.programs.get_or_insert_default().insert(kind.clone(), answer);
-            }
-            Query::Text { path } => {
-                observation.texts.insert(path.clone(), texts::read(workspace, path));
             }
             Query::Items => observation.items_in_use = ports::items(host).map_err(Error::Registry)?,
             Query::Ports => {
@@ -194,17 +194,14 @@ pub enum Query {
         /// Glob relative to the workspace, or to the top of the work tree; neither absolute nor with `..`.
         glob: String,
     },
-    /// Text of a file of the workspace.
-    Text {
-        /// Path relative to the workspace root.
-        path: PathBuf,
-    },
     /// Items of pools that are leased on this host.
     Items,
-    /// Content of a file of the workspace.
+    /// Content of a text file of the workspace, in UTF-8 without NUL. No link is followed.
     File {
-        /// Path relative to the workspace root, of plain names.
-        path: String,
+        /// Path relative to the workspace root.
+        path: PathBuf,
+        /// Maximum size of the file, in bytes.
+        limit: usize,
     },
     /// Ports of this host that are leased or listened on.
     Ports,
@@ -245,15 +242,13 @@ pub struct Observation {
     pub repositories: BTreeMap<String, RepositoryObservation>,
     /// For each requested path, also of lock directories, its type.
     pub directories: BTreeMap<PathBuf, Directory>,
-    /// Each requested file of the workspace.
-    pub files: BTreeMap<String, WorkspaceFile>,
+    /// Each requested file of the workspace, by its path and the limit of its size.
+    pub files: BTreeMap<(PathBuf, usize), WorkspaceFile>,
     /// Ports in use, in the order of their first port. The same block may occur more than once, each time with another
     /// owner.
     pub ports_in_use: Vec<PortsInUse>,
     /// Leased items of pools, in order. The same item may occur more than once, each time with another session.
     pub items_in_use: Vec<ItemInUse>,
-    /// For each requested file, its text, or the reason, one line, for which it cannot be read.
-    pub texts: BTreeMap<PathBuf, Result<String, String>>,
     /// `Ok` if overlays can be mounted, else the reason, one line; `None` if not requested.
     pub overlays: Option<Result<(), String>>,
     /// Output of the program of each external kind, or the reason for which it gave no answer; `None` if no program was
@@ -273,6 +268,17 @@ impl Observation {
     pub fn repository(&self, name: &str) -> &RepositoryObservation {
         static NOTHING: RepositoryObservation = RepositoryObservation::new();
         self.repositories.get(name).unwrap_or(&NOTHING)
+    }
+
+    /// Returns the text of a requested file, or the reason, one line, for which it cannot be used; `None` if it was not
+    /// requested.
+    pub fn file(&self, path: &Path, limit: usize) -> Option<Result<&str, String>> {
+        let shown = printable(&path.to_string_lossy());
+        Some(match self.files.get(&(path.to_owned(), limit))? {
+            WorkspaceFile::Text(text) => Ok(text),
+            WorkspaceFile::Missing => Err(format!("the workspace has no file `{shown}`")),
+            WorkspaceFile::Unusable(why) => Err(format!("`{shown}` {why}")),
+        })
     }
 
     /// Returns the words with which a user's command for a repository begins: `git` in the workspace's own, where the user

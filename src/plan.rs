@@ -49,7 +49,7 @@ use crate::manifest::{
 };
 use crate::name::{HashDigits, SessionPath, Slug, scoped_name};
 use crate::observe::{Observation, Query};
-use crate::provider::{Allocation, DISCOVERY_DIRECTORY, Registry};
+use crate::provider::{Allocation, DISCOVERY_DIRECTORY, Registry, external};
 
 /// Version of the plan document's format.
 pub const SCHEMA_VERSION: u32 = 1;
@@ -407,7 +407,7 @@ pub fn queries(manifest: &Manifest, registry: &Registry) -> BTreeSet<Query> {
         .flatten();
     let of_files = files::queries(manifest, registry, &all_requests);
     let schemas = manifest.providers.values().filter_map(|program| program.schema.clone());
-    let schemas = schemas.map(|path| Query::Text { path });
+    let schemas = schemas.map(|path| Query::File { path, limit: external::SCHEMA_MAX });
     of_kinds.chain(schemas).chain(repositories::queries(manifest)).chain(of_files).collect()
 }
 

@@ -2,11 +2,8 @@
 
 use std::path::Path;
 
-use crate::host::files::{self, Root};
+use crate::host::files::{Error, Root};
 use crate::host::text::printable;
-
-/// Size limit of a file, in bytes: that of a template.
-const SIZE_MAX: usize = 64 * 1024;
 
 /// File of the workspace.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -16,24 +13,25 @@ pub enum WorkspaceFile {
     Text(String),
     /// Nothing exists at the path.
     Missing,
-    /// The file cannot be used, for this reason, one line.
+    /// The file cannot be used, for this reason, one line, such as `is not a file`.
     Unusable(String),
 }
 
-/// Reads a file of the workspace. No component of the path may be a link, which could lead out of the workspace.
-pub(super) fn read(workspace: &Path, path: &str) -> WorkspaceFile {
-    let shown = path.escape_debug();
-    let unusable = |why: &str| WorkspaceFile::Unusable(format!("`{shown}` {why}"));
-    match Root::open(workspace).and_then(|root| root.read(Path::new(path), SIZE_MAX)) {
+/// Reads a text file of the workspace of at most `limit` bytes. No component of the path may be a link, which could lead
+/// out of the workspace.
+pub(super) fn read(workspace: &Path, path: &Path, limit: usize) -> WorkspaceFile {
+    let unusable = |why: &str| WorkspaceFile::Unusable(why.to_owned());
+    match Root::open(workspace).and_then(|root| root.read(path, limit)) {
         Ok(Some(bytes)) => match String::from_utf8(bytes) {
-            Ok(text) if text.contains('\0') => unusable("is not text"),
+            Ok(text) if text.contains('\0') => unusable("contains NUL"),
             Ok(text) => WorkspaceFile::Text(text),
             Err(_) => unusable("is not text in UTF-8"),
         },
         Ok(None) => WorkspaceFile::Missing,
-        Err(files::Error::Link { .. }) => unusable("is a link, or lies behind one"),
-        Err(files::Error::TooLarge { .. }) => unusable("is larger than 64 KiB"),
-        Err(files::Error::Irregular { .. }) => unusable("is not a file"),
-        Err(error) => WorkspaceFile::Unusable(printable(&error.to_string())),
+        Err(Error::Link { .. }) => unusable("is a link, or lies behind one"),
+        Err(Error::Outside { .. }) => unusable("is outside the workspace"),
+        Err(Error::Irregular { .. }) => unusable("is not a file"),
+        Err(Error::TooLarge { .. }) => WorkspaceFile::Unusable(format!("is larger than {} KiB", limit >> 10)),
+        Err(error) => WorkspaceFile::Unusable(printable(&format!("cannot be read: {error}"))),
     }
 }

@@ -8,6 +8,7 @@ use rayon::prelude::*;
 
 use super::Session;
 use super::requests::AllRequests;
+use super::template_files::TEMPLATE_FILE_MAX;
 use crate::manifest::diagnostic::Step;
 use crate::manifest::{Declaration, Diagnostic, FILES, Manifest, SessionFile, path_fault, rule};
 use crate::observe::{Observation, Query};
@@ -26,7 +27,8 @@ pub(super) fn queries(manifest: &Manifest, registry: &Registry, requests: &AllRe
         }
         let template_files = files.values().filter_map(|file| file.template_file.clone());
         let template_files = template_files.filter(|path| path_fault(path).is_none());
-        queries.extend(template_files.map(|path| Query::File { path }));
+        queries
+            .extend(template_files.map(|path| Query::File { path: path.into(), limit: TEMPLATE_FILE_MAX }));
         for path in files.keys().filter(|path| path_fault(path).is_none()) {
             for wanted in &requests.requests {
                 let Some(kind) = registry.get(wanted.kind) else { continue };

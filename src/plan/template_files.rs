@@ -2,15 +2,19 @@
 
 use std::borrow::Cow;
 use std::collections::HashMap;
+use std::path::Path;
 use std::sync::Arc;
 
 use crate::manifest::diagnostic::{LocationPart, Step};
 use crate::manifest::{Declaration, Diagnostic, FILES, Location, Manifest, rule};
-use crate::observe::{Observation, WorkspaceFile};
+use crate::observe::Observation;
 use crate::template::Problem;
 
 /// Key of a file's table that names its template file.
 const TEMPLATE_FILE: &str = "template-file";
+
+/// Maximum size of a template file, in bytes: that of any template.
+pub(super) const TEMPLATE_FILE_MAX: usize = 64 << 10;
 
 /// Returns the manifest with the content of its template files, and the diagnostics of those that cannot be used.
 pub(super) fn with_content<'m>(
@@ -43,15 +47,12 @@ fn fill(declaration: &mut Declaration, observation: &Observation, diagnostics: &
     let mut files = declaration.text.files.clone().into_owned();
     for (path, file) in &mut files {
         let Some(name) = &file.template_file else { continue };
-        let wrong = match observation.files.get(name) {
-            Some(WorkspaceFile::Text(text)) => {
-                file.text.clone_from(text);
+        let wrong = match observation.file(Path::new(name), TEMPLATE_FILE_MAX) {
+            Some(Ok(text)) => {
+                text.clone_into(&mut file.text);
                 continue;
             }
-            Some(WorkspaceFile::Missing) => {
-                format!("the workspace has no file `{}`", name.escape_debug())
-            }
-            Some(WorkspaceFile::Unusable(why)) => why.clone(),
+            Some(Err(why)) => why,
             // The path was reported.
             None => continue,
         };

@@ -35,6 +35,9 @@ pub(crate) use plan::{request, request_key};
 /// environment, 128 KiB, with room for names and escapes.
 const LEASE_MAX: usize = 96 << 10;
 
+/// Maximum size of a schema of options, in bytes.
+pub(crate) const SCHEMA_MAX: usize = 64 << 10;
+
 /// Program of an allocation of an external kind, and the allocation's contributions to its session.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]

@@ -31,6 +31,9 @@ const LIST: [&str; 2] = ["items", "file"];
 /// Longest item, in bytes.
 const ITEM_MAX: usize = 256;
 
+/// Maximum size of a file with items, in bytes.
+const FILE_MAX: usize = 1 << 20;
+
 /// Number of items that a summary names.
 const NAMED: usize = 4;
 
@@ -169,7 +172,8 @@ impl Planner for Pool {
     }
 
     fn queries(&self, options: &manifest::Options) -> Vec<Query> {
-        let file = options.get("file").and_then(Value::as_str).map(|path| Query::Text { path: path.into() });
+        let file = options.get("file").and_then(Value::as_str);
+        let file = file.map(|path| Query::File { path: path.into(), limit: FILE_MAX });
         file.into_iter().chain([Query::Items]).collect()
     }
 

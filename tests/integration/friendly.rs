@@ -5,7 +5,7 @@ use std::path::Path;
 
 use seedbed::name::PortBlock;
 use seedbed::observe::{
-    Directory, Observation, Query, Repository, TreeEntry, Untracked, WORKSPACE_REPOSITORY,
+    Directory, Observation, Query, Repository, TreeEntry, Untracked, WORKSPACE_REPOSITORY, WorkspaceFile,
 };
 
 /// Returns a host on which every ref exists, every target path is a directory and no port is in use.
@@ -33,8 +33,9 @@ pub(crate) fn friendly(queries: &BTreeSet<Query>) -> Observation {
             Query::Directory { path } => {
                 observation.directories.insert(path.clone(), Directory::Listed(BTreeSet::new()));
             }
-            Query::Text { path } => {
-                observation.texts.insert(path.clone(), Ok("a\nb\nc\n".to_owned()));
+            Query::File { path, limit } => {
+                let file = WorkspaceFile::Text("a\nb\nc\n".to_owned());
+                observation.files.insert((path.clone(), *limit), file);
             }
             Query::Untracked { repository, glob } => {
                 let files = Untracked::Files { files: 1, bytes: 1 };

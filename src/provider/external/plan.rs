@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use serde_json::{Map, Value};
 
 use super::protocol::{self, PROTOCOL, PlanAnswer, PlanRequest, RequestDiagnostic, SessionRequest};
-use super::{Contribution, LEASE_MAX};
+use super::{Contribution, LEASE_MAX, SCHEMA_MAX};
 use crate::host::text::printable;
 use crate::manifest::{
     Diagnostic, Diagnostics, Location, Program, check_options, denied_variable, is_variable, rule,
@@ -252,9 +252,6 @@ impl Allocator for Externals {
     }
 }
 
-/// Largest schema of options, in bytes.
-const SCHEMA_MAX: usize = 64 << 10;
-
 /// Reads the JSON schema of options. It may be a stranger's: references could be circular, or lead out of the file.
 fn read_schema(observation: &Observation, path: &Path) -> Result<Value, String> {
     fn has_reference(schema: &Value) -> bool {
@@ -266,11 +263,9 @@ fn read_schema(observation: &Observation, path: &Path) -> Result<Value, String> 
             _ => false,
         }
     }
-    let text = observation.texts.get(path).map_or(Err("it was not read".to_owned()), Clone::clone)?;
-    if text.len() > SCHEMA_MAX {
-        return Err(format!("it is larger than {SCHEMA_MAX} bytes"));
-    }
-    let schema: Value = serde_json::from_str(&text).map_err(|error| error.to_string())?;
+    let file = observation.file(path, SCHEMA_MAX);
+    let text = file.unwrap_or_else(|| Err("it was not read".to_owned()))?;
+    let schema: Value = serde_json::from_str(text).map_err(|error| error.to_string())?;
     if has_reference(&schema) {
         return Err("it has a reference, `$ref`".to_owned());
     }

@@ -4,12 +4,12 @@
 //! of different swarms rarely want the same item first, and a session gets the same items again.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Component;
+use std::path::{Component, Path};
 use std::rc::Rc;
 
 use serde_json::{Map, Value};
 
-use super::{ITEM_MAX, Items, KIND, Options};
+use super::{FILE_MAX, ITEM_MAX, Items, KIND, Options};
 use crate::host::text::printable;
 use crate::manifest::rule::Rule;
 use crate::manifest::{Diagnostic, Diagnostics, Location, rule};
@@ -95,22 +95,16 @@ impl<'o> Pools<'o> {
                 return refused(location, "the pool has no items".to_owned(), "names none", help);
             }
             (Some(file), true) => {
-                let shown = printable(&file.to_string_lossy());
                 let location = location.key("file");
                 if !file.components().all(|part| matches!(part, Component::Normal(_) | Component::CurDir)) {
+                    let shown = printable(&file.to_string_lossy());
                     let message = format!("`{shown}` is not a path inside the workspace");
                     return refused(&location, message, "leads out", "name a file of the workspace");
                 }
-                let lines = match self.observation.texts.get(file) {
+                let lines = match self.observation.file(file, FILE_MAX) {
                     Some(Ok(text)) => text.lines().map(|line| line.trim().to_owned()),
                     Some(Err(why)) => {
-                        let message = format!("the items in `{shown}` cannot be read: {why}");
-                        return refused(
-                            &location,
-                            message,
-                            "cannot be read",
-                            "name a file with one item a line",
-                        );
+                        return refused(&location, why, "cannot be read", "name a file with one item a line");
                     }
                     None => return Ok(Vec::new()),
                 };
@@ -189,7 +183,7 @@ impl Allocator for Pools<'_> {
     /// Items that were removed from the list do not exist any more.
     fn can_keep(&self, allocation: &Allocation) -> bool {
         let file = allocation.options.get("file").and_then(Value::as_str);
-        let text = file.and_then(|file| self.observation.texts.get(std::path::Path::new(file)));
+        let text = file.and_then(|file| self.observation.file(Path::new(file), FILE_MAX));
         let (Some(Ok(text)), Some(items)) = (text, Items::from_allocation(allocation)) else { return true };
         let listed: BTreeSet<&str> = text.lines().map(str::trim).collect();
         items.all().all(|item| listed.contains(item.as_str()))

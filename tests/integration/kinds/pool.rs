@@ -173,6 +173,7 @@ fn lists_that_are_none_are_diagnostics() {
     let sandbox = Sandbox::new();
     sandbox.write("empty", "# nothing\n");
     sandbox.write("twice", "x\ny\nx\n");
+    sandbox.write("huge", &"x\n".repeat(600_000));
     symlink("/etc/passwd", sandbox.repository.join("passwd")).unwrap();
     symlink("/etc", sandbox.repository.join("etc")).unwrap();
     let check = |options: &str, expected: &str| {
@@ -185,9 +186,10 @@ fn lists_that_are_none_are_diagnostics() {
     check(", items = [\"a\", \"a\"]", "in the pool twice");
     check(", file = \"twice\"", "`x` is in the pool twice");
     check(", file = \"empty\"", "the pool has 0 items");
-    check(", file = \"missing\"", "does not exist");
-    check(", file = \"passwd\"", "it is a link");
-    check(", file = \"etc/passwd\"", "leads through one");
+    check(", file = \"missing\"", "the workspace has no file `missing`");
+    check(", file = \"huge\"", "`huge` is larger than 1024 KiB");
+    check(", file = \"passwd\"", "`passwd` is a link");
+    check(", file = \"etc/passwd\"", "lies behind one");
     check(", file = \"../x\"", "not a path inside the workspace");
     check(", file = \"/etc/passwd\"", "not a path inside the workspace");
     check(", items = [\"a\"], count = 2", "needs 2 items of the pool `pool`, and 1 of 1 is free");

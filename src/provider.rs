@@ -85,7 +85,7 @@ pub use leftover::Leftover;
 pub(crate) use options::{OptionsCache, effective_options};
 pub(crate) use ownership::OwnershipMarker;
 pub use path_rules::way;
-pub(crate) use path_rules::{check_root, contains_workspace, is_in_git_directory};
+pub(crate) use path_rules::{check_root, contains_workspace, is_in_git_directory, is_way};
 pub use placeholders::WORKSPACE_ROOT;
 pub use planner::{PathSet, Planner, ResourceOptions};
 pub use registry::{AlreadyRegistered, Registry};

@@ -1,14 +1,14 @@
 //! Repositories beside the workspace's own.
 
 use std::collections::BTreeMap;
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 
 use super::{AppliedPlan, Plan, PlannedRepository, Session};
 use crate::host::text::printable;
 use crate::manifest::{Diagnostic, Location, Manifest, rule};
 use crate::name::is_name;
 use crate::observe::{Observation, Query, WORKSPACE_REPOSITORY};
-use crate::provider::{Registry, way};
+use crate::provider::{Registry, is_way, way};
 
 /// Returns the queries for the repositories that a manifest declares.
 pub(super) fn queries(manifest: &Manifest) -> impl Iterator<Item = Query> {
@@ -111,10 +111,6 @@ impl Plan {
 
     /// Checks that the listed repositories are those of the allocations, which the document's reader cannot trust.
     pub(super) fn check_repositories(&self, registry: &Registry) -> Result<(), String> {
-        let is_way = |path: &Path| {
-            let mut down = path.components().skip_while(|part| matches!(part, Component::ParentDir));
-            path == Path::new(".") || down.all(|part| matches!(part, Component::Normal(_)))
-        };
         for PlannedRepository { name, root, common_directory } in &self.repositories {
             if !is_name(name) || !is_way(root) || !is_way(common_directory) {
                 return Err(format!("`{}` is no repository of a manifest", printable(name)));

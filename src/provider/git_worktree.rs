@@ -24,6 +24,7 @@ mod options;
 mod overlay;
 mod ownership;
 mod plan;
+mod pointer;
 mod populate;
 mod progress;
 mod rebind;
@@ -153,6 +154,14 @@ impl Planner for GitWorktree {
 
     fn in_moved_repository(&self, allocation: &Allocation, root: &Path) -> Allocation {
         let mut moved = allocation.clone();
+        if let Some(worktree) = Worktree::from_allocation(allocation) {
+            // A common directory outside the repository, that of a linked worktree, has not moved along.
+            let below = worktree.common_directory.strip_prefix(&worktree.repo_root);
+            let common = below.map_or(worktree.common_directory.clone(), |below| {
+                root.components().chain(below.components()).collect()
+            });
+            moved.allocation.insert("commonDirectory".to_owned(), common.to_string_lossy().into());
+        }
         moved.allocation.insert("repoRoot".to_owned(), root.to_string_lossy().into());
         moved
     }
@@ -256,6 +265,7 @@ impl Planner for GitWorktree {
                 && plan::is_named(&worktree, scoped_name, allocation)
                 && !is_in_git_directory(&worktree.worktree_path)
                 && plan::is_way(&worktree)
+                && super::is_way(&worktree.common_directory)
         })
     }
 
@@ -278,7 +288,7 @@ impl Planner for GitWorktree {
     }
 
     fn path_fields(&self) -> &'static [&'static str] {
-        &["repoRoot", "worktreeRoot", "worktreePath"]
+        &["repoRoot", "worktreeRoot", "worktreePath", "commonDirectory"]
     }
 
     fn group_key(&self, allocation: &Allocation) -> Option<String> {
@@ -320,6 +330,7 @@ impl Provider for GitWorktree {
     fn update(&self, task: &Task<'_>, from: &Allocation) -> Result<Vec<String>, Error> {
         let (from, to) = (worktree(&Task { allocation: from, ..*task })?, worktree(task)?);
         let mut left = update::update(task, &from, &to)?;
+        pointer::write(task, &to)?;
         left.extend(files::reconcile(task, &to)?);
         Ok(left)
     }
@@ -331,6 +342,7 @@ impl Provider for GitWorktree {
     fn revert(&self, task: &Task<'_>) -> Result<Vec<String>, Error> {
         let worktree = worktree(task)?;
         let mut left = update::revert(task, &worktree)?;
+        pointer::write(task, &worktree)?;
         left.extend(files::reconcile(task, &worktree)?);
         Ok(left)
     }

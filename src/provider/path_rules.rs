@@ -65,3 +65,9 @@ pub fn way(from: &Path, to: &Path) -> PathBuf {
     let way: PathBuf = up.chain(to.components().skip(shared)).collect();
     if way.as_os_str().is_empty() { PathBuf::from(".") } else { way }
 }
+
+/// Returns whether [`way`] can return a path: it leads up, and then down.
+pub(crate) fn is_way(path: &Path) -> bool {
+    let mut down = path.components().skip_while(|part| matches!(part, Component::ParentDir));
+    path == Path::new(".") || down.all(|part| matches!(part, Component::Normal(_)))
+}

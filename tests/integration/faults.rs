@@ -49,7 +49,7 @@ resources = [{ kind = "git-worktree", target-path = "app", branch = "agents/spar
 [session.free]
 resources = ["port-range", { kind = "directory", copy-from = "app" }]
 [session.linked]
-resources = [{ kind = "git-worktree", link = ["cache"] }]
+resources = [{ kind = "git-worktree", link = ["cache"], relative = true }]
 "#;
 
 /// Two sessions that together have the same features, for tests that run hundreds of times.
@@ -59,7 +59,7 @@ resources = [{ kind = "git-worktree", target-path = "app", branch = "agents/lead
 setup = ["echo made > made.log"]
 teardown = ["true"]
 [session.linked]
-resources = [{ kind = "git-worktree", link = ["cache"] }]
+resources = [{ kind = "git-worktree", link = ["cache"], relative = true }]
 "#;
 
 /// Sessions that are mounts over one checkout.

@@ -9,5 +9,6 @@ mod gone_repositories;
 mod lost_worktrees;
 mod overlay;
 mod permissions;
+mod relative;
 mod repositories;
 mod side_by_side;

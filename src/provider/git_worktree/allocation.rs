@@ -39,6 +39,8 @@ pub struct Worktree {
     pub existing: Option<Existing>,
     /// Name of the admin directory under `worktrees` in the common git directory.
     pub admin_directory: String,
+    /// Common Git directory of the repository.
+    pub common_directory: PathBuf,
     /// Method of checking out the files.
     pub checkout: Checkout,
     /// Method of registration.
@@ -49,6 +51,9 @@ pub struct Worktree {
     pub link: Vec<String>,
     /// `true` if the repository's hooks run.
     pub git_hooks: bool,
+    /// `true` if the worktree's `.git` file names the admin directory by a relative path.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub relative: bool,
 }
 
 /// A branch that exists and is reused.

@@ -8,7 +8,7 @@ use rustix::fs::FileType;
 
 use super::ownership::{self, Owner};
 use super::paths::{Content, WorktreePaths, read};
-use super::{Registration, Worktree, files, overlay, reserved_names};
+use super::{Registration, Worktree, files, overlay, pointer, reserved_names};
 use crate::provider::{Condition, Error, Task};
 
 /// Inspects the directory, its pointer and the admin directory. The files in the worktree belong to the session and are
@@ -38,6 +38,9 @@ pub(super) fn inspect(task: &Task<'_>, worktree: &Worktree) -> Result<Condition,
     if let Some(why) = files::damage(task, worktree)? {
         return Ok(Condition::Repairable(why));
     }
+    if let Some(why) = pointer::damage(&paths)? {
+        return Ok(Condition::Repairable(why));
+    }
     if !is_locked(task, &paths)? {
         return Ok(Condition::Repairable(format!("{} is not locked any more", paths.home.display())));
     }
@@ -56,11 +59,12 @@ pub(super) fn unusable(task: &Task<'_>, worktree: &Worktree) -> Result<Option<St
     }))
 }
 
-/// Mounts an overlay worktree again, and locks the worktree again with our ownership marker as the reason. Everything
-/// else about the worktree is valid.
+/// Mounts an overlay worktree again, writes its `.git` file as planned, and locks the worktree again with our ownership
+/// marker as the reason. Everything else about the worktree is valid.
 pub(super) fn repair(task: &Task<'_>, worktree: &Worktree) -> Result<(), Error> {
     let paths = WorktreePaths::new(task, worktree)?;
     overlay::repair(task, worktree, &paths)?;
+    pointer::write(task, worktree)?;
     let Some(admin) = paths.common.directory(&paths.admin_directory)? else { return Ok(()) };
     Ok(admin.replace(Path::new("locked"), format!("{}\n", reserved_names::mark(task)).as_bytes())?)
 }
@@ -92,7 +96,7 @@ pub(super) fn registration_fault(
     let Some(directory) = paths.directory()? else {
         return Ok(Some(format!("{} does not exist", paths.home.display())));
     };
-    if read(&directory, Path::new(".git"))? != Content::Bytes(paths.dot_git_line()) {
+    if !matches!(read(&directory, Path::new(".git"))?, Content::Bytes(bytes) if paths.is_dot_git(&bytes)) {
         return Ok(Some(format!(
             "{} does not name its admin directory",
             paths.worktree.join(".git").display()

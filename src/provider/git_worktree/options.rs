@@ -52,6 +52,9 @@ pub struct Options {
     pub link: Vec<String>,
     /// `true` if the repository's own Git hooks run when the worktree is created.
     pub git_hooks: bool,
+    /// `true` if the worktree names its repository by a relative path, so that both work in a container that mounts
+    /// the workspace at another path.
+    pub relative: bool,
     /// Location of the worktrees of children.
     pub layout: Layout,
 }
@@ -115,6 +118,7 @@ impl Default for Options {
             copy: Vec::new(),
             link: Vec::new(),
             git_hooks: false,
+            relative: false,
             layout: Layout::default(),
         }
     }

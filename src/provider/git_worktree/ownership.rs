@@ -9,6 +9,7 @@ use rustix::fs::FileType;
 
 use super::paths::{Content, WorktreePaths, canonical, read};
 use super::reserved_names::MARK;
+use crate::host::absolute;
 use crate::host::files::Root;
 use crate::host::text::shell_quoted;
 pub(crate) use crate::provider::OwnershipMarker as Mark;
@@ -93,7 +94,7 @@ pub(super) fn of_worktree(paths: &WorktreePaths, admin: &Owner) -> Result<Owner,
     let Some(directory) = paths.directory()? else { return Ok(Owner::Missing) };
     let other = |why: &str| Ok(Owner::Other(format!("{} is not this swarm's: {why}", paths.home.display())));
     match read(&directory, Path::new(".git"))? {
-        Content::Bytes(bytes) if bytes == paths.dot_git_line() => Ok(Owner::ThisSwarm),
+        Content::Bytes(bytes) if paths.is_dot_git(&bytes) => Ok(Owner::ThisSwarm),
         Content::Bytes(bytes) if bytes.starts_with(b"gitdir: ") => {
             let says = String::from_utf8_lossy(&bytes);
             if is_same_admin_directory(paths, &bytes)? {
@@ -120,7 +121,7 @@ pub(super) fn of_worktree(paths: &WorktreePaths, admin: &Owner) -> Result<Owner,
 /// symbolic link to it.
 fn is_same_admin_directory(paths: &WorktreePaths, dot_git: &[u8]) -> Result<bool, Error> {
     let Some(named) = dot_git.strip_prefix(b"gitdir: ") else { return Ok(false) };
-    let named = canonical(Path::new(OsStr::from_bytes(named.trim_ascii_end())));
+    let named = canonical(&absolute(&paths.home, Path::new(OsStr::from_bytes(named.trim_ascii_end()))));
     let own = paths.common.directory(&paths.admin_directory)?;
     Ok(named.ok().zip(own).is_some_and(|(named, own)| named == own.path()))
 }

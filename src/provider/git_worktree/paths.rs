@@ -13,7 +13,7 @@ use super::Worktree;
 use super::reserved_names::{self, NESTED};
 use crate::host::failpoint::crashpoint;
 use crate::host::files::{self, Root};
-use crate::provider::{Error, Location, Task, retry_while_missing};
+use crate::provider::{Error, Location, Task, retry_while_missing, way};
 
 /// Size limit of any file of an admin directory, in bytes; Git's own have one line.
 const LINE_MAX: usize = 64 * 1024;
@@ -47,6 +47,8 @@ pub(super) struct WorktreePaths {
     pub(super) home: PathBuf,
     /// Name of the admin directory at [`Location::Home`].
     admin_name: String,
+    /// `true` if the worktree's `.git` file is to have a relative path.
+    relative: bool,
 }
 
 impl WorktreePaths {
@@ -75,6 +77,7 @@ impl WorktreePaths {
             admin_directory: admin_directory_at(location, task, worktree),
             home,
             admin_name: worktree.admin_directory.clone(),
+            relative: worktree.relative,
             workspace,
         })
     }
@@ -112,9 +115,22 @@ impl WorktreePaths {
         bytes == self.gitdir_line() || staging().is_some_and(|staging| bytes == staging)
     }
 
-    /// Returns the content of the worktree's `.git` file: the path of the admin directory.
+    /// Returns the planned content of the worktree's `.git` file: the path of the admin directory.
     pub(super) fn dot_git_line(&self) -> Vec<u8> {
-        line(b"gitdir: ", &self.home_admin_directory_path())
+        self.dot_git_lines()[usize::from(self.relative)].clone()
+    }
+
+    /// Returns whether the content of a `.git` file names the admin directory, by its absolute or its relative path.
+    pub(super) fn is_dot_git(&self, bytes: &[u8]) -> bool {
+        self.dot_git_lines().iter().any(|line| bytes == line)
+    }
+
+    /// Returns the contents of a `.git` file with the absolute and with the relative path.
+    ///
+    /// Both ends are canonical. A worktree that is aside keeps the content that it had at home.
+    fn dot_git_lines(&self) -> [Vec<u8>; 2] {
+        let admin = self.home_admin_directory_path();
+        [&admin, &way(&self.home, &admin)].map(|path| line(b"gitdir: ", path))
     }
 
     /// Opens the worktree's directory; `None` if it does not exist.

@@ -216,6 +216,7 @@ impl<'o> Worktrees<'o> {
             branch,
             existing,
             admin_directory: admin_name(request.scoped_name, request.resource, request.several),
+            common_directory: way(&self.observation.workspace, &repository.common_dir),
             checkout: options.checkout,
             registration: match repository.registration {
                 Ok(()) => Registration::Rename,
@@ -224,6 +225,7 @@ impl<'o> Worktrees<'o> {
             copy: options.copy.clone(),
             link: options.link.clone(),
             git_hooks: options.git_hooks,
+            relative: options.relative,
         };
         Ok(Planned { allocation: allocation_fields(&worktree), ..Planned::default() })
     }
@@ -401,6 +403,7 @@ impl Allocator for Worktrees<'_> {
             copy: options.copy.clone(),
             link: options.link.clone(),
             git_hooks: options.git_hooks,
+            relative: options.relative,
             ..worktree
         };
         Some(if diagnostics.is_empty() { Ok(allocation_fields(&worktree)) } else { Err(diagnostics.into()) })
@@ -545,6 +548,7 @@ pub(super) fn is_update(from: &Worktree, to: &Worktree) -> bool {
         copy: to.copy.clone(),
         link: to.link.clone(),
         git_hooks: to.git_hooks,
+        relative: to.relative,
         ..from.clone()
     };
     updated == *to && overlay::is_wanted(from) == overlay::is_wanted(to)
@@ -565,7 +569,7 @@ pub(super) fn is_of(worktree: &Worktree, options: &Options, within_parent: bool)
         && worktree.moved_from().is_none_or(|from| is_object_id(from) && worktree.commit == worktree.base())
         && worktree.branch.as_deref().is_none_or(super::branch::is_name)
         && is_checkout_of(worktree.checkout, options.checkout)
-        && worktree.git_hooks == options.git_hooks
+        && (worktree.git_hooks, worktree.relative) == (options.git_hooks, options.relative)
         && (&worktree.copy, &worktree.link) == (&options.copy, &options.link)
         && worktree.copy.iter().chain(&worktree.link).all(is_glob)
         && (within_parent || worktree.worktree_root == options.root_directory)

@@ -1,7 +1,8 @@
 //! Makes worktrees of a repository that was moved or copied point to where they are now.
 //!
-//! Git's pointers are absolute: the admin directory names the worktree, and the worktree's `.git` file names the admin
-//! directory. Every write is one rename, and correct pointers are left alone. So a killed run is simply repeated.
+//! The admin directory names the worktree by an absolute path. The worktree's `.git` file names the admin directory by an
+//! absolute or a relative path. Every write is one rename, and correct pointers are left alone. So a killed run is simply
+//! repeated.
 
 #![expect(clippy::disallowed_methods, reason = "compares directories, and links to the workspace again")]
 
@@ -63,7 +64,8 @@ pub(super) fn rebind(task: &Task<'_>, worktree: &Worktree) -> Result<(), Error> 
     } else {
         return Ok(());
     };
-    let was = dot_git(&paths)?;
+    let dot_git_before = dot_git(&paths)?;
+    let was = dot_git_before.as_deref().map(|named| absolute(&paths.home, named));
     let gitdir = admin.read_admin_file("gitdir")?;
     let old = recorded(&gitdir);
     if let Some(old) = old.as_deref().filter(|old| !is_same(old, &paths.home)) {
@@ -90,6 +92,8 @@ pub(super) fn rebind(task: &Task<'_>, worktree: &Worktree) -> Result<(), Error> 
                 relink(worktree, &paths, from)?;
             }
         }
+        // A relative path begins where the worktree was.
+        let was = dot_git_before.zip(old.as_deref()).map(|(named, old)| absolute(old, &named)).or(was);
         let common = was.as_deref().and_then(|was| Some(was.parent()?.parent()?.to_owned()));
         let within = paths.common.path().strip_prefix(&paths.workspace).ok();
         if let Some(common) = common.or_else(|| Some(from?.join(within?))) {
@@ -190,7 +194,8 @@ fn bring_home(task: &Task<'_>, worktree: &Worktree) -> Result<(), Error> {
 /// Returns whether the worktree was not copied along, so that a path out of the workspace leads to the original's
 /// worktree. `admin` is the location of its admin directory.
 fn is_originals(worktree: &WorktreePaths, admin: &WorktreePaths) -> Result<bool, Error> {
-    let is_rebound = dot_git(worktree)?.is_some_and(|entry| entry == worktree.home_admin_directory_path());
+    let named = dot_git(worktree)?.map(|named| absolute(&worktree.home, &named));
+    let is_rebound = named.is_some_and(|entry| entry == worktree.home_admin_directory_path());
     let recorded = recorded(&admin.read_admin_file("gitdir")?);
     Ok(!is_rebound && recorded.is_some_and(|recorded| is_same(&recorded, &worktree.home)))
 }
@@ -205,7 +210,8 @@ fn is_marked(paths: &WorktreePaths, owner: &str) -> Result<bool, Error> {
     Ok(Mark::parse(&mark).is_some_and(|mark| mark.owner == owner))
 }
 
-/// Returns the admin directory that the worktree's `.git` file names, in any repository, if it has the planned name.
+/// Returns the path in the worktree's `.git` file, absolute or relative to the worktree, if it ends like that of the
+/// planned admin directory. The repository may be any.
 fn dot_git(paths: &WorktreePaths) -> Result<Option<PathBuf>, Error> {
     let Some(directory) = paths.directory()? else { return Ok(None) };
     let Content::Bytes(bytes) = read(&directory, Path::new(".git"))? else { return Ok(None) };

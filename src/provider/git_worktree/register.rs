@@ -13,7 +13,7 @@ use std::path::Path;
 use super::ownership::{self, Owner};
 use super::paths::{Content, WorktreePaths, io, move_directory, read};
 use super::repository::Lock;
-use super::{Registration, Worktree, branch, inspect, landed, reserved_names, sparse};
+use super::{Registration, Worktree, branch, inspect, landed, pointer, reserved_names, sparse};
 use crate::host::clock;
 use crate::host::failpoint::{crashpoint, failpoint};
 use crate::host::files::Root;
@@ -86,7 +86,12 @@ fn by_git(task: &Task<'_>, worktree: &Worktree, paths: &WorktreePaths) -> Result
         }
         None => args.extend(["--detach".into(), at.into(), (&worktree.commit).into()]),
     }
-    Git::open(task.host, paths.common.path(), None).holding(task.lock).run_beside_others(&args)?;
+    let git = || {
+        let git = Git::open(task.host, paths.common.path(), None).holding(task.lock);
+        // Git would set an extension of the repository that older versions of Git refuse.
+        git.with_setting("worktree.useRelativePaths=false")
+    };
+    git().run_beside_others(&args)?;
     crashpoint!("register.added");
     if let Some(staging) = &staging {
         paths.base.remove_directory(&paths.parent.join(&paths.name))?;
@@ -98,16 +103,17 @@ fn by_git(task: &Task<'_>, worktree: &Worktree, paths: &WorktreePaths) -> Result
             staging.as_ref(),
             paths.worktree.as_ref(),
         ];
-        Git::open(task.host, paths.common.path(), None).holding(task.lock).run_beside_others(&args)?;
+        git().run_beside_others(&args)?;
     }
     let dot_git = paths.directory()?.map(|directory| read(&directory, Path::new(".git"))).transpose()?;
-    if dot_git != Some(Content::Bytes(paths.dot_git_line())) {
+    if !matches!(dot_git, Some(Content::Bytes(bytes)) if paths.is_dot_git(&bytes)) {
         return Err(Error::Refused(format!(
             "git did not register {} as {}",
             paths.home.display(),
             worktree.admin_directory
         )));
     }
+    pointer::write(task, worktree)?;
     let mark = format!("{}\n", reserved_names::mark(task));
     paths.common.replace(&paths.admin_directory.join(reserved_names::MARK), mark.as_bytes())?;
     if let Some(target) = &worktree.target_path {

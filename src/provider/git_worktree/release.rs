@@ -108,7 +108,7 @@ fn remove_directory(task: &Task<'_>, worktree: &Worktree, paths: &WorktreePaths)
 fn is_staged(paths: &WorktreePaths, staging: &Path) -> Result<bool, Error> {
     let Some(directory) = paths.base.directory(staging)? else { return Ok(false) };
     Ok(match read(&directory, Path::new(".git"))? {
-        Content::Bytes(bytes) => bytes == paths.dot_git_line(),
+        Content::Bytes(bytes) => paths.is_dot_git(&bytes),
         Content::Missing | Content::Empty => directory.names()?.iter().all(|name| name == ".git"),
         Content::Irregular => false,
     })

@@ -129,10 +129,12 @@ impl Lab {
             existing: None,
             branch: None,
             admin_directory: name.into(),
+            common_directory: ".git".into(),
             registration: Registration::Rename,
             copy: Vec::new(),
             link: Vec::new(),
             git_hooks: false,
+            relative: false,
         }
     }
 

@@ -146,6 +146,7 @@ fn worktrees() -> Vec<Case> {
     let other_commit = format!("base-ref = \"{OTHER_COMMIT}\"");
     let (flat, nested) = ("layout = \"flat\"", "layout = \"nested\"");
     vec![
+        option("`relative` | any", "", "relative = true"),
         option("`copy` | a path is added", "", "copy = [\".env\"]"),
         option("`copy` | a path is removed", "copy = [\".env\"]", ""),
         option("`link` | a path is added", "", "link = [\"cache\"]"),

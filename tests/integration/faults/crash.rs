@@ -185,7 +185,7 @@ fn every_point_is_reached() {
     );
     crash(&tree, &["apply", "--yes"], "apply.told#1");
     reach(&tree, &["recover"]);
-    tree.manifest(&manifest.replace("link = [\"cache\"]", "copy = [\"cache\"]"));
+    tree.manifest(&manifest.replace("link = [\"cache\"], relative = true", "copy = [\"cache\"]"));
     crash(&tree, &["apply"], "apply.told#1");
     reach(&tree, &["recover"]);
     reach(&tree, &["apply"]);

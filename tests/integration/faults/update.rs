@@ -13,10 +13,10 @@ resources = [{ kind = "git-worktree", branch = "agents/a", link = ["cache"] }, {
 resources = [{ kind = "git-worktree", target-path = "app" }]
 "#;
 
-/// Same sessions with more copies, a link that becomes a copy, and another name of a port.
+/// Same sessions with more copies, a link that becomes a copy, another name of a port, and a relative `.git` file.
 const AFTER: &str = r#"
 [session.a]
-resources = [{ kind = "git-worktree", branch = "agents/a", copy = [".env", "cache", "deep"] }, { kind = "port-range", names = ["http", "db"] }]
+resources = [{ kind = "git-worktree", branch = "agents/a", copy = [".env", "cache", "deep"], relative = true }, { kind = "port-range", names = ["http", "db"] }]
 [session.b]
 resources = [{ kind = "git-worktree", target-path = "app", copy = ["app/.env"], link = ["cache"] }]
 "#;
@@ -37,7 +37,9 @@ fn apply_before(sandbox: &Sandbox) {
 
 /// Returns whether a run reaches the point because it updates something, or changes its record.
 fn is_of_updates(point: &str) -> bool {
-    ["update.", "revert.", "bring.", "files.", "run.", "apply."].iter().any(|start| point.starts_with(start))
+    ["update.", "revert.", "bring.", "files.", "pointer.", "run.", "apply."]
+        .iter()
+        .any(|start| point.starts_with(start))
 }
 
 #[test]

@@ -24,7 +24,7 @@ count = 2
 [session.sparse]
 resources = [{ kind = "git-worktree", target-path = "app" }]
 [session.linked]
-resources = [{ kind = "git-worktree", link = ["cache"] }]
+resources = [{ kind = "git-worktree", link = ["cache"], relative = true }]
 "#;
 
 /// Applies the swarm in another directory, and moves that to the sandbox's repository.

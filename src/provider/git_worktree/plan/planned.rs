@@ -14,7 +14,7 @@ use crate::observe::{
     Directory, Observation, Repository, RepositoryObservation, Untracked, WORKSPACE_REPOSITORY,
 };
 use crate::provider::placeholders::absolute_path;
-use crate::provider::{Allocation, Context, PathSet};
+use crate::provider::{Allocation, Context, PathSet, way};
 
 /// Returns the repository, checkout mode, commit and target path. Files may be copied between worktrees with the same key. Returns
 /// `None` if Git checks the files out. All other settings of a checkout belong to the repository.
@@ -124,6 +124,13 @@ pub(in super::super) fn stale(
             if !is_own && repository.worktrees.contains(&worktree.admin_directory) {
                 stale.push(format!("its repository has a worktree called `{}`", worktree.admin_directory));
             }
+            let common_directory = way(&observation.workspace, &repository.common_dir);
+            if common_directory != worktree.common_directory {
+                stale.push(format!(
+                    "the Git directory of its repository is now {}",
+                    common_directory.display()
+                ));
+            }
             stale.extend(branch_stale(&worktree, replaced, repository, observation.owner.as_deref()));
         }
         Some(Err(why)) => stale.push(why.clone()),
@@ -205,6 +212,10 @@ pub(in super::super) fn context(allocation: &Allocation) -> Option<Context> {
     }
     Some(Context {
         env: BTreeMap::from([
+            (
+                "AGENT_GIT_COMMON_DIR".to_owned(),
+                absolute_path(Path::new(field(allocation, "commonDirectory")?)),
+            ),
             ("AGENT_REPO_ROOT".to_owned(), absolute_path(Path::new(field(allocation, "repoRoot")?))),
             ("AGENT_WORKTREE_PATH".to_owned(), path),
             ("AGENT_WORKTREE_BASE_REF".to_owned(), base_ref),

@@ -181,7 +181,7 @@ impl Shape {
             if self.debug { ", { kind = \"port-range\", name = \"debug\", block-size = 2 }" } else { "" };
         let directory =
             self.directory.map_or(String::new(), |options| format!(", {{ kind = \"directory\"{options} }}"));
-        let hooks = if self.hooks { ", git-hooks = true" } else { "" };
+        let hooks = if self.hooks { ", git-hooks = true, relative = true" } else { "" };
         let setup = if self.fails { "false" } else { "echo made > made.log" };
         let mut text = format!("[repository.web]\nroot = \"{}\"\n", self.web);
         if self.database {

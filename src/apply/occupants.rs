@@ -272,6 +272,7 @@ pub(super) fn footprint(
         let Ok(footprint) = footprint else { continue };
         all.directories.extend(footprint.directories);
         all.ports.extend(footprint.ports);
+        all.served.extend(footprint.served);
         all.is_mounted |= footprint.is_mounted;
     }
     all

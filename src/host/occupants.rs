@@ -73,6 +73,8 @@ pub struct Footprint {
     pub directories: Vec<PathBuf>,
     /// Blocks of ports.
     pub ports: Vec<PortBlock>,
+    /// Ports in `ports` on which a resource itself listens. Their listeners are no occupants.
+    pub served: BTreeSet<u16>,
     /// `true` if a directory is a mount, which the kernel does not release while any process uses it.
     pub is_mounted: bool,
 }
@@ -214,6 +216,9 @@ fn sockets_in(footprints: &[Footprint]) -> BTreeMap<u64, Socket> {
     served
         .filter_map(|socket| {
             let footprint = innermost(socket.port)?;
+            if footprints[footprint].served.contains(&socket.port) {
+                return None;
+            }
             let protocol = socket.protocol.to_owned();
             let used = Use::Port { protocol, address: socket.address, port: socket.port };
             Some((socket.inode, Socket { footprint, used }))

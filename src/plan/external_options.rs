@@ -53,9 +53,7 @@ pub(super) fn resolve<'m>(
     applied: Option<&AppliedPlan>,
     all_requests: Vec<Arc<SessionRequests<'m>>>,
 ) -> Resolved<'m> {
-    let is_external = |wanted: &EffectiveRequest<'_>| {
-        registry.planned_by(manifest, wanted.kind).is_some_and(Planner::follows_other_kinds)
-    };
+    let is_external = |wanted: &EffectiveRequest<'_>| is_external(manifest, registry, wanted);
     let is_template =
         |wanted: &&EffectiveRequest<'_>| is_external(wanted) && has_templates(&wanted.options.all);
     if !all_requests
@@ -64,7 +62,7 @@ pub(super) fn resolve<'m>(
     {
         return Resolved { each: all_requests, without: BTreeSet::new(), diagnostics: Vec::new() };
     }
-    let others = retained(&all_requests, |wanted| !is_external(wanted));
+    let others = without_external(manifest, registry, &all_requests);
     let Allocated { identities, allocations, unresolved, .. } =
         allocate::pass(manifest, registry, observation, applied, &others);
     let later = all_requests.iter().map(|session_requests| {
@@ -116,6 +114,19 @@ pub(super) fn resolve<'m>(
         each = retained(&each, |wanted| !without.contains(wanted.kind));
     }
     Resolved { each, without, diagnostics }
+}
+
+/// Returns the requests of the kinds that are planned before external ones.
+pub(super) fn without_external<'m>(
+    manifest: &Manifest,
+    registry: &Registry,
+    all_requests: &[Arc<SessionRequests<'m>>],
+) -> Vec<Arc<SessionRequests<'m>>> {
+    retained(all_requests, |wanted| !is_external(manifest, registry, wanted))
+}
+
+fn is_external(manifest: &Manifest, registry: &Registry, wanted: &EffectiveRequest<'_>) -> bool {
+    registry.planned_by(manifest, wanted.kind).is_some_and(Planner::follows_other_kinds)
 }
 
 /// Returns the options of a request, rendered for one session.

@@ -1,17 +1,17 @@
 //! Queries for the programs of external kinds.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use super::AppliedPlan;
-use super::allocate::{requesting, takers};
-use super::external_options::resolve;
+use super::allocate::{self, requesting, takers};
+use super::external_options::{resolve, without_external};
 use super::requests::all_requests;
 use super::session_identity::{active, identities};
 use crate::manifest::{Manifest, Options};
 use crate::observe::{Observation, Query};
 use crate::provider::external::protocol::SessionRequest;
 use crate::provider::external::request_key;
-use crate::provider::{Registry, external, placeholders};
+use crate::provider::{Allocation, Registry, external, placeholders};
 
 /// Returns the queries that the programs of external kinds must answer before the manifest can be planned.
 pub(super) fn programs(
@@ -29,6 +29,12 @@ pub(super) fn programs(
     let active = active(manifest, applied);
     let identities = identities(manifest, &active, observation.relatives.values().copied());
     let workspace = &observation.workspace;
+    let others = without_external(manifest, registry, all_requests);
+    let others = allocate::pass(manifest, registry, observation, applied, &others).allocations;
+    let ports = |at: usize| {
+        let named = |of: &Allocation| Some(registry.get(&of.kind)?.named_ports(of));
+        others[at].iter().filter_map(named).flatten().collect()
+    };
     manifest
         .providers
         .iter()
@@ -59,6 +65,7 @@ pub(super) fn programs(
                     share,
                     shares: shares.max(shares_outside(&key(at))),
                     applied: held.map(|held| placeholders::resolve_fields(&held.allocation, workspace)),
+                    ports: ports(at),
                     options: Options::clone(&wanted.options.all),
                 }
             });
@@ -78,6 +85,7 @@ pub(super) fn programs(
                             share: held.share.as_ref().map(|(_, index, _)| *index),
                             shares: shares_outside(&key(&held.session)),
                             applied: Some(placeholders::resolve_fields(&held.allocation, workspace)),
+                            ports: BTreeMap::new(),
                             options: held.options.clone(),
                         }
                     }),

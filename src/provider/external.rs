@@ -10,7 +10,7 @@
 mod plan;
 pub mod protocol;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use schemars::JsonSchema;
@@ -24,6 +24,7 @@ use super::{
     Allocation, Allocator, Condition, Context, Error, Planner, Provider, Scope, Task, UnsavedWork,
     placeholders, port_range,
 };
+use crate::host::occupants::Footprint;
 use crate::host::text::printable_lines;
 use crate::host::{absolute, program};
 use crate::observe::Observation;
@@ -54,6 +55,9 @@ pub struct Contribution {
     /// Environment variables.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub env: BTreeMap<String, String>,
+    /// Ports on which the resource itself listens until its release.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub serves: BTreeSet<u16>,
     /// Sections of the prompt.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub prompt_sections: Vec<String>,
@@ -150,6 +154,12 @@ impl Provider for External {
             }
         };
         Ok(UnsavedWork { beyond_rescue: found.unsaved_work, ..UnsavedWork::default() })
+    }
+
+    fn footprint(&self, task: &Task<'_>) -> Footprint {
+        let external = task.allocation.external.as_ref();
+        let served = external.map(|external| external.serves.clone()).unwrap_or_default();
+        Footprint { served, ..Footprint::default() }
     }
 
     fn forget(&self, task: &Task<'_>) -> Result<(), Error> {

@@ -188,7 +188,7 @@ fn a_scan_for_a_thousand_areas_takes_milliseconds() {
         .map(|at| Footprint {
             directories: (0..3).map(|part| PathBuf::from(format!("/nowhere/at/all/{at}/{part}"))).collect(),
             ports: PortBlock::new(20_000 + at * 32, 20_031 + at * 32).into_iter().collect(),
-            is_mounted: false,
+            ..Footprint::default()
         })
         .collect();
     let begun = std::time::Instant::now();

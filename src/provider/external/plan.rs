@@ -173,6 +173,7 @@ impl Externals {
                 timeout: program.timeout,
                 claim: program.claim,
                 env: planned.env.iter().map(|(name, value)| (name.clone(), text(value))).collect(),
+                serves: planned.serves.clone(),
                 prompt_sections: planned.prompt_sections.iter().map(text).collect(),
                 metadata: map(&planned.metadata),
             }),

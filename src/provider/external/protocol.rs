@@ -3,7 +3,7 @@
 //! The types are the protocol, and `schemas/provider.schema.json` is derived from them. Both sides can use them: a
 //! program reads a [`Request`] and writes the answer to its operation, as `examples/external_kind.rs` does.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -95,6 +95,9 @@ pub struct SessionRequest {
     /// Present allocation of the session, even if the session does not keep it; `null` if there is none. No other
     /// session may get the same allocation, unless it takes a share.
     pub applied: Option<Map<String, Value>>,
+    /// Planned ports of the session by name, as in the requests for one allocation.
+    #[serde(default)]
+    pub ports: BTreeMap<String, u16>,
     /// Effective options: its own, over those of its parent if it takes a share, over the manifest's defaults.
     pub options: Map<String, Value>,
 }
@@ -143,6 +146,10 @@ pub struct Planned {
     /// Further metadata for the session's discovery file.
     #[serde(default)]
     pub metadata: Map<String, Value>,
+    /// Ports of the session on which the resource itself listens until its release. The release of the session does not
+    /// take such a listener for a process at work.
+    #[serde(default)]
+    pub serves: BTreeSet<u16>,
     /// Notes for a reviewer of the plan, one line each.
     #[serde(default)]
     pub notes: Vec<String>,

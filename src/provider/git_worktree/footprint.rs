@@ -33,5 +33,5 @@ pub(super) fn footprint(task: &Task<'_>, worktree: &Worktree) -> Footprint {
     if is_mounted {
         directories.push(real(&task.host.state).join(overlay::layers(task, worktree)));
     }
-    Footprint { directories, ports: Vec::new(), is_mounted }
+    Footprint { directories, is_mounted, ..Footprint::default() }
 }

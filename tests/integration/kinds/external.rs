@@ -99,9 +99,9 @@ fn program_plans_once_before_the_review() {
         "operation": "plan", "protocol": 2, "kind": "thing", "swarm": "shop",
         "sessions": [
             { "request": "shop/a", "session": "shop/a", "path": "a", "index": 0, "name": "", "shareOf": null, "share": null, "shares": 0,
-              "applied": null, "options": { "size": 3 } },
+              "applied": null, "ports": {}, "options": { "size": 3 } },
             { "request": "shop/b", "session": "shop/b", "path": "b", "index": 1, "name": "", "shareOf": null, "share": null, "shares": 0,
-              "applied": null, "options": {} },
+              "applied": null, "ports": {}, "options": {} },
         ],
     });
     let mut requests = requests;

@@ -55,10 +55,7 @@ struct Postgres {
 impl Postgres {
     /// Starts a server whose files are in the sandbox; `None` if none is installed.
     fn start(sandbox: &Sandbox) -> Option<Self> {
-        let versions = fs::read_dir("/usr/lib/postgresql").ok()?;
-        let programs = versions
-            .map(|entry| entry.unwrap().path().join("bin"))
-            .find(|bin| bin.join("initdb").exists())?;
+        let programs = postgres_programs()?;
         let data = sandbox.top.join("postgres");
         fs::create_dir(&data).unwrap();
         if rustix::process::geteuid().is_root() {
@@ -174,6 +171,100 @@ fn postgres_databases_of_sixteen_sessions_in_every_case() {
         assert_eq!(server.databases(), [""; 0], "after {created}");
     }
     crate::sandbox::assert_same(&before, &sandbox.inventory());
+}
+
+/// Returns the directory of the programs of a `PostgreSQL` server; `None` if none is installed.
+fn postgres_programs() -> Option<PathBuf> {
+    let versions = fs::read_dir("/usr/lib/postgresql").ok()?;
+    versions.map(|entry| entry.unwrap().path().join("bin")).find(|bin| bin.join("initdb").exists())
+}
+
+/// Directory of servers that end with the test, even if it fails.
+struct Servers(PathBuf);
+
+impl Servers {
+    /// Returns whether a server has a file of this name.
+    fn have(&self, part: &str) -> bool {
+        fs::read_dir(&self.0)
+            .is_ok_and(|found| found.flatten().any(|server| server.path().join(part).exists()))
+    }
+
+    fn pid(data: &Path) -> Option<rustix::process::Pid> {
+        let file = fs::read_to_string(data.join("postmaster.pid")).ok()?;
+        rustix::process::Pid::from_raw(file.lines().next()?.parse().ok()?)
+    }
+}
+
+impl Drop for Servers {
+    fn drop(&mut self) {
+        for server in fs::read_dir(&self.0).into_iter().flatten().flatten() {
+            Self::pid(&server.path().join("data"))
+                .map(|pid| rustix::process::kill_process(pid, Signal::QUIT));
+        }
+    }
+}
+
+#[test]
+#[ignore = "takes minutes"]
+fn postgres_servers_on_ports_of_their_sessions_in_every_case() {
+    let Some(sandbox) = with_provider("postgres-server") else { return };
+    if postgres_programs().is_none() {
+        return eprintln!("NOT TESTED: PostgreSQL is not installed");
+    }
+    // The user of the server reaches its files below.
+    fs::set_permissions(&sandbox.top, fs::Permissions::from_mode(0o755)).unwrap();
+    let servers = Servers(sandbox.top.join("postgres-servers"));
+    let manifest = |port: &str| {
+        sandbox.manifest(&format!(
+            "{}[session.api]\ncount = 2\n\
+             setup = [['sh', '-c', 'psql -q -d \"$DATABASE_URL\" -c \"CREATE TABLE IF NOT EXISTS users ()\"']]\n\
+             resources = ['git-worktree', {{ kind = 'port-range', names = ['http', 'db'] }}, \
+             {{ kind = 'server', port = '{port}' }}]\n[session.api.child.worker]\n",
+            provider("server", "postgres-server", "").replace("['./", &format!("['env', 'XDG_STATE_HOME={}', './", sandbox.top.display()))
+        ));
+    };
+    manifest("database");
+    sandbox.unchanged(|| {
+        sandbox
+            .seedbed(&["plan"])
+            .expect(65)
+            .says(&["the session has no port `database`", "port = 'database'"])
+    });
+    manifest("db");
+    let before = sandbox.inventory();
+    sandbox.ok(&["apply"]);
+    let url = |session: &str| variable(&sandbox, &sandbox.repository, session, "DATABASE_URL");
+    let sql = |session: &str, sql: &str| {
+        let mut psql = Command::new("psql");
+        psql.args(["-X", "-A", "-t", "-d", &url(session), "-c", sql]).output().unwrap()
+    };
+    assert_eq!(url("api-0"), url("api-0/worker"));
+    assert_ne!(url("api-0"), url("api-1"));
+    let data = PathBuf::from(text(&sql("api-0", "SHOW data_directory")).trim());
+    text(&sql("api-0", "CREATE TABLE orders ()"));
+    assert_eq!(text(&sql("api-1", "SELECT count(*) FROM pg_tables WHERE tablename = 'orders'")), "0\n");
+    sandbox.ok(&["apply"]).says(&["nothing to do"]);
+    // A server that has stopped, here by its signal for an immediate shutdown, is started again, with its data.
+    rustix::process::kill_process(Servers::pid(&data).unwrap(), Signal::QUIT).unwrap();
+    wait_until("the server has stopped", || Servers::pid(&data).is_none());
+    let status = sandbox.ok(&["status"]);
+    assert!(status.stdout.contains("the server does not run"), "{status:?}");
+    sandbox.ok(&["status", "--repair"]);
+    text(&sql("api-0", "TABLE orders"));
+    // The session's server is no process at work.
+    sandbox.ok(&["destroy"]);
+    assert!(!servers.have(""));
+    crate::sandbox::assert_same(&before, &sandbox.inventory());
+    // A kill at any time leaves no server after `recover`.
+    for part in ["new", "data", "log"] {
+        let mut killed = sandbox.start(&["apply"]);
+        wait_until(part, || servers.have(part));
+        send(Signal::KILL, &killed);
+        killed.wait().unwrap();
+        sandbox.ok(&["recover"]);
+        assert!(!servers.have(""), "{part}");
+        crate::sandbox::assert_same(&before, &sandbox.inventory());
+    }
 }
 
 /// A Redis server that ends with the test.
@@ -297,7 +388,10 @@ fn compose_project_has_the_ports_of_its_session() {
     let refused = sandbox.seedbed(&["validate"]).expect(65);
     refused.says(&["`fil`", "help: ", "file", "http = 'x'", "[wrong-type]"]);
     manifest("ports = { web = { https = 80 } }");
-    sandbox.unchanged(|| sandbox.seedbed(&["apply"]).expect(1).says(&["the session has no port `https`"]));
+    sandbox.unchanged(|| {
+        let refused = sandbox.seedbed(&["plan"]).expect(65);
+        refused.says(&["the session has no port `https`", "ports = { web = { https = 80 } }", "`names`"])
+    });
     manifest("ports = { web = { http = 80 } }");
     let before = sandbox.inventory();
     sandbox.ok(&["apply"]);
@@ -310,12 +404,20 @@ fn compose_project_has_the_ports_of_its_session() {
     sandbox.ok(&["status", "--repair"]);
     assert_eq!(fs::read_to_string(files.split_once(':').unwrap().1).unwrap(), file);
     let project = variable(&sandbox, &sandbox.repository, "api", "COMPOSE_PROJECT_NAME");
+    // What the project publishes does not keep it from being released: a process of Docker's, not of the session's.
+    let listen =
+        format!("import socket, time; s = socket.create_server(('127.0.0.1', {port})); time.sleep(60)");
+    let mut published = Command::new("python3").args(["-c", &listen]).current_dir("/").spawn().unwrap();
+    let address = format!("127.0.0.1:{port}");
+    wait_until("the port is published", || std::net::TcpStream::connect(&address).is_ok());
     // Without the daemon nothing is forgotten.
     fs::write(record.with_extension("down"), "").unwrap();
-    assert_ne!(sandbox.seedbed(&["destroy"]).code, 0);
+    sandbox.seedbed(&["destroy"]).expect(73).says(&["no daemon"]);
     fs::remove_file(record.with_extension("down")).unwrap();
     sandbox.ok(&["recover"]);
     sandbox.seedbed(&["destroy"]);
+    published.kill().unwrap();
+    published.wait().unwrap();
     let run = fs::read_to_string(&record).unwrap();
     assert!(
         run.contains(&format!("compose --project-name {project} down --volumes --remove-orphans")),

@@ -47,7 +47,7 @@ resources = [{ kind = "git-worktree" }, "port-range"]
 [session.sparse]
 resources = [{ kind = "git-worktree", target-path = "app", branch = "agents/sparse" }]
 [session.free]
-resources = ["port-range", { kind = "directory", copy-from = "app" }]
+resources = ["port-range", { kind = "directory", copy-from = "app" }, { kind = "pool", items = ["0", "1"] }]
 [session.linked]
 resources = [{ kind = "git-worktree", link = ["cache"], relative = true }]
 "#;

@@ -87,6 +87,8 @@ pub(super) struct Shape {
     pub(super) web: &'static str,
     /// Options of the lead's directory; `None` if it has none.
     directory: Option<&'static str>,
+    /// Number of items that each coder has of a pool: none, one, or two of a pool that has some of the same items.
+    items: u64,
     /// `true` if the `setup` of coders fails.
     pub(super) fails: bool,
 }
@@ -112,6 +114,7 @@ impl Shape {
         third: false,
         web: "../web",
         directory: None,
+        items: 0,
         fails: false,
     };
 
@@ -131,7 +134,7 @@ impl Shape {
     /// Grows, shrinks, or changes one option.
     pub(super) fn vary(&mut self, random: &mut Random) {
         let features = *FEATURES;
-        match random.below(21) {
+        match random.below(23) {
             0..=2 => self.coders = random.below(4),
             3 if features.overlays => self.mounted = random.below(3),
             4 if features.databases => self.database = !self.database,
@@ -148,6 +151,7 @@ impl Shape {
             17 | 18 => self.pairs = random.below(3),
             19 => self.of_web = random.pick(&OF_WEB).unwrap(),
             20 => self.third = !self.third,
+            21 | 22 => self.items = random.below(3),
             16 => self.directory = *random.pick(&DIRECTORIES).unwrap(),
             _ => self.block = 12 - self.block,
         }
@@ -182,6 +186,17 @@ impl Shape {
         let directory =
             self.directory.map_or(String::new(), |options| format!(", {{ kind = \"directory\"{options} }}"));
         let hooks = if self.hooks { ", git-hooks = true, relative = true" } else { "" };
+        // More than the coders and what is spawned beside them can have.
+        let pool = match self.items {
+            0 => String::new(),
+            count => {
+                let items: Vec<_> = (0..30).map(|item| format!("\"{}\"", count * 15 + item)).collect();
+                format!(
+                    ", {{ kind = \"pool\", name = \"gpu\", items = [{}], count = {count} }}",
+                    items.join(", ")
+                )
+            }
+        };
         let setup = if self.fails { "false" } else { "echo made > made.log" };
         let mut text = format!("[repository.web]\nroot = \"{}\"\n", self.web);
         if self.database {
@@ -194,7 +209,7 @@ impl Shape {
         if self.coders > 0 {
             let _ = write!(
                 text,
-                "[session.coder]\ncount = {}\nresources = [{{ kind = \"git-worktree\", checkout = \"{checkout}\", {brings}{hooks}, {options}{branch}{target} }}, {{ kind = \"port-range\", block-size = {block} }}]\nsetup = [\"{setup}\"]\nteardown = [\"true\"]\n",
+                "[session.coder]\ncount = {}\nresources = [{{ kind = \"git-worktree\", checkout = \"{checkout}\", {brings}{hooks}, {options}{branch}{target} }}, {{ kind = \"port-range\", block-size = {block} }}{pool}]\nsetup = [\"{setup}\"]\nteardown = [\"true\"]\n",
                 self.coders
             );
         }

@@ -101,18 +101,26 @@ pub struct Context<'a> {
     pub registry: &'a Registry,
     /// Handler of the run's events; called from any thread.
     pub events: &'a (dyn Fn(&Event) + Sync),
+    /// Name of the swarm in the manifest, if [`apply`] creates an instance of it, which has another name.
+    pub instance_of: Option<&'a str>,
 }
 
 impl<'a> Context<'a> {
     /// Creates the context of a run that discards its events.
     pub fn new(swarm: &'a LockedSwarm<'a>, registry: &'a Registry) -> Self {
-        Self { swarm, registry, events: &|_| {} }
+        Self { swarm, registry, events: &|_| {}, instance_of: None }
     }
 
     /// Sets the handler of the run's events.
     #[must_use]
     pub fn with_events(self, events: &'a (dyn Fn(&Event) + Sync)) -> Self {
         Self { events, ..self }
+    }
+
+    /// Sets the name of the swarm in the manifest of an instance.
+    #[must_use]
+    pub fn with_instance_of(self, declared: Option<&'a str>) -> Self {
+        Self { instance_of: declared, ..self }
     }
 }
 
@@ -173,6 +181,10 @@ pub fn apply(
         ancestors: Vec::new(),
         child: None,
         temporary: options.temporary,
+        instance_of: match applied {
+            Some(applied) => applied.instance_of.clone(),
+            None => context.instance_of.map(ToOwned::to_owned),
+        },
         not_set_up: applied.map(|applied| provision::still_not_set_up(applied, plan)).unwrap_or_default(),
         forgotten: BTreeMap::new(),
         repositories: applied.map(|applied| applied.repositories.clone()).unwrap_or_default(),

@@ -203,7 +203,8 @@ enum Command {
     Apply(apply::Arguments),
     /// Apply, run a command in a session, and destroy: for CI
     ///
-    /// Exits with the command's code. The swarm must not be applied yet, and its sessions are removed with all their files.
+    /// Exits with the command's code. The swarm is an instance of its own, beside others of the manifest. Its sessions are removed
+    /// with all their files.
     #[command(after_help = example::help("run"))]
     Run(run::Arguments),
     /// Show every session: state, unsaved work, branch, ports, last commit

@@ -93,6 +93,9 @@ pub struct SoftConstraints {
 pub struct SwarmPosition {
     /// Name of the swarm.
     pub name: String,
+    /// Name of the swarm in the manifest, if `seedbed run` created this one beside it; absent if the names are equal.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub instance_of: Option<String>,
     /// Digest of the plan that last changed this session.
     pub plan_digest: String,
     /// Path of the session in the tree.
@@ -128,6 +131,7 @@ pub fn snapshot(
     state: &Path,
 ) -> Snapshot {
     let plan = &record.plan;
+    let instance = record.instance_of.as_ref().map(|_| plan.swarm.as_str());
     let manifest = record.manifest.as_ref().map(|manifest| absolute(workspace, manifest));
     let requested = session.allocations.iter().filter(|allocation| !registry.is_implied(&allocation.kind));
     let hard_constraints = requested.map(|allocation| {
@@ -160,6 +164,7 @@ pub fn snapshot(
         },
         swarm: (!plan.swarm.is_empty()).then(|| SwarmPosition {
             name: plan.swarm.clone(),
+            instance_of: record.instance_of.clone(),
             plan_digest: plan.digest.clone(),
             path: session.path.clone(),
             parent: session.parent.clone(),
@@ -167,15 +172,19 @@ pub fn snapshot(
             index: session.index,
             setup: record.not_set_up.get(&session.path).map(|it| it.why.clone()),
             state_directory: Some(state.to_owned()),
-            commands: commands(manifest.as_deref(), &session.path),
+            commands: commands(manifest.as_deref(), instance, &session.path),
             manifest,
         }),
     }
 }
 
 /// Returns the commands that inspect a session and its swarm, or add sessions below it, by name. Without a manifest, there
-/// are none.
-fn commands(manifest: Option<&Path>, session: &SessionPath) -> BTreeMap<String, Vec<String>> {
+/// are none. `instance` is the name of a swarm that differs from the one in the manifest.
+fn commands(
+    manifest: Option<&Path>,
+    instance: Option<&str>,
+    session: &SessionPath,
+) -> BTreeMap<String, Vec<String>> {
     let Some(manifest) = manifest else { return BTreeMap::new() };
     let (manifest, path) = (manifest.to_string_lossy(), session.as_str());
     let commands: [(&str, &[&str]); 8] = [
@@ -189,7 +198,8 @@ fn commands(manifest: Option<&Path>, session: &SessionPath) -> BTreeMap<String, 
         ("whoami", &["whoami", "--json"]),
     ];
     let command = |(name, words): (&str, &[&str])| {
-        let words = ["seedbed", "-f", &manifest].into_iter().chain(words.iter().copied());
+        let chosen = instance.into_iter().flat_map(|name| ["--swarm", name]);
+        let words = ["seedbed", "-f", &manifest].into_iter().chain(chosen).chain(words.iter().copied());
         (name.to_owned(), words.map(str::to_owned).collect())
     };
     commands.into_iter().map(command).collect()
@@ -412,7 +422,8 @@ fn is_of_an_earlier_plan(found: &[u8], expected: &Snapshot) -> bool {
     let mut expected = expected.clone();
     if let (Some(place), Some(earlier)) = (&mut expected.swarm, earlier) {
         place.plan_digest = earlier.plan_digest;
-        place.commands = commands(earlier.manifest.as_deref(), &place.path);
+        let instance = place.instance_of.as_ref().map(|_| place.name.as_str());
+        place.commands = commands(earlier.manifest.as_deref(), instance, &place.path);
         place.manifest = earlier.manifest;
     }
     expected.to_bytes() == found

@@ -230,6 +230,9 @@ pub struct Manifest {
     pub has_every_request: bool,
     /// Name of the swarm, the prefix of every session id; empty for a standalone session.
     pub swarm: String,
+    /// Name of the swarm in the manifest, if this is an instance of that swarm, for one `run`. The caller sets it by
+    /// [`Manifest::become_instance`]; `None`, as it is read.
+    pub instance_of: Option<String>,
     /// Path of the repository as written in the manifest, relative to the manifest's directory; `.` by default.
     pub workspace_root: PathBuf,
     /// Root of each repository beside the workspace's own, `[repository.NAME]`, as written in the manifest: relative to
@@ -248,6 +251,15 @@ pub struct Manifest {
     pub providers: BTreeMap<String, Program>,
     /// All sessions with replicas expanded, in canonical order: parents before their children, depth first.
     pub sessions: Vec<Session>,
+}
+
+impl Manifest {
+    /// Renames the swarm to an instance of the one that the manifest declares. All ids, paths, branches and ports follow from
+    /// the name.
+    pub fn become_instance(&mut self, name: &str) {
+        let declared = std::mem::replace(&mut self.swarm, name.to_owned());
+        self.instance_of.get_or_insert(declared);
+    }
 }
 
 /// Program of an external kind.
@@ -447,6 +459,7 @@ fn read_document(
         complete: diagnostics.is_empty(),
         has_every_request: tainted.has_every_request,
         swarm: document.swarm,
+        instance_of: None,
         workspace_root: document.workspace.root.map_or_else(|| ".".into(), PathBuf::from),
         repositories: document
             .repository

@@ -19,6 +19,19 @@ pub use similar::{nearest, similar};
 /// Maximum length of a session's or swarm's name, in bytes (one DNS label, so that it can be part of host names).
 pub const NAME_MAX: usize = 63;
 
+/// Number of random hexadecimal digits at the end of the name of an instance.
+pub(crate) const INSTANCE_DIGITS: usize = 8;
+
+/// Text between the name of a swarm and the digits of an instance.
+pub(crate) const INSTANCE_MARK: &str = "-run-";
+
+/// Returns the name of an instance of a swarm: `NAME-run-XXXXXXXX`, with NAME cut so that the whole has at most
+/// [`NAME_MAX`] bytes. `random` are at least eight random hexadecimal digits.
+pub fn instance_name(swarm: &str, random: &str) -> String {
+    let end = format!("{INSTANCE_MARK}{}", &random[..INSTANCE_DIGITS]);
+    format!("{}{end}", &swarm[..swarm.len().min(NAME_MAX - end.len())])
+}
+
 /// Pattern of a session's or swarm's name, as in the manifest's JSON schema.
 pub const NAME_PATTERN: &str = "^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$";
 

@@ -320,6 +320,7 @@ impl Orchestrator {
                 ancestors: family.as_ref().map(|family| family.ancestors.clone()).unwrap_or_default(),
                 child: family.as_ref().map(|family| family.child),
                 temporary: false,
+                instance_of: None,
                 not_set_up: BTreeMap::new(),
                 forgotten: BTreeMap::new(),
                 repositories: BTreeMap::new(),
@@ -453,7 +454,7 @@ impl Shared {
         let host = self.host_of_a_run();
         let locked: LockedSwarm<'_> =
             Swarm::for_session(&host, workspace, id)?.lock(timeout, &format!("{what} {id}"))?;
-        let done = act(&Context { swarm: &locked, registry: &self.registry, events: &*self.events });
+        let done = act(&Context::new(&locked, &self.registry).with_events(&*self.events));
         // The result of the run counts; at worst an empty file stays behind.
         let _ = locked.unlock();
         match done {

@@ -53,7 +53,7 @@ pub use journal::{Journal, Milestone};
 pub use locked_swarm::LockedSwarm;
 pub use rebind::is_gone;
 pub use record::{ChildOf, Expiry, NotSetUp, Record, Recovery, Release, SCHEMA_VERSION, Stage, Unsaved};
-pub use recorded::{RecordedSwarm, Unfinished, sessions, swarms, sweep_locks};
+pub use recorded::{RecordedSwarm, Unfinished, sessions, swarms, sweep_instances, sweep_locks};
 pub use session_runs::{RunLog, SessionRun, TmuxSession, record_end};
 
 use self::record::{COMMITTED, RECORD_MAX, Rescuing, read};
@@ -76,6 +76,9 @@ pub struct Swarm<'h> {
     collection: &'static str,
     key: String,
 }
+
+/// Number of logs that are kept: of the commands of a session, and of ended instances.
+const LOGS_KEPT: usize = 10;
 
 /// Directory of swarms.
 const SWARMS: &str = "swarms";

@@ -66,6 +66,9 @@ pub(super) fn only(
         let named = found.into_iter().find(|found| found.name() == name);
         return named.map(Some).ok_or_else(|| Failure::new(error::SWARM_UNKNOWN, message));
     }
+    // An instance is chosen by its name only, unless there is nothing else.
+    let (instances, others): (Vec<_>, Vec<_>) = found.into_iter().partition(is_instance);
+    let found = if others.is_empty() { instances } else { others };
     match found.len() {
         0 | 1 => Ok(found.into_iter().next()),
         _ => {
@@ -73,6 +76,10 @@ pub(super) fn only(
             Err(Failure::new(error::SWARM_AMBIGUOUS, message))
         }
     }
+}
+
+fn is_instance(found: &RecordedSwarm) -> bool {
+    found.record().is_some_and(|record| record.instance_of.is_some())
 }
 
 /// Returns a help line that names swarms, and the option that chooses one; `None` without swarms.
@@ -113,6 +120,8 @@ fn others(swarm: &Swarm<'_>) -> Result<Option<String>, Failure> {
         return Ok(None);
     }
     let mut found = state::swarms(swarm.host())?;
-    found.retain(|found| found.workspace() == Some(swarm.workspace()));
+    // An instance that is active for one command is of no use to others.
+    let is_used = |found: &RecordedSwarm| !found.record().is_some_and(|record| record.temporary);
+    found.retain(|found| found.workspace() == Some(swarm.workspace()) && is_used(found));
     Ok(help(&found))
 }

@@ -26,6 +26,7 @@ use super::lock::{recover as recover_first, with_lock};
 use super::output::{count, count_of};
 use super::project::{self, Project};
 use super::release_options::{StopProcesses, UnsavedWork, options};
+use super::run::instances;
 use super::suggestion::pasteable;
 use super::{Global, applied_here, completions, lookup, output, relocation};
 
@@ -477,6 +478,10 @@ pub(super) fn recover(global: &Global, arguments: &RecoverArguments) -> Result<E
         let workspace = project::around(&host, &project::directory(global)?)?;
         (Recovered::Nothing, workspace, host)
     };
+    let instances = match &project {
+        Some(project) => recover_instances(global, project, arguments)?,
+        None => BTreeMap::new(),
+    };
     let standalone_sessions = recover_standalone(global, host, &workspace, arguments)?;
     if project.is_none() && standalone_sessions.is_empty() {
         // Without a manifest, a swarm may have been missed.
@@ -484,8 +489,11 @@ pub(super) fn recover(global: &Global, arguments: &RecoverArguments) -> Result<E
     }
     if global.json {
         let standalone_sessions = (!standalone_sessions.is_empty()).then_some(standalone_sessions);
-        output::print_line(Done { recovered: Some(recovered), standalone_sessions, ..Done::default() });
+        let instances = (!instances.is_empty()).then_some(instances);
+        let recovered = Some(recovered);
+        output::print_line(Done { recovered, standalone_sessions, instances, ..Done::default() });
     } else if recovered == Recovered::Nothing
+        && instances.is_empty()
         && standalone_sessions.is_empty()
         && elsewhere == 0
         && !global.quiet
@@ -528,6 +536,30 @@ fn recover_elsewhere(
         count = relocation::rebind(global, &registry, &project.swarm()?, &repositories)?;
     }
     Ok(count)
+}
+
+/// Recovers instances of the manifest's swarm whose `run` was killed.
+fn recover_instances(
+    global: &Global,
+    project: &Project,
+    arguments: &RecoverArguments,
+) -> Result<BTreeMap<String, Recovered>, Failure> {
+    let mut done = BTreeMap::new();
+    let mut failure = None;
+    for (name, recovered) in instances::recover(&project.swarm()?, &project.registry, arguments.options())? {
+        match recovered {
+            Ok(recovered) => {
+                if !global.quiet && !global.json {
+                    say!("instance {}: {}", printable(&name), printable(&recovered.to_string()));
+                }
+                done.insert(name, recovered);
+            }
+            Err(error) => {
+                failure.get_or_insert(error);
+            }
+        }
+    }
+    failure.map_or(Ok(done), Err)
 }
 
 /// Recovers interrupted runs of standalone sessions in this workspace.

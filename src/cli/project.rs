@@ -19,9 +19,10 @@ use seedbed::name::nearest;
 use seedbed::plan::{self, DISCOVERY_FILE, Plan};
 use seedbed::provider::{DISCOVERY_DIRECTORY, Registry};
 use seedbed::report::error;
-use seedbed::state::{RecordedSwarm, Swarm};
+use seedbed::state::{self, RecordedSwarm, Swarm};
 
 use super::exit::Failure;
+use super::own_session::OwnSession;
 use super::{Global, applied_here, signals};
 
 /// File name of the manifest, unless `-f` names another.
@@ -41,6 +42,8 @@ pub(super) struct Project {
     text: Option<String>,
     /// Values of the manifest that are changed for this run.
     overrides: Vec<Override>,
+    /// Name of the instance of the manifest's swarm that the command is about; `None` for the swarm itself.
+    instance: Option<String>,
     /// Swarm name and workspace, set when the manifest has been read.
     located: OnceCell<Located>,
 }
@@ -48,11 +51,13 @@ pub(super) struct Project {
 impl Project {
     /// Reads the manifest that `global` names, or the nearest one above.
     pub(super) fn find(global: &Global) -> Result<Self, Failure> {
-        if global.swarm.is_some() {
-            let message = "`--swarm` chooses an applied swarm, and this command reads a manifest\nhelp: name its file with `-f FILE`";
-            return Err(Failure::new(error::USAGE, message));
+        if global.swarm.is_none() {
+            return Self::find_in(global, &directory(global)?);
         }
-        Self::find_in(global, &directory(global)?)
+        Self::find_instance(global)?.ok_or_else(|| {
+            let message = "`--swarm` chooses an applied swarm, and this command reads a manifest\nhelp: name its file with `-f FILE`";
+            Failure::new(error::USAGE, message)
+        })
     }
 
     /// Reads the manifest that `global` names, or the nearest one in `directory` or above it.
@@ -66,6 +71,26 @@ impl Project {
     /// Reads the manifest as [`Self::find`] does, with values that are changed for this run.
     pub(super) fn find_with(global: &Global, overrides: &[Override]) -> Result<Self, Failure> {
         Ok(Self { overrides: overrides.to_vec(), ..Self::find(global)? })
+    }
+
+    /// Reads the manifest for the instance of its swarm that `--swarm` names; `None` if it names another swarm.
+    fn find_instance(global: &Global) -> Result<Option<Self>, Failure> {
+        let Some(mut project) = Self::find_if_any(global)? else { return Ok(None) };
+        let Some(located) = manifest::locate(project.text()) else { return Ok(None) };
+        let Ok(swarm) = project.swarm_at(&located) else { return Ok(None) };
+        let found = state::swarms(&project.host)?;
+        let is_instance = |found: &&RecordedSwarm| {
+            let of = found.record().and_then(|record| record.instance_of.as_ref());
+            of == Some(&located.swarm) && found.workspace() == Some(swarm.workspace())
+        };
+        let mut names = found.iter().filter(is_instance).map(|found| found.name().to_owned());
+        project.instance = names.find(|name| global.swarm.as_ref() == Some(name));
+        Ok(project.instance.is_some().then_some(project))
+    }
+
+    /// Makes the command about an instance of the manifest's swarm; `None` for the swarm itself.
+    pub(super) fn set_instance(&mut self, name: Option<String>) {
+        self.instance = name;
     }
 
     /// Finds the swarm that a command inspects or releases: the one that `--swarm` names, the one of the manifest, or,
@@ -84,6 +109,12 @@ impl Project {
         {
             return Ok(Some(project));
         }
+        // A manifest outside of the workspace is named by `-f`.
+        if global.manifest.is_some()
+            && let Some(project) = Self::find_instance(global)?
+        {
+            return Ok(Some(project));
+        }
         let host = host(global)?;
         let found = recorded(global, &host)?;
         let Some(found) = applied_here::only(found, global.swarm.as_deref())? else { return Ok(None) };
@@ -98,6 +129,7 @@ impl Project {
             path: workspace.join(MANIFEST),
             text: None,
             overrides: Vec::new(),
+            instance: None,
             located: OnceCell::from(Located::new(found.name())),
         }))
     }
@@ -129,6 +161,7 @@ impl Project {
         let name = path.strip_prefix(&current).unwrap_or(&path).to_string_lossy().into_owned();
         match manifest::decode(bytes) {
             (text, None) => Ok(Some(Self {
+                instance: own_instance(global, directory, &text),
                 host: host(global)?,
                 registry: registry(),
                 name,
@@ -159,14 +192,23 @@ impl Project {
         match manifest {
             Some(manifest) if diagnostics.is_empty() => {
                 let _ = self.located.set(Located::from(&manifest));
-                Ok(manifest)
+                Ok(self.of_instance(manifest))
             }
             manifest => {
+                let manifest = manifest.map(|manifest| self.of_instance(manifest));
                 diagnostics
                     .extend(manifest.iter().flat_map(|manifest| self.diagnostics_of_the_host(manifest)));
                 Err(self.diagnostics(diagnostics))
             }
         }
+    }
+
+    /// Returns the manifest of the instance that the command is about, if any.
+    fn of_instance(&self, mut manifest: Manifest) -> Manifest {
+        if let Some(instance) = &self.instance {
+            manifest.become_instance(instance);
+        }
+        manifest
     }
 
     /// Returns the diagnostics of a partly readable manifest that depend on the host.
@@ -262,7 +304,8 @@ impl Project {
         let workspace = std::fs::canonicalize(directory.join(&located.workspace_root));
         match workspace {
             Ok(workspace) if workspace.is_dir() => {
-                let swarm = Swarm::new(&self.host, &workspace, &located.swarm).map_err(|_| None)?;
+                let name = self.instance.as_ref().unwrap_or(&located.swarm);
+                let swarm = Swarm::new(&self.host, &workspace, name).map_err(|_| None)?;
                 // A pipe cannot be read again.
                 let absolute = || Some(std::fs::canonicalize(directory).ok()?.join(self.path.file_name()?));
                 Ok(match absolute().filter(|manifest| manifest.is_file()) {
@@ -361,6 +404,27 @@ fn session_around(directory: &Path) -> Option<(PathBuf, Snapshot)> {
         let bytes = file.is_file().then(|| std::fs::read(&file).ok())??;
         Some((above.to_owned(), serde_json::from_slice(&bytes).ok()?))
     })
+}
+
+/// Returns the instance of the swarm of a manifest that the command runs in: that of the session around `directory`, or of
+/// the session that `AGENT_DISCOVERY_FILE` names. `None` with `-f`, which names the swarm itself.
+fn own_instance(global: &Global, directory: &Path, manifest: &str) -> Option<String> {
+    if global.manifest.is_some() {
+        return None;
+    }
+    let around = session_around(directory).filter(|(above, snapshot)| is_in_place(above, snapshot));
+    let snapshot = match around {
+        Some((_, snapshot)) => Some(snapshot),
+        None => {
+            // Commands that need no discovery file work beside one that cannot be read.
+            let own = OwnSession::find(global).ok().flatten();
+            own.filter(|own| own.is_named && own.counts_in(directory)).map(|own| own.snapshot)
+        }
+    };
+    let position = snapshot.and_then(|snapshot| snapshot.swarm);
+    let own = position.filter(|position| position.instance_of.is_some());
+    let own = own.filter(|own| own.instance_of == manifest::locate(manifest).map(|located| located.swarm));
+    own.map(|own| own.name)
 }
 
 /// Returns whether a directory is the one that its discovery file names.

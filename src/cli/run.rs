@@ -1,14 +1,17 @@
 //! `run`: applies a manifest for one command, and destroys the swarm afterwards.
 
+pub(super) mod instances;
+
 use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Args;
 use rustix::process::{Pid, Signal};
 use seedbed::apply::{self, Context, Destroy, Fetched, Options, Unsaved};
+use seedbed::name::instance_name;
 use seedbed::report::error;
 use seedbed::report::event::Done;
-use seedbed::state::{Record, Swarm};
+use seedbed::state::{self, Record, Swarm};
 
 use super::apply::{Steps, apply_manifest};
 use super::exec::{FAILED, cannot_run, code_of, command, parallel};
@@ -19,7 +22,7 @@ use super::overrides::Overrides;
 use super::project::Project;
 use super::release_options::StopProcesses;
 use super::repeated_steps::RepeatedSteps;
-use super::{Global, completions, lookup, output};
+use super::{Global, completions, lookup, output, relocation};
 
 /// Interval of checks whether a command of `run` has ended, so that a signal is passed on in time.
 const POLL: Duration = Duration::from_millis(20);
@@ -30,6 +33,10 @@ pub(super) struct Arguments {
     /// Session to run the command in [default: the only session at the top of the tree]
     #[arg(long, add = completions::planned())]
     session: Option<String>,
+    /// Apply the swarm of the manifest itself, so that only one `run` at a time is possible [default: an instance with a name,
+    /// paths, branches and ports of its own]
+    #[arg(long)]
+    in_place: bool,
     /// Keep the swarm afterwards, for inspection
     #[arg(long)]
     keep: bool,
@@ -43,10 +50,25 @@ pub(super) struct Arguments {
 }
 
 pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode, Failure> {
-    let project = Project::find_with(global, &arguments.overrides.set)?;
-    let manifest = project.manifest()?;
+    let mut project = Project::find_with(global, &arguments.overrides.set)?;
+    // Inside an instance, a `run` makes another one of the same manifest.
+    project.set_instance(None);
+    let mut manifest = project.manifest()?;
+    if !arguments.in_place {
+        // The workspace of the manifest's swarm may have been moved, or replaced.
+        relocation::refuse_strays(&project.swarm()?, &project.registry)?;
+        let name = instance_name(&manifest.swarm, &state::new_owner()?);
+        manifest.become_instance(&name);
+        project.set_instance(Some(name));
+    }
     let swarm = project.swarm()?;
+    let declared = manifest.instance_of.as_ref().unwrap_or(&manifest.swarm);
+    let declared = Swarm::new(&project.host, swarm.workspace(), declared)?;
+    let mut options = Options::default();
+    options.occupants = arguments.stop.into();
+    instances::report(global, &instances::recover(&declared, &project.registry, options)?);
     let (code, plan) = with_lock(global, &project, "run", |context| {
+        let context = &context.with_instance_of(manifest.instance_of.as_deref());
         let occupants = arguments.stop.into();
         let mut options = Options::default();
         options.occupants = occupants;
@@ -87,8 +109,15 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode, Fa
         return if global.json { Err(Failure::Interrupted) } else { Ok(Status::Interrupted.into()) };
     }
     let code = code.unwrap_or(FAILED);
+    if arguments.keep && !arguments.in_place && !global.quiet && !global.json {
+        let name = swarm.name();
+        say!(
+            "kept the swarm {name}\nhelp: `seedbed status --swarm {name}` shows it, `seedbed destroy --swarm {name}` removes it"
+        );
+    }
     if global.json {
-        output::print_line(Done { plan: Some(plan), exit_code: Some(code), ..Done::default() });
+        let (plan, swarm) = (Some(plan), Some(swarm.name().to_owned()));
+        output::print_line(Done { plan, swarm, exit_code: Some(code), ..Done::default() });
     }
     Ok(ExitCode::from(code))
 }

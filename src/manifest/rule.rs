@@ -114,6 +114,7 @@ rules! {
     SLOTS = "slots", "There are at least as many slots as children that take a share";
     OPTION_OF_A_BLOCK = "option-of-a-block", "Options that divide a block are set for the block, not for a share of it";
     LOCK_DIRECTORY = "lock-directory", "Lock files have a directory of their own, out of which no link leads";
+    INSTANCE = "instance", "Instances of one manifest, each for one `run`, work in different directories";
     STALE = "stale", "The assumptions of the plan are still true";
     BROKEN_KIND = "broken-kind", "The provider of a kind accepts all options that its own schema allows";
 }

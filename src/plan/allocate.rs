@@ -458,6 +458,7 @@ fn request<'r>(
         several: wanted.several,
         shares,
         spawned: manifest.sessions[at].spawned.is_some(),
+        is_instance: manifest.instance_of.is_some(),
     }
 }
 

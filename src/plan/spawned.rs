@@ -391,6 +391,7 @@ fn manifest_of(manifest: &Manifest, registry: &Registry, applied: Option<&Plan>)
         complete: true,
         has_every_request: manifest.has_every_request,
         swarm: manifest.swarm.clone(),
+        instance_of: manifest.instance_of.clone(),
         workspace_root: manifest.workspace_root.clone(),
         repositories: manifest.repositories.clone(),
         directory: manifest.directory.clone(),

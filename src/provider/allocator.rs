@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 
 use super::{Allocation, external};
 use crate::manifest::{Diagnostic, Diagnostics, Location, Options, Program, rule};
-use crate::name::{SessionPath, Slug};
+use crate::name::{INSTANCE_DIGITS, INSTANCE_MARK, SessionPath, Slug};
 use crate::template;
 
 /// Plans the allocations of one kind for all sessions of one plan, in canonical order. Pure.
@@ -110,6 +110,8 @@ pub struct Request<'a> {
     pub shares: u32,
     /// `true` if the session was spawned: others may follow, and their number is not known.
     pub spawned: bool,
+    /// `true` if the swarm is an instance, for one `run`: others of the same manifest may be active beside it.
+    pub is_instance: bool,
 }
 
 impl Request<'_> {
@@ -121,6 +123,16 @@ impl Request<'_> {
         let resource = minijinja::Value::from_pairs([("name", self.resource)]);
         let swarm = minijinja::Value::from(self.swarm);
         minijinja::Value::from_pairs([("swarm", swarm), ("session", session), ("resource", resource)])
+    }
+
+    /// Returns a name that no other instance of the manifest has. If the swarm is an instance, and the name does not contain
+    /// its random digits in any case, the name gets the end of the instance's name: `-run-XXXXXXXX`.
+    pub fn distinct(&self, name: String) -> String {
+        let (_, digits) = self.swarm.split_at(self.swarm.len().saturating_sub(INSTANCE_DIGITS));
+        if !self.is_instance || name.to_ascii_lowercase().contains(digits) {
+            return name;
+        }
+        format!("{name}{INSTANCE_MARK}{digits}")
     }
 }
 

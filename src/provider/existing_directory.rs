@@ -153,6 +153,13 @@ impl Allocator for Allocations<'_> {
             let message = format!("`{shown}` is the workspace, contains it, or is in a Git directory");
             return refused(message, "is not a directory of a session", "name a worktree of another tool");
         }
+        if request.is_instance {
+            let message = format!("every `run` would work in `{shown}`, and two can run at once");
+            let (label, help) = ("is only one directory", "run one at a time: `seedbed run --in-place`");
+            return Err(
+                vec![Diagnostic::new(rule::INSTANCE, location, message, label).with_help(help)].into()
+            );
+        }
         if let Some(message) = problem(self.observation, &path) {
             return refused(message, "cannot be used", "create the directory first, or name another");
         }

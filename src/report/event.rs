@@ -174,6 +174,9 @@ pub struct Done {
     /// Digest of the plan that was applied, for `apply` and `run`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub plan: Option<String>,
+    /// Name of the swarm, for `run`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub swarm: Option<String>,
     /// Active sessions whose changed `setup` was not run, for `apply`; absent if there is none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub setup_not_run: Option<Vec<SessionPath>>,
@@ -192,6 +195,9 @@ pub struct Done {
     /// Results for standalone sessions, by their ids, for `recover`; absent if there was nothing to recover.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub standalone_sessions: Option<BTreeMap<String, Recovered>>,
+    /// Results for instances whose `run` was killed, by their names, for `recover`; absent if there was nothing to recover.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub instances: Option<BTreeMap<String, Recovered>>,
     /// Exit code of the command, for `run` and `exec`; the largest of several.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub exit_code: Option<u8>,

@@ -56,6 +56,10 @@ pub struct Record {
     /// it too: the run of the command owns the lock as long as the command lives.
     #[serde(default, skip_serializing_if = "is_false")]
     pub temporary: bool,
+    /// Name of the swarm in the manifest, if `seedbed run` created this one beside it, as an instance; `None` for a swarm
+    /// that has the name of its manifest.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub instance_of: Option<String>,
     /// Sessions whose `setup` has not succeeded, which a failed run left with [`keep_failed`](crate::apply::Options).
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub not_set_up: BTreeMap<SessionPath, NotSetUp>,

@@ -5,9 +5,10 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::time::UNIX_EPOCH;
 
-use super::{COMMITTED, Error, Record, Recovery, Rescuing, SESSIONS, SWARMS, Stage, Swarm, read};
+use super::{COMMITTED, Error, LOGS_KEPT, Record, Recovery, Rescuing, SESSIONS, SWARMS, Stage, Swarm, read};
 use crate::host::files::{self, Root};
 use crate::host::{Host, clock};
+use crate::name::{INSTANCE_DIGITS, instance_name};
 
 /// Largest text about the owner of a lock that is read, in bytes.
 pub(super) const HOLDER_MAX: usize = 64 << 10;
@@ -190,6 +191,40 @@ pub fn sweep_locks(host: &Host) -> Result<(), Error> {
     Ok(())
 }
 
+/// Removes what ended instances of a swarm have left without a record: lock files of killed runs, and logs of failed
+/// setups, except those of the last ten instances.
+pub fn sweep_instances(declared: &Swarm<'_>) -> Result<(), Error> {
+    let host = declared.host;
+    sweep_locks(host)?;
+    let logs = match Root::open(&host.state.join("logs")) {
+        Ok(logs) => logs,
+        Err(files::Error::Io { source, .. }) if source.kind() == ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(error.into()),
+    };
+    let swarms = host.state.join(SWARMS);
+    let is_ended = |key: &str| {
+        is_instance_key(key, &declared.name)
+            && !swarms.join(key).exists()
+            && !is_locked(&swarms.join(format!("{key}.lock")))
+    };
+    let written = |key: &str| logs.path().join(key).metadata().and_then(|found| found.modified()).ok();
+    let keys = logs.names()?.into_iter().filter_map(|name| name.into_string().ok());
+    let mut ended: Vec<_> = keys.filter(|key| is_ended(key)).map(|key| (written(&key), key)).collect();
+    ended.sort();
+    for (_, key) in ended.iter().rev().skip(LOGS_KEPT) {
+        logs.remove_all(Path::new(key))?;
+    }
+    Ok(())
+}
+
+/// Returns whether this base name of files is that of an instance of a swarm.
+fn is_instance_key(key: &str, declared: &str) -> bool {
+    let Some((name, _)) = key.rsplit_once('-') else { return false };
+    let digits = name.rsplit('-').next().unwrap_or_default();
+    let is_random = digits.len() == INSTANCE_DIGITS && digits.bytes().all(|byte| byte.is_ascii_hexdigit());
+    is_random && name == instance_name(declared, digits)
+}
+
 /// Returns whether a process owns the lock of this file.
 pub(super) fn is_locked(path: &Path) -> bool {
     // Opening a FIFO in its place would block.
@@ -290,6 +325,19 @@ mod tests {
         let found = read_beside_runs(read, |run| *run, || *locked.next().unwrap());
         assert!(readings.next().is_none() && locked.next().is_none(), "{found:?}");
         found
+    }
+
+    #[test]
+    fn key_of_an_instance_is_that_of_its_swarm_only() {
+        assert!(is_instance_key("shop-run-0123abcd-0123456789abcdef", "shop"));
+        for other in
+            ["shop-0123456789abcdef", "shop-run-0123456789abcdef", "shop-run-0123abcx-0123456789abcdef"]
+        {
+            assert!(!is_instance_key(other, "shop"), "{other}");
+        }
+        assert!(!is_instance_key("shop-run-0123abcd-0123456789abcdef", "sho"));
+        let long = "x".repeat(63);
+        assert!(is_instance_key(&format!("{}-run-0123abcd-0123456789abcdef", &long[..50]), &long));
     }
 
     #[test]

@@ -10,7 +10,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::recorded::is_locked;
-use super::{Error, Swarm};
+use super::{Error, LOGS_KEPT, Swarm};
 use crate::host::clock;
 use crate::host::files::{self, Root};
 
@@ -22,9 +22,6 @@ const RUN: &str = ".run-";
 
 /// Name of the record of tmux sessions. The logs of no session begin with it.
 pub(super) const TMUX_FILE: &str = ".tmux.json";
-
-/// Number of logs that are kept for each session.
-const LOGS_KEPT: usize = 10;
 
 /// Size limit of the file of a result, in bytes.
 const RESULT_MAX: usize = 4 << 20;

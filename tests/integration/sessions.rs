@@ -4,6 +4,7 @@ mod applied_swarm;
 mod expiry;
 pub(crate) mod export;
 mod inherited_text;
+mod instances;
 mod occupants;
 mod repeated_steps;
 mod session_files;

@@ -35,7 +35,8 @@ pub struct Options {
     #[schemars(extend("examples" = ["services/api"]))]
     pub target_path: Option<String>,
     /// Branch to work on, a template such as `agents/{{ session.name }}`. It is created at `base-ref` unless it exists
-    /// (see `branch-exists`). Default: a detached HEAD.
+    /// (see `branch-exists`). In an instance, which `seedbed run` creates, `-run-` and its digits follow, unless the template
+    /// contains `{{ swarm }}`. Default: a detached HEAD.
     #[schemars(length(min = 1))]
     #[schemars(extend("examples" = ["agents/{{ session.name }}"]))]
     pub branch: Option<String>,

@@ -242,7 +242,7 @@ fn programs_of_a_session_find_its_own_directory_in_pwd() {
         assert_eq!(run(&["exec", "a", "--", "make", "-s", "where"]).trim(), directory.to_str().unwrap());
     }
     run(&["destroy"]);
-    let inside = run(&["run", "--session", "a", "--quiet", "--", "env"]);
+    let inside = run(&["run", "--in-place", "--session", "a", "--quiet", "--", "env"]);
     assert!(inside.lines().any(|line| line == own) && !inside.contains("OLDPWD"), "{inside}");
     let noted = fs::read_to_string(commands).unwrap();
     assert_eq!(

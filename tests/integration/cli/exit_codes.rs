@@ -92,7 +92,7 @@ fn swarm_of_another_run_is_locked() {
     let first = UnderWay::start(&sandbox);
     let by = format!("`shop` is locked by pid {} (`apply`) since 2", first.run.id());
     sandbox.unchanged(|| {
-        for args in [&["apply"][..], &["destroy"], &["recover"], &["run", "--", "true"]] {
+        for args in [&["apply"][..], &["destroy"], &["recover"], &["run", "--in-place", "--", "true"]] {
             sandbox.seedbed(args).expect(75).says(&[&by]);
         }
     });

@@ -114,14 +114,18 @@ fn a_run_ends_with_the_commands_code_and_nothing_standing() {
     let run =
         |script: &str| sandbox.unchanged(|| sandbox.seedbed(&["run", "--quiet", "--", "sh", "-c", script]));
     let outcome = run("pwd -P; echo dirty > README.md; echo new > new.txt; exit 3").expect(3);
-    assert!(outcome.stdout.contains("/.ai_ops/worktrees/shop-lead-"), "{}", outcome.stdout);
+    assert!(outcome.stdout.contains("/.ai_ops/worktrees/shop-run-"), "{}", outcome.stdout);
     run("exit 0").expect(0);
     run("kill -KILL $$").expect(137);
     let outcome = sandbox.unchanged(|| sandbox.seedbed(&["run", "--", "no-such-program"]));
     outcome.expect(127);
     let args = ["run", "--session", "lead/coder-1", "--", "sh", "-c", "echo $AGENT_SESSION_ID"];
     let outcome = sandbox.unchanged(|| sandbox.ok(&args));
-    assert!(outcome.stdout.ends_with("shop/lead/coder-1\n"), "{}", outcome.stdout);
+    assert!(
+        outcome.stdout.starts_with("shop-run-") && outcome.stdout.ends_with("/lead/coder-1\n"),
+        "{}",
+        outcome.stdout
+    );
     let unknown = ["run", "--session", "leda", "--", "true"];
     sandbox.unchanged(|| sandbox.seedbed(&unknown).expect(64).says(&["did you mean `lead`?"]));
 }
@@ -129,7 +133,7 @@ fn a_run_ends_with_the_commands_code_and_nothing_standing() {
 #[test]
 fn a_run_leaves_an_applied_swarm_alone() {
     let sandbox = applied();
-    let refused = sandbox.unchanged(|| sandbox.seedbed(&["run", "--", "true"]).expect(69));
+    let refused = sandbox.unchanged(|| sandbox.seedbed(&["run", "--in-place", "--", "true"]).expect(69));
     refused.says(&["is applied already", "seedbed exec"]);
 }
 

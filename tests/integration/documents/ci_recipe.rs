@@ -47,7 +47,9 @@ fn the_script_validates_plans_and_runs_and_leaves_nothing() {
     let run = |args: &[&str]| sandbox.unchanged(|| Outcome::of(script(&sandbox, args).output().unwrap()));
     let outcome = run(&["./test.sh"]).expect(0);
     assert!(
-        outcome.stdout.contains("shop/job in ") && outcome.stdout.contains(".ai_ops/worktrees/shop-job-"),
+        outcome.stdout.contains("\nshop-run-")
+            && outcome.stdout.contains("/job in ")
+            && outcome.stdout.contains(".ai_ops/worktrees/shop-run-"),
         "{}",
         outcome.stdout
     );
@@ -131,7 +133,7 @@ fn the_steps_of_the_workflow_do_the_same() {
     assert_eq!(fs::read_to_string(sandbox.top.join("summary.md")).unwrap(), plan(&sandbox));
     let tests = step(&workflow, "test", "Run the tests in a session");
     let outcome = sandbox.unchanged(|| run_step(&sandbox, &tests, &[]).expect(0));
-    assert!(outcome.stdout.contains("shop/job in "), "{}", outcome.stdout);
+    assert!(outcome.stdout.contains("/job in "), "{}", outcome.stdout);
     sandbox.manifest(&SWARM.replace("resources", "resource"));
     let outcome = run_step(&sandbox, &step(&workflow, "plan", "Validate the manifest"), &[]).expect(65);
     assert!(outcome.stdout.contains("::error file=seedbed.toml,line=8"), "{}", outcome.stdout);

@@ -186,7 +186,7 @@ fn record(sandbox: &Sandbox) -> Documents {
     r.run(0, "apply", &["../saved"]);
     let directory = sandbox.directory("a");
     r.run(0, "apply", &[]);
-    r.run(69, "run", &["--", "true"]);
+    r.run(69, "run", &["--in-place", "--", "true"]);
     r.run(0, "list", &[]);
     r.run(0, "status", &[]);
     sandbox.git_in(&directory, &["commit", "--quiet", "--allow-empty", "--message", "work"]);
@@ -419,7 +419,7 @@ fn an_error_has_its_id_in_text_and_in_json() {
     fs::write(sandbox.directory("a").join("work"), "").unwrap();
     check(&["apply", "saved"], error::PLAN_STALE);
     check(&["destroy"], error::WORK_UNSAVED);
-    check(&["run", "--", "true"], error::SWARM_APPLIED);
+    check(&["run", "--in-place", "--", "true"], error::SWARM_APPLIED);
     check(&["explain", "99999"], error::PORT_INVALID);
     let missing = sandbox.seedbed(&["exec", "a", "--", "no-such-program"]).expect(127);
     missing.says(&["cannot run `no-such-program`", "[command-not-found]"]);

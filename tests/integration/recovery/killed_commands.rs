@@ -19,7 +19,7 @@ fn started(sandbox: &Sandbox, options: &[&str]) -> (Child, Pid) {
         "echo $$ > {0}.new; mv {0}.new {0}; echo work > work.txt; exec sleep 1000 > {0}.out 2>&1",
         started.display()
     );
-    let run = sandbox.start(&[&["run"], options, &["--", "sh", "-c", &script]].concat());
+    let run = sandbox.start(&[&["run", "--in-place"], options, &["--", "sh", "-c", &script]].concat());
     wait_until("the command runs", || started.exists());
     let pid = fs::read_to_string(&started).unwrap().trim().parse().unwrap();
     fs::remove_file(started).unwrap();
@@ -49,7 +49,7 @@ fn a_run_that_lives_locks_every_other_out_and_is_named() {
     sandbox.manifest(MANIFEST);
     let (run, command) = started(&sandbox, &[]);
     let pid = run.id().to_string();
-    sandbox.seedbed(&["run", "--", "true"]).expect(75).says(&["is locked by pid", &pid]);
+    sandbox.seedbed(&["run", "--in-place", "--", "true"]).expect(75).says(&["is locked by pid", &pid]);
     sandbox.ok(&["status"]).says(&["the command of a run is in progress by pid", &pid]);
     sandbox.ok(&["plan"]);
     end(command);
@@ -65,11 +65,14 @@ fn a_killed_run_is_not_removed_while_its_command_lives() {
     let (run, command) = started(&sandbox, &[]);
     kill(run);
     let pid = format!("pid {}", command.as_raw_nonzero());
-    for args in [&["run", "--", "true"][..], &["recover"], &["destroy", "--discard"]] {
+    for args in [&["run", "--in-place", "--", "true"][..], &["recover"], &["destroy", "--discard"]] {
         let args = [args, &["--lock-timeout", "0"][..]].concat();
         // The options of a command are no words of `run`'s.
-        let args: Vec<&str> =
-            if args[0] == "run" { vec!["run", "--lock-timeout", "0", "--", "true"] } else { args };
+        let args: Vec<&str> = if args[0] == "run" {
+            vec!["run", "--in-place", "--lock-timeout", "0", "--", "true"]
+        } else {
+            args
+        };
         sandbox.seedbed(&args).expect(75).says(&[
             "programs that an ended run left running",
             &pid,
@@ -77,7 +80,7 @@ fn a_killed_run_is_not_removed_while_its_command_lives() {
         ]);
     }
     end(command);
-    sandbox.ok(&["run", "--", "true"]).says(&["removed the swarm of a killed `run`"]);
+    sandbox.ok(&["run", "--in-place", "--", "true"]).says(&["removed the swarm of a killed `run`"]);
     assert_put_back(&before, &sandbox);
 }
 
@@ -128,14 +131,14 @@ fn a_killed_run_that_was_to_keep_its_swarm_has_kept_it() {
 #[test]
 fn a_run_killed_anywhere_leaves_nothing_that_the_next_does_not_remove() {
     let lab = faulty(MANIFEST);
-    let run = traced(&lab, &["run", "--", "true"], None);
+    let run = traced(&lab, &["run", "--in-place", "--", "true"], None);
     assert_eq!(run.outcome.code, 0, "{:?}", run.outcome);
     let mut points = twice(&run.counts());
     points.retain(|point| ["apply.", "destroy.", "state."].iter().any(|part| point.starts_with(part)));
     check_all(MANIFEST, &one_in(4, points), |sandbox, point| {
         let before = sandbox.inventory();
-        crash(sandbox, &["run", "--", "true"], point);
-        sandbox.ok(&["run", "--", "true"]);
+        crash(sandbox, &["run", "--in-place", "--", "true"], point);
+        sandbox.ok(&["run", "--in-place", "--", "true"]);
         assert_put_back(&before, sandbox);
     });
 }

@@ -414,7 +414,7 @@ fn a_run_is_not_ended_under_what_its_command_left() {
     let before = sandbox.inventory();
     let pid = sandbox.top.join("pid");
     let script = format!("sleep 1000 >/dev/null 2>&1 & echo $! > {}", pid.display());
-    let refused = sandbox.seedbed(&["run", "--", "sh", "-c", &script]).expect(69);
+    let refused = sandbox.seedbed(&["run", "--in-place", "--", "sh", "-c", &script]).expect(69);
     let left = fs::read_to_string(&pid).unwrap();
     refused.says(&[&format!("pid {} (`sleep 1000`) works in", left.trim()), "--stop"]);
     assert!(is_running(&left) && fs::exists(format!("/proc/{}/cwd/README.md", left.trim())).unwrap());

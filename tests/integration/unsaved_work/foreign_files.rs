@@ -188,7 +188,7 @@ fn linked_worktree_inside_stays_when_an_interrupted_run_discards() {
         sandbox.ok(&["destroy"]);
     };
     check(&["apply"], "apply.report", &[&["recover", "--discard"], &["destroy", "--discard"]]);
-    let run: &[&str] = &["run", "--", "true"];
+    let run: &[&str] = &["run", "--in-place", "--", "true"];
     check(run, "apply.report", &[&["recover"], &["recover", "--discard"], &["destroy"], run]);
     sandbox.ok(&["apply"]);
     check(&["destroy", "--discard"], "run.intended", &[&["recover", "--discard"], &["destroy", "--discard"]]);

@@ -134,6 +134,7 @@ impl Worktrees<'_> {
         let branch = template::render(source, &request.names(), &self.bounds).map_err(|problems| {
             problems.into_iter().map(|problem| problem.at(&location)).collect::<Vec<_>>()
         })?;
+        let branch = request.distinct(branch);
         let refused = |message: String, label: &str, help: String| {
             Err(vec![diagnostic(rule::BRANCH, &location, &message, label, Some(help))].into())
         };

@@ -142,7 +142,7 @@ impl Sequence<'_> {
         self.manifest();
         // The file is removed with the swarm; the commit remains if the session has a branch.
         let commit = "echo x > ran.log; git commit --quiet --allow-empty --message=run";
-        let code = self.ask(&["run", "--session", "lead", "--", "sh", "-c", commit], None);
+        let code = self.ask(&["run", "--in-place", "--session", "lead", "--", "sh", "-c", commit], None);
         if code == 0 {
             assert_eq!(self.sandbox.seedbed(&["status"]).code, 64, "the swarm of a run is active");
         }

@@ -24,6 +24,7 @@ mod kept_branches;
 mod occupants;
 mod retry;
 mod provision;
+mod readiness;
 mod recover;
 mod refresh;
 pub(crate) mod repositories;
@@ -61,6 +62,7 @@ pub use planning_input::{
     planning_input_without_programs, spawning_input,
 };
 pub use preconditions::{queries, stale_reasons};
+pub use readiness::{NotReady, Wait, conditions};
 pub use recover::Recovered;
 pub use refresh::{outdated, refreshable};
 pub use release_impact::{

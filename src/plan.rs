@@ -12,6 +12,7 @@ mod template_variables;
 mod resolve_variables;
 mod repositories;
 mod requests;
+mod conditions;
 mod diff;
 mod document;
 mod dedupe;
@@ -44,8 +45,8 @@ pub use spawned::{Spawn, plan_spawned, spawn, with_spawned};
 use crate::host::occupants::Use;
 use crate::host::text::printable_command;
 use crate::manifest::{
-    CommandLine, Diagnostic, Diagnostics, Lifetime, Location, Manifest, SessionFile, SessionText, Spawned,
-    rule,
+    After, CommandLine, Diagnostic, Diagnostics, Lifetime, Location, Manifest, Ready, SessionFile,
+    SessionText, Spawned, rule,
 };
 use crate::name::{HashDigits, SessionPath, Slug, scoped_name};
 use crate::observe::{Observation, Query};
@@ -299,6 +300,9 @@ pub struct Session {
     pub files: BTreeMap<String, SessionFile>,
     /// Commands to run in the working directory after provisioning.
     pub setup: Vec<CommandLine>,
+    /// Conditions under which the session is ready; absent without any.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ready: Vec<Ready>,
     /// Commands to run in the working directory before release.
     pub teardown: Vec<CommandLine>,
     /// Command that works in the session, which `seedbed start` runs in the working directory.
@@ -310,6 +314,12 @@ pub struct Session {
 }
 
 impl Session {
+    /// Returns whether something brings the session up after its resources are provisioned: commands, or conditions that
+    /// are waited for.
+    pub(crate) fn has_setup(&self) -> bool {
+        !self.setup.is_empty() || self.ready.iter().any(|condition| condition.after != Some(After::Command))
+    }
+
     /// Returns everything that the session is given besides its allocations.
     pub fn text(&self) -> SessionText<'_> {
         SessionText {
@@ -318,6 +328,7 @@ impl Session {
             metadata: Cow::Borrowed(&self.metadata),
             files: Cow::Borrowed(&self.files),
             setup: Cow::Borrowed(&self.setup),
+            ready: Cow::Borrowed(&self.ready),
             teardown: Cow::Borrowed(&self.teardown),
             command: self.command.as_ref().map(Cow::Borrowed),
         }

@@ -173,10 +173,10 @@ fn phrase(action: Action) -> &'static str {
 /// Entries of a session's text, by key of the session table.
 type Entries<'t> = Vec<(&'static str, Vec<TextEntry<'t>>)>;
 
-/// Returns the commands of a session, and the other entries of its text.
+/// Returns the commands and conditions of a session, and the other entries of its text.
 fn commands_and_others<'t>(text: &'t SessionText<'_>) -> (Entries<'t>, Entries<'t>) {
     let is_command = |entries: &[TextEntry<'_>]| {
-        matches!(entries.first(), Some(TextEntry::Command(_) | TextEntry::Work(_)))
+        matches!(entries.first(), Some(TextEntry::Command(_) | TextEntry::Condition(_) | TextEntry::Work(_)))
     };
     text.entries().into_iter().partition(|(_, entries)| is_command(entries))
 }

@@ -54,7 +54,7 @@ pub use locked_swarm::LockedSwarm;
 pub use rebind::is_gone;
 pub use record::{ChildOf, Expiry, NotSetUp, Record, Recovery, Release, SCHEMA_VERSION, Stage, Unsaved};
 pub use recorded::{RecordedSwarm, Unfinished, sessions, swarms, sweep_instances, sweep_locks};
-pub use session_runs::{RunLog, SessionRun, TmuxSession, record_end};
+pub use session_runs::{RunLog, SessionRun, TmuxSession, end_of_log, record_end};
 
 use self::record::{COMMITTED, RECORD_MAX, Rescuing, read};
 use crate::host::Host;

@@ -71,6 +71,17 @@ fn hint(step: &str, commands: &[CommandLine]) -> Option<String> {
     ))
 }
 
+/// Returns the end of the log of a step's commands, below the message of a failure, and keeps the log; nothing without a
+/// log.
+pub(super) fn end_of_log(swarm: &LockedSwarm<'_>, session: &Session, step: &str) -> String {
+    let name = log_name(session, step);
+    let end = state::end_of_log(&swarm.log_directory().join(&name));
+    if !end.is_empty() {
+        swarm.keep_log(&name);
+    }
+    end
+}
+
 /// Returns whether this run has begun the commands of `step`.
 pub(super) fn was_run(swarm: &LockedSwarm<'_>, session: &Session, step: &str) -> bool {
     swarm.has_log(&log_name(session, step))

@@ -191,6 +191,8 @@ pub enum Phase {
     Finish,
     /// The commands of `setup` run in new sessions, and in others for which the plan requires it.
     SetUp,
+    /// The conditions of `ready` are waited for.
+    Wait,
     /// Discovery files are written.
     WriteDiscovery,
     /// Resources that the run provisioned are released again.
@@ -260,6 +262,7 @@ mod tests {
             Phase::Populate,
             Phase::Finish,
             Phase::SetUp,
+            Phase::Wait,
             Phase::WriteDiscovery,
             Phase::RollBack,
             Phase::BringBack,

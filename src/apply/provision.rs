@@ -35,7 +35,7 @@ pub(super) struct SetUp {
 /// Returns the sessions whose `setup` had not succeeded before a run and is not executed by the run either.
 pub(super) fn still_not_set_up(applied: &Record, plan: &Plan) -> BTreeMap<SessionPath, NotSetUp> {
     let changes = plan.sessions.iter().zip(&plan.changes);
-    let left = changes.filter(|(session, change)| !session.setup.is_empty() && !change.runs_setup());
+    let left = changes.filter(|(session, change)| session.has_setup() && !change.runs_setup());
     left.filter_map(|(session, _)| {
         Some((session.path.clone(), applied.not_set_up.get(&session.path)?.clone()))
     })
@@ -192,7 +192,7 @@ impl Run<'_> {
         let not_set_up = left
             .map(|(session, _)| {
                 let why = match causes.get(&session.path) {
-                    Some(cause) => NotSetUp { begun: true, why: format!("failed: {}", on_one_line(cause)) },
+                    Some(cause) => failed(cause),
                     None => {
                         NotSetUp { begun: false, why: "was not run: another one failed before".to_owned() }
                     }
@@ -258,6 +258,11 @@ impl Run<'_> {
         discovery::remove(self.context.swarm.workspace(), path)
             .map_err(|error| Failure::new(session, "discovery file", error.to_string()))
     }
+}
+
+/// Returns the record of a `setup` that has failed.
+pub(super) fn failed(cause: &str) -> NotSetUp {
+    NotSetUp { begun: true, why: format!("failed: {}", on_one_line(cause)) }
 }
 
 /// Returns the cause of a failure on one line.

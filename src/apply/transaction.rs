@@ -12,7 +12,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use super::commands::{self, ROLLBACK};
 use super::occupants::{self, Marks};
-use super::provision::SetUp;
+use super::provision::{self, SetUp};
 use super::release;
 pub(crate) use super::release::Teardowns;
 use super::release_set::{Occupants, ResourcesBySession, provisioned, restricted};
@@ -178,7 +178,12 @@ fn make(
 ) -> Result<Option<(Record, Vec<Failure>)>, Error> {
     let run = Run { context, record, host };
     check(host, run.provision())?;
-    let SetUp { failures, not_set_up } = run.set_up_sessions();
+    let SetUp { mut failures, mut not_set_up } = run.set_up_sessions();
+    if (keep_failed || failures.is_empty()) && !host.cancel.is_requested() {
+        let late = run.wait_until_ready(&not_set_up);
+        not_set_up.extend(late.iter().map(|late| (late.session.clone(), provision::failed(&late.cause))));
+        failures.extend(late);
+    }
     if !keep_failed || failures.is_empty() || host.cancel.is_requested() {
         check(host, failures)?;
         check(host, run.write_discovery_files())?;

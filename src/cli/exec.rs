@@ -21,6 +21,7 @@ use super::{Global, completions};
 
 pub(super) mod parallel;
 mod printer;
+pub(super) mod ready;
 
 use self::parallel::{Job, Manner, Supervision};
 

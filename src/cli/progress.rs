@@ -280,6 +280,7 @@ fn phase_words(phase: Phase) -> (&'static str, &'static str, &'static str) {
         Phase::Populate => ("checking out", "checked out"),
         Phase::Finish => ("finishing", "finished"),
         Phase::SetUp => ("setting up", "set up"),
+        Phase::Wait => ("waiting for", "waited for"),
         Phase::WriteDiscovery => return ("writing discovery files", "wrote", "discovery file"),
         Phase::RollBack => ("rolling back", "rolled back"),
         Phase::BringBack => ("restoring", "restored"),

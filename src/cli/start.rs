@@ -17,6 +17,7 @@ use seedbed::provider::git_worktree::{self, Progress, Worktree};
 use seedbed::report::error;
 
 use super::exec::parallel::{self, Ended, Job, Manner, Supervision};
+use super::exec::ready;
 use super::exit::Failure;
 use super::lookup::{Active, Family};
 use super::project::Project;
@@ -43,10 +44,12 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode, Fa
     let family = Family::find(project.swarm()?, project.name())?;
     let names = if arguments.all { &[] } else { &arguments.sessions[..] };
     // Other starts open windows in the same tmux session.
-    let _starts = arguments.tmux.then(|| family.swarm.lock_starts()).transpose()?;
+    let starts = arguments.tmux.then(|| family.swarm.lock_starts()).transpose()?;
     let jobs = jobs(&family, names)?;
     if arguments.tmux {
-        return tmux::open(global, &family, &project.registry, &jobs);
+        let logs = tmux::open(&family, &project.registry, &jobs)?;
+        drop(starts);
+        return tmux::wait_and_show(global, &family, &project.registry, &jobs, &logs);
     }
     global.catch_signals()?;
     let at_start = worktrees_at_start(&jobs);
@@ -70,6 +73,7 @@ fn jobs<'f>(family: &'f Family<'_>, names: &[String]) -> Result<Vec<Job<'f>>, Fa
         return Err(parallel::runs_already(job.active.session));
     }
     refuse_left(&jobs)?;
+    ready::refuse_served(&jobs)?;
     Ok(jobs)
 }
 

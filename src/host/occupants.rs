@@ -65,6 +65,11 @@ pub fn marked(marks: &BTreeSet<String>) -> Vec<Marked> {
     processes.filter(|process| process.pid != std::process::id()).filter_map(find).collect()
 }
 
+/// Returns the value of [`MARK`] of a process; `None` if it has none, or may not be inspected.
+pub(crate) fn mark_of(pid: u32) -> Option<String> {
+    Process { pid, started: 0 }.variable(MARK)
+}
+
 /// Directories and ports that belong together.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]

@@ -16,7 +16,7 @@ use std::time::Duration;
 use rustix::fs::Access;
 
 use super::failpoint::{crashpoint, failpoint};
-use super::text::{printable, printable_lines};
+use super::text::{last_lines, printable};
 
 mod running;
 mod blocked_read;
@@ -33,10 +33,6 @@ const STDERR_KEPT: usize = 64 << 10;
 
 /// Longest text of a command in a message, in characters.
 const COMMAND_MAX: usize = 400;
-
-/// Number of lines of standard error in a message, and their total length in characters.
-const TAIL_LINES: usize = 8;
-const TAIL_MAX: usize = 2000;
 
 /// Attempts for a program whose file is still open for writing, and pause between them.
 ///
@@ -474,14 +470,7 @@ impl Output {
 
     /// Returns the last lines of [`Output::stderr`], escaped for a terminal, limited in number and length.
     pub fn tail(&self) -> String {
-        let stderr = String::from_utf8_lossy(&self.stderr);
-        let mut lines: Vec<_> = stderr.lines().map(str::trim_end).filter(|line| !line.is_empty()).collect();
-        lines.drain(..lines.len().saturating_sub(TAIL_LINES));
-        let tail = printable_lines(&lines.join("\n"));
-        match tail.char_indices().rev().nth(TAIL_MAX - 1) {
-            Some((cut, _)) if cut > 0 => format!("…{}", &tail[cut..]),
-            _ => tail,
-        }
+        last_lines(&self.stderr)
     }
 }
 

@@ -60,6 +60,22 @@ pub(crate) fn is_unprintable(c: char) -> bool {
         )
 }
 
+/// Number of lines of output in a message, and their total length in characters.
+const LAST_LINES: usize = 8;
+pub(super) const LAST_LINES_MAX: usize = 2000;
+
+/// Returns the last lines of a program's output that are not empty, escaped for a terminal, limited in number and length.
+pub fn last_lines(output: &[u8]) -> String {
+    let output = String::from_utf8_lossy(output);
+    let mut lines: Vec<_> = output.lines().map(str::trim_end).filter(|line| !line.is_empty()).collect();
+    lines.drain(..lines.len().saturating_sub(LAST_LINES));
+    let last = printable_lines(&lines.join("\n"));
+    match last.char_indices().rev().nth(LAST_LINES_MAX - 1) {
+        Some((cut, _)) if cut > 0 => format!("…{}", &last[cut..]),
+        _ => last,
+    }
+}
+
 /// Returns a number of bytes for users, in units of a thousand: `1 byte`, `900 bytes`, `1.2 MB`.
 pub(crate) fn size(bytes: u64) -> String {
     const UNITS: [&str; 6] = ["kB", "MB", "GB", "TB", "PB", "EB"];

@@ -12,6 +12,7 @@ use serde::de::{Deserializer, Error as _};
 use serde_json::{Map, Value};
 
 use super::lifetime::EXPIRES_PATTERN;
+use super::ready::{After, Probe, Ready, WITHIN_PATTERN, Within};
 use super::session_file::{SessionFile, comment_of};
 use super::session_text::SessionText;
 use super::{CommandLine, From, Program};
@@ -127,6 +128,10 @@ pub(super) struct SessionDefaults {
     #[schemars(extend("examples" = [[["npm", "ci"]]]))]
     #[schemars(with = "Vec<Command>")]
     pub(super) setup: Vec<Option<Command>>,
+    /// Conditions under which a session is ready, before those of its own table, whose port replaces the same port here.
+    #[schemars(extend("examples" = [[{ "port": "http", "within": "30s" }]]))]
+    #[schemars(with = "Vec<ReadyTable>")]
+    pub(super) ready: Vec<Option<ReadyTable>>,
     /// Commands to run in the session before its resources are released, after those of a session's own table.
     #[schemars(extend("examples" = [[["docker", "compose", "down"]]]))]
     #[schemars(with = "Vec<Command>")]
@@ -138,8 +143,8 @@ pub(super) struct SessionDefaults {
 impl SessionDefaults {
     /// Returns the text of the table; an entry that was wrong and removed is empty.
     pub(super) fn text(&self) -> SessionText<'_> {
-        let Self { inherit: _, env, prompt, metadata, files, setup, teardown, command } = self;
-        text(env, prompt, (metadata, files), (setup, teardown), command.as_ref())
+        let Self { inherit: _, env, prompt, metadata, files, setup, ready, teardown, command } = self;
+        text(env, prompt, (metadata, files), (setup, ready, teardown), command.as_ref())
     }
 }
 
@@ -223,8 +228,8 @@ pub(super) struct SessionTable {
     /// them. Default: `expires` of the parent; at the top of the tree, that of the manifest.
     #[schemars(regex(pattern = EXPIRES_PATTERN), extend("examples" = ["3d"]))]
     pub(super) expires: Option<String>,
-    /// `true` if the session has the text of its parent too: `env`, `prompt`, `metadata`, `files`, `setup`, `teardown` and
-    /// `command`, as far as its own table does not replace it. Only in a child. Default: `inherit` of `[defaults.session]`, and
+    /// `true` if the session has the text of its parent too: `env`, `prompt`, `metadata`, `files`, `setup`, `ready`,
+    /// `teardown` and `command`, as far as its own table does not replace it. Only in a child. Default: `inherit` of `[defaults.session]`, and
     /// `false` without that table.
     pub(super) inherit: Option<bool>,
     /// `false` if `[defaults.session]` does not apply. Default: `true`.
@@ -249,6 +254,11 @@ pub(super) struct SessionTable {
     #[schemars(extend("examples" = [[["npm", "ci"]]]))]
     #[schemars(with = "Vec<Command>")]
     pub(super) setup: Vec<Option<Command>>,
+    /// Conditions under which the session is ready: `apply`, `run` and `start` wait for them. Default: none.
+    #[serde(default)]
+    #[schemars(extend("examples" = [[{ "port": "http", "within": "30s" }]]))]
+    #[schemars(with = "Vec<ReadyTable>")]
+    pub(super) ready: Vec<Option<ReadyTable>>,
     /// Commands to run in the session before its resources are released. Default: none.
     #[serde(default)]
     #[schemars(extend("examples" = [[["docker", "compose", "down"]]]))]
@@ -267,7 +277,7 @@ pub(super) struct SessionTable {
 impl SessionTable {
     /// Returns the text of the table; an entry that was wrong and removed is empty.
     pub(super) fn text(&self) -> SessionText<'_> {
-        let commands = (&*self.setup, &*self.teardown);
+        let commands = (&*self.setup, &*self.ready, &*self.teardown);
         text(&self.env, &self.prompt, (&self.metadata, &self.files), commands, self.command.as_ref())
     }
 }
@@ -277,7 +287,7 @@ fn text<'t>(
     env: &'t BTreeMap<String, String>,
     prompt: &[Option<String>],
     (metadata, files): (&'t Map<String, Value>, &BTreeMap<String, FileEntry>),
-    (setup, teardown): (&[Option<Command>], &[Option<Command>]),
+    (setup, ready, teardown): (&[Option<Command>], &[Option<ReadyTable>], &[Option<Command>]),
     command: Option<&'t Command>,
 ) -> SessionText<'t> {
     let line = |command: &Option<Command>| match command {
@@ -290,6 +300,7 @@ fn text<'t>(
         metadata: Cow::Borrowed(metadata),
         files: Cow::Owned(files.iter().map(|(path, entry)| (path.clone(), entry.file(path))).collect()),
         setup: Cow::Owned(setup.iter().map(line).collect()),
+        ready: Cow::Owned(ready.iter().map(condition).collect()),
         teardown: Cow::Owned(teardown.iter().map(line).collect()),
         command: command.map(|command| Cow::Borrowed(&command.0)),
     }
@@ -387,6 +398,41 @@ impl JsonSchema for Command {
             ],
         })
     }
+}
+
+/// Entry of `ready`.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+#[schemars(
+    title = "a condition",
+    rename = "ready-table",
+    description = "Condition under which a session is ready: a port that is served, or a command that succeeds."
+)]
+pub(super) struct ReadyTable {
+    /// Name of a port of the session on which a process has to listen (TCP). Either this or `command`.
+    #[schemars(extend("examples" = ["http"]))]
+    pub(super) port: Option<String>,
+    /// Command that has to exit with code 0 in the session: a line for `sh`, or a list of arguments. It is repeated until it
+    /// does. Either this or `port`.
+    pub(super) command: Option<Command>,
+    /// Time after which the wait fails: a number and `ms`, `s` or `m`. Default: `"30s"`.
+    #[schemars(regex(pattern = WITHIN_PATTERN), extend("examples" = ["30s"]))]
+    pub(super) within: Option<String>,
+    /// Commands that bring the session up: `"setup"`, after which `apply` and `run` wait, or `"command"`, after whose begin
+    /// `start` waits. Default: `"command"` in a session that has one, and `"setup"` in any other.
+    pub(super) after: Option<After>,
+}
+
+/// Returns the condition of an entry of `ready`; an empty one if the entry was wrong.
+fn condition(table: &Option<ReadyTable>) -> Ready {
+    let table = table.as_ref();
+    let probe = match table.map(|table| (&table.port, &table.command)) {
+        Some((Some(port), _)) => Probe::Port { name: port.clone(), number: 0 },
+        Some((None, Some(command))) => Probe::Command(command.0.clone()),
+        Some((None, None)) | None => Probe::Command(CommandLine::Shell(String::new())),
+    };
+    let within = table.and_then(|table| Within::try_from(table.within.clone()?).ok()).unwrap_or_default();
+    Ready { probe, within, after: table.and_then(|table| table.after) }
 }
 
 /// Value of `files`: a template, or a table.

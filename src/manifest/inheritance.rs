@@ -7,7 +7,8 @@ use std::sync::Arc;
 use super::Declaration;
 use super::diagnostic::{Location, Step};
 use super::document::{SESSION, SessionDefaults};
-use super::session_text::{FILES, SessionText};
+use super::ready::Ready;
+use super::session_text::{FILES, READY, SessionText};
 
 /// Content of `[defaults.session]`.
 #[derive(Clone, Debug)]
@@ -74,8 +75,8 @@ impl Declaration {
 
     /// Adds the text of another table, which the text of this one completes.
     ///
-    /// Entries with a name replace those of the other table. Paragraphs and commands of `setup` follow those of the other
-    /// table; those of `teardown` precede them.
+    /// Entries with a name replace those of the other table, and so do conditions of a port. Paragraphs, commands of `setup`
+    /// and other conditions follow those of the other table; commands of `teardown` precede them.
     pub(super) fn inherit(&mut self, base: &Self) {
         let own = std::mem::take(&mut self.text);
         let mut inherited = Inherited::default();
@@ -105,6 +106,20 @@ impl Declaration {
         list("prompt", (base, base.text.prompt.len()), (self, own.prompt.len()));
         list("setup", (base, base.text.setup.len()), (self, own.setup.len()));
         list("teardown", (self, own.teardown.len()), (base, base.text.teardown.len()));
+        // A condition of a port replaces that of the other table: it may allow more time.
+        let is_kept = |condition: &Ready| {
+            let name = condition.port_name();
+            name.is_none() || !own.ready.iter().any(|own| own.port_name() == name)
+        };
+        let kept = base.text.ready.iter().enumerate().filter(|(_, condition)| is_kept(condition));
+        let (places, mut ready): (Vec<_>, Vec<_>) = kept
+            .map(|(index, condition)| (base.locate(READY, Some(Step::Index(index))), condition.clone()))
+            .unzip();
+        let own_places = (0..own.ready.len()).map(|index| self.locate(READY, Some(Step::Index(index))));
+        ready.extend(own.ready.iter().cloned());
+        for (index, location) in places.into_iter().chain(own_places).enumerate() {
+            inherited.0.insert((READY, Some(Step::Index(index))), location);
+        }
         let base = &base.text;
         let mut env = base.env.clone().into_owned();
         env.extend(own.env.into_owned());
@@ -118,6 +133,7 @@ impl Declaration {
             prompt: Cow::Owned([&*base.prompt, &*own.prompt].concat()),
             metadata: Cow::Owned(metadata),
             setup: Cow::Owned([&*base.setup, &*own.setup].concat()),
+            ready: Cow::Owned(ready),
             teardown: Cow::Owned([&*own.teardown, &*base.teardown].concat()),
             command: own.command.or_else(|| base.command.clone()),
         };

@@ -77,6 +77,7 @@ rules! {
     WORKSPACE_ROOT = "workspace-root", "The workspace root is a directory that exists, and its path is valid text";
     WORKING_DIRECTORY = "working-directory", "The working directory of a session is that of one of its resources";
     EMPTY_COMMAND = "empty-command", "A command names a program";
+    READY = "ready", "A condition of `ready` is a port of the session or a command, after commands that the session has";
     TOO_MANY_SESSIONS = "too-many-sessions", "A manifest declares at most 200,000 sessions";
     TOO_LARGE = "too-large", "The plan of a manifest fits in memory";
     TEMPLATE_SYNTAX = "template-syntax", "Templates have valid syntax";

@@ -10,6 +10,7 @@ use super::Options;
 use super::diagnostic::{Diagnostic, Location, Step};
 use super::document::{AGE_PATTERN, ENV_PATTERN};
 use super::lifetime::EXPIRES_PATTERN;
+use super::ready::WITHIN_PATTERN;
 use super::rule::{self, Rule};
 use super::text::{listed, quoted, toml_of, type_of};
 use super::validator::validator;
@@ -421,6 +422,7 @@ fn pattern_in_words(pattern: &str) -> (&'static str, String) {
             "it has capital letters, digits and `_`, and does not begin with a digit: `DATABASE_URL`".into(),
         ),
         AGE_PATTERN => ("a length of time", "write a number and a unit: `12h`, `1d` or `2w`".into()),
+        WITHIN_PATTERN => ("a length of a wait", "write a number from 1 to 99999 and `ms`, `s` or `m`: `500ms`, `30s` or `2m`".into()),
         EXPIRES_PATTERN => ("a lifetime", "write a number from 1 to 9999 and `m`, `h`, `d` or `w`, such as `3d`, or `never`".into()),
         other => ("allowed", format!("it has to match the regular expression `{other}`")),
     }

@@ -10,10 +10,11 @@ use serde_json::{Map, Value};
 use super::diagnostic::{Diagnostic, Location};
 use super::document::{Document, Resource, SESSION, SessionTable};
 use super::key_path::KeyPath;
+use super::ready::Probe;
 use super::rule::{self, Rule};
-use super::session_text::{FILES, SessionText, TextEntry};
+use super::session_text::{FILES, READY, SessionText, TextEntry};
 use super::text::{escaped, listed, quoted};
-use super::{CommandLine, From, session_files, size_limits};
+use super::{CommandLine, From, conditions, session_files, size_limits};
 use crate::name::{NAME_MAX, nearest, variable_part};
 
 /// Variables that a session's environment cannot set, each with the reason.
@@ -54,6 +55,7 @@ pub(super) fn check(
         let at = defaults.key(SESSION);
         semantics.texts(&session.text(), &at);
         semantics.diagnostics.extend(session_files::check(&session.files, &at.key(FILES)));
+        semantics.diagnostics.extend(conditions::check(&session.ready, &at.key(READY)));
     }
     for (kind, options) in &document.defaults.kinds {
         let at = defaults.key(kind);
@@ -186,6 +188,7 @@ impl Semantics<'_> {
         }
         self.texts(&table.text(), at);
         self.diagnostics.extend(session_files::check(&table.files, &at.key(FILES)));
+        self.diagnostics.extend(conditions::check(&table.ready, &at.key(READY)));
         if parent.is_none() && table.inherit == Some(true) {
             self.diagnostic(
                 rule::NO_PARENT,
@@ -364,16 +367,20 @@ impl Semantics<'_> {
                     format!("the file {}", quoted(path))
                 });
             }
-            TextEntry::Command(CommandLine::Shell(line)) => {
-                self.without_nul(line, &at.index(index), || "a command".to_owned());
+            TextEntry::Command(command) => self.command(command, &at.index(index)),
+            TextEntry::Condition(condition) => {
+                if let Probe::Command(command) = &condition.probe {
+                    self.command(command, &at.index(index).key(condition.probe_key()));
+                }
             }
-            TextEntry::Command(CommandLine::Arguments(arguments)) => {
-                self.arguments(arguments, &at.index(index));
-            }
-            TextEntry::Work(CommandLine::Shell(line)) => {
-                self.without_nul(line, at, || "a command".to_owned());
-            }
-            TextEntry::Work(CommandLine::Arguments(arguments)) => self.arguments(arguments, at),
+            TextEntry::Work(command) => self.command(command, at),
+        }
+    }
+
+    fn command(&mut self, command: &CommandLine, at: &KeyPath<'_>) {
+        match command {
+            CommandLine::Shell(line) => self.without_nul(line, at, || "a command".to_owned()),
+            CommandLine::Arguments(arguments) => self.arguments(arguments, at),
         }
     }
 

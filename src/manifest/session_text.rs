@@ -8,10 +8,14 @@ use serde_json::{Map, Value};
 
 use super::CommandLine;
 use super::diagnostic::{Location, Step};
+use super::ready::{After, Probe, Ready};
 use super::session_file::SessionFile;
 
 /// Key of a session table whose values are files.
 pub(crate) const FILES: &str = "files";
+
+/// Key of a session table whose values are conditions.
+pub(crate) const READY: &str = "ready";
 
 /// Text of a session table, everything except its resources: templates in a manifest, rendered text in a plan.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
@@ -28,6 +32,9 @@ pub struct SessionText<'t> {
     pub files: Cow<'t, BTreeMap<String, SessionFile>>,
     /// Commands to run after provisioning.
     pub setup: Cow<'t, [CommandLine]>,
+    /// Conditions under which the session is ready.
+    #[serde(skip_serializing_if = "has_no_condition")]
+    pub ready: Cow<'t, [Ready]>,
     /// Commands to run before release.
     pub teardown: Cow<'t, [CommandLine]>,
     /// Command that works in the session, which `seedbed start` runs.
@@ -39,6 +46,12 @@ pub struct SessionText<'t> {
 #[expect(clippy::ptr_arg, reason = "serde passes the field")]
 fn has_none(files: &Cow<'_, BTreeMap<String, SessionFile>>) -> bool {
     files.is_empty()
+}
+
+/// Returns whether there are no conditions.
+#[expect(clippy::ptr_arg, reason = "serde passes the field")]
+fn has_no_condition(ready: &Cow<'_, [Ready]>) -> bool {
+    ready.is_empty()
 }
 
 /// One entry of a session's text.
@@ -54,6 +67,8 @@ pub(crate) enum TextEntry<'t> {
     File(&'t str, &'t SessionFile),
     /// Command of `setup` or `teardown`.
     Command(&'t CommandLine),
+    /// Condition under which the session is ready.
+    Condition(&'t Ready),
     /// The command that works in the session.
     Work(&'t CommandLine),
 }
@@ -70,7 +85,7 @@ pub(crate) type Visit<'f, 's> = dyn FnMut(&'s str, &dyn Fn() -> Location) + 'f;
 
 impl SessionText<'_> {
     /// Returns all entries, by key of the session table.
-    pub(crate) fn entries(&self) -> [(&'static str, Vec<TextEntry<'_>>); 7] {
+    pub(crate) fn entries(&self) -> [(&'static str, Vec<TextEntry<'_>>); 8] {
         let variables = self.env.iter().map(|(name, value)| TextEntry::Variable(name, value));
         let values = self.metadata.iter().map(|(name, value)| TextEntry::Value(name, value));
         let files = self.files.iter().map(|(path, file)| TextEntry::File(path, file));
@@ -80,6 +95,7 @@ impl SessionText<'_> {
             ("metadata", values.collect()),
             (FILES, files.collect()),
             ("setup", self.setup.iter().map(TextEntry::Command).collect()),
+            (READY, self.ready.iter().map(TextEntry::Condition).collect()),
             ("teardown", self.teardown.iter().map(TextEntry::Command).collect()),
             ("command", self.command.as_deref().into_iter().map(TextEntry::Work).collect()),
         ]
@@ -112,15 +128,38 @@ impl SessionText<'_> {
             (path.clone(), SessionFile { text, comment, template_file: None })
         });
         let files = files.collect();
+        let ready = self.ready.iter().enumerate();
+        let ready = ready.map(|(index, condition)| {
+            let at = || locate(READY, Some(Step::Index(index))).key(condition.probe_key());
+            self.map_condition(condition, &at, &mut *replace)
+        });
+        let ready = ready.collect();
         SessionText {
             env: Cow::Owned(env),
             prompt: Cow::Owned(prompt),
             metadata: Cow::Owned(metadata),
             files: Cow::Owned(files),
             setup: Cow::Owned(map_commands(&self.setup, "setup", locate, replace)),
+            ready: Cow::Owned(ready),
             teardown: Cow::Owned(map_commands(&self.teardown, "teardown", locate, replace)),
             command: None,
         }
+    }
+
+    /// Returns a condition with each string of its command replaced by `replace`. Without `after`, `command` brings a session
+    /// up that has one.
+    fn map_condition<'s>(
+        &self,
+        condition: &'s Ready,
+        location: &dyn Fn() -> Location,
+        replace: &mut Replace<'_, 's>,
+    ) -> Ready {
+        let probe = match &condition.probe {
+            Probe::Command(command) => Probe::Command(map_command(command, location, replace)),
+            port @ Probe::Port { .. } => port.clone(),
+        };
+        let default = if self.command.is_some() { After::Command } else { After::Setup };
+        Ready { probe, within: condition.within.clone(), after: condition.after.or(Some(default)) }
     }
 
     /// Returns `command` with each string replaced by `replace`.
@@ -141,12 +180,12 @@ impl SessionText<'_> {
                     TextEntry::Variable(_, text) | TextEntry::Section(text) => see(text, &at),
                     TextEntry::Value(_, value) => visit_strings(value, &at, see),
                     TextEntry::File(_, file) => see(&file.text, &|| at().key(file.source_key())),
-                    TextEntry::Command(CommandLine::Shell(line))
-                    | TextEntry::Work(CommandLine::Shell(line)) => see(line, &at),
-                    TextEntry::Command(CommandLine::Arguments(arguments))
-                    | TextEntry::Work(CommandLine::Arguments(arguments)) => {
-                        for (argument, text) in arguments.iter().enumerate() {
-                            see(text, &|| at().index(argument));
+                    TextEntry::Command(command) | TextEntry::Work(command) => {
+                        visit_command(command, &at, see);
+                    }
+                    TextEntry::Condition(condition) => {
+                        if let Probe::Command(command) = &condition.probe {
+                            visit_command(command, &|| at().key(condition.probe_key()), see);
                         }
                     }
                 }
@@ -156,13 +195,14 @@ impl SessionText<'_> {
 
     /// Returns the text without its borrows; only what is borrowed is copied.
     pub(crate) fn into_static(self) -> SessionText<'static> {
-        let Self { env, prompt, metadata, files, setup, teardown, command } = self;
+        let Self { env, prompt, metadata, files, setup, ready, teardown, command } = self;
         SessionText {
             env: Cow::Owned(env.into_owned()),
             prompt: Cow::Owned(prompt.into_owned()),
             metadata: Cow::Owned(metadata.into_owned()),
             files: Cow::Owned(files.into_owned()),
             setup: Cow::Owned(setup.into_owned()),
+            ready: Cow::Owned(ready.into_owned()),
             teardown: Cow::Owned(teardown.into_owned()),
             command: command.map(|command| Cow::Owned(command.into_owned())),
         }
@@ -190,7 +230,7 @@ impl<'t> TextEntry<'t> {
     pub(crate) fn name(&self) -> Option<&'t str> {
         match self {
             Self::Variable(name, _) | Self::Value(name, _) | Self::File(name, _) => Some(name),
-            Self::Section(_) | Self::Command(_) | Self::Work(_) => None,
+            Self::Section(_) | Self::Command(_) | Self::Condition(_) | Self::Work(_) => None,
         }
     }
 
@@ -199,7 +239,7 @@ impl<'t> TextEntry<'t> {
     pub(crate) fn step(&self, index: usize) -> Option<Step> {
         match self {
             Self::Variable(name, _) | Self::Value(name, _) | Self::File(name, _) => Some(Step::key(name)),
-            Self::Section(_) | Self::Command(_) => Some(Step::Index(index)),
+            Self::Section(_) | Self::Command(_) | Self::Condition(_) => Some(Step::Index(index)),
             Self::Work(_) => None,
         }
     }
@@ -210,6 +250,7 @@ impl<'t> TextEntry<'t> {
             Self::Variable(_, text) | Self::Section(text) => (*text).into(),
             Self::Value(_, value) => (*value).clone(),
             Self::File(_, file) => file.to_table(),
+            Self::Condition(condition) => condition.to_table(),
             Self::Command(CommandLine::Shell(line)) | Self::Work(CommandLine::Shell(line)) => {
                 line.as_str().into()
             }
@@ -224,7 +265,23 @@ impl<'t> TextEntry<'t> {
             Self::Variable(_, text) | Self::Section(text) => (*text).to_owned(),
             Self::Command(CommandLine::Shell(line)) | Self::Work(CommandLine::Shell(line)) => line.clone(),
             Self::File(_, file) => file.text.clone(),
+            Self::Condition(condition) => {
+                let after = condition.after.map(|after| format!(" after `{after}`")).unwrap_or_default();
+                format!("{condition} within {}{after}", condition.within)
+            }
             Self::Value(..) | Self::Command(_) | Self::Work(_) => self.value().to_string(),
+        }
+    }
+}
+
+/// Calls `see` for each string of a command. A location is computed only on request.
+fn visit_command<'s>(command: &'s CommandLine, location: &dyn Fn() -> Location, see: &mut Visit<'_, 's>) {
+    match command {
+        CommandLine::Shell(line) => see(line, location),
+        CommandLine::Arguments(arguments) => {
+            for (argument, text) in arguments.iter().enumerate() {
+                see(text, &|| location().index(argument));
+            }
         }
     }
 }

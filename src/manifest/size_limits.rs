@@ -92,10 +92,11 @@ fn text(text: &SessionText<'_>) -> u64 {
         TextEntry::Variable(name, value) => entry(name) + entry(value),
         TextEntry::Section(text) => entry(text),
         TextEntry::File(path, file) => entry(path) + entry(&file.text),
+        TextEntry::Value(name, value) => entry(name).saturating_add(bytes(value)),
+        TextEntry::Condition(condition) => bytes(&condition.to_table()),
         TextEntry::Command(CommandLine::Shell(line)) | TextEntry::Work(CommandLine::Shell(line)) => {
             entry(line)
         }
-        TextEntry::Value(name, value) => entry(name).saturating_add(bytes(value)),
         TextEntry::Command(CommandLine::Arguments(arguments))
         | TextEntry::Work(CommandLine::Arguments(arguments)) => {
             arguments.iter().map(|argument| entry(argument)).sum()

@@ -39,7 +39,7 @@ pub struct Change {
     /// Names of the resources whose allocation gets other options in place.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub update: Vec<String>,
-    /// `true` if `setup` runs although nothing of the session is provisioned.
+    /// `true` if `setup` runs, and is waited for, although nothing of the session is provisioned.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub set_up: bool,
     /// `true` if the copies of files of the workspace are updated.
@@ -74,6 +74,11 @@ impl Change {
     /// Returns whether the commands of `setup` run, if there are any.
     pub fn runs_setup(&self) -> bool {
         self.set_up || !self.provision.is_empty()
+    }
+
+    /// Returns whether the conditions of `ready` differ from those of the applied swarm.
+    pub(crate) fn changes_conditions(&self) -> bool {
+        self.fields.iter().any(|field| field.name.starts_with(fields::CONDITION))
     }
 
     /// Returns whether the commands of `setup` differ from those of the applied swarm.
@@ -178,7 +183,7 @@ fn add_again(
         change.action = change.action.max(action);
         change.reasons.push(reason);
     };
-    let has_setup = !session.setup.is_empty() && change.provision.is_empty();
+    let has_setup = session.has_setup() && change.provision.is_empty();
     if let Some(damage) = broken.get(&(session.path.clone(), SETUP.to_owned())) {
         add(change, Action::Repair, format!("its setup {}", damage.why));
         change.set_up = has_setup;

@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use rayon::prelude::*;
 
 use super::allocate::Allocated;
+use super::conditions;
 use super::contributions::{contributed, directory_of, name_variables};
 use super::dedupe::too_much;
 use super::requests;
@@ -104,7 +105,13 @@ impl<'m> TextRenderer<'_, 'm> {
         scope: &SessionScope,
     ) -> Result<SessionText<'static>, Vec<Diagnostic>> {
         let render = |source: &str| self.templates.render(source, &scope.names);
-        let mut text = requests::render(declaration, render)?;
+        let rendered = requests::render(declaration, render);
+        let (ports, unmet) = conditions::ports(declaration, self.names.allocations(at), self.registry);
+        if !unmet.is_empty() {
+            return Err([rendered.err().unwrap_or_default(), unmet].concat());
+        }
+        let mut text = rendered?;
+        text.ready.to_mut().iter_mut().zip(ports).for_each(|(condition, port)| condition.set_port(port));
         if declaration.text.command.is_some() {
             let of_resources = contributed(self.names.allocations(at), self.registry).prompt_sections;
             let sections = of_resources.iter().chain(text.prompt.iter()).map(String::as_str);
@@ -213,6 +220,7 @@ impl SessionAssembler<'_> {
             metadata,
             files,
             setup: text.setup.into_owned(),
+            ready: text.ready.into_owned(),
             teardown: text.teardown.into_owned(),
             command: text.command.map(Cow::into_owned),
             spawned: session.spawned.as_deref().cloned(),

@@ -130,6 +130,7 @@ errors! {
     LOCKED_BY_ORPHANS = "locked-by-orphans", 75, "Programs that a killed run had started have the lock of the swarm", "Wait for them, or end them";
     RUN_IN_PROGRESS = "run-in-progress", 75, "A run of the swarm is in progress", "Wait for it to end";
     RUN_INTERRUPTED = "run-interrupted", 75, "A run of the swarm was interrupted and is not recovered", "Run `seedbed recover`";
+    COMMAND_NOT_READY = "command-not-ready", 124, "A condition of `ready` did not hold in time, or the command ended before it did", "Read its log, or allow more time with `within`";
     COMMAND_STALLED = "command-stalled", 124, "A command printed nothing for the time of `--stall`, and was ended", "Read its log, or allow more time";
     COMMAND_TIMEOUT = "command-timeout", 124, "A command ran longer than `--timeout` allows, and was ended", "Read its log, or allow more time";
     COMMAND_NOT_EXECUTABLE = "command-not-executable", 126, "The command of `exec` or `run` cannot be executed", "Make it executable";

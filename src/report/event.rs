@@ -112,6 +112,13 @@ pub enum CommandEvent {
         /// The line, without its end; bytes that are not UTF-8 are replaced.
         text: String,
     },
+    /// The conditions that the command has to meet hold.
+    CommandReady {
+        /// Path of the session in the tree.
+        session: SessionPath,
+        /// Time since the start of the command, in milliseconds.
+        milliseconds: u64,
+    },
     /// The command has ended.
     #[serde(rename_all = "camelCase")]
     Exited {

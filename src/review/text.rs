@@ -178,7 +178,10 @@ pub(super) fn details(entry: &Entry<'_>, full: bool) -> Vec<(&'static str, Strin
                 TextEntry::Variable(name, value) => format!("{name}={value}"),
                 TextEntry::Value(name, value) => format!("{name} = {value}"),
                 TextEntry::File(path, file) => format!("{path} = {:?}", file.text),
-                TextEntry::Section(_) | TextEntry::Command(_) | TextEntry::Work(_) => entry.shown(),
+                TextEntry::Section(_)
+                | TextEntry::Command(_)
+                | TextEntry::Condition(_)
+                | TextEntry::Work(_) => entry.shown(),
             };
             lines.push((shade, column(if at == 0 { key } else { "" }, &line)));
         }

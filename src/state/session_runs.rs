@@ -4,6 +4,7 @@
 //! when the session is released.
 
 use std::fs::File;
+use std::io::{Read as _, Seek as _, SeekFrom};
 use std::path::{Path, PathBuf};
 
 use schemars::JsonSchema;
@@ -13,6 +14,7 @@ use super::recorded::is_locked;
 use super::{Error, LOGS_KEPT, Swarm};
 use crate::host::clock;
 use crate::host::files::{self, Root};
+use crate::host::text::{last_lines, printable};
 
 /// Version of the formats of [`SessionRun`] and of the record of tmux sessions.
 const RUN_VERSION: u32 = 1;
@@ -22,6 +24,9 @@ const RUN: &str = ".run-";
 
 /// Name of the record of tmux sessions. The logs of no session begin with it.
 pub(super) const TMUX_FILE: &str = ".tmux.json";
+
+/// Number of bytes at the end of a log that are searched for its last lines.
+const LOG_END: u64 = 64 << 10;
 
 /// Size limit of the file of a result, in bytes.
 const RESULT_MAX: usize = 4 << 20;
@@ -249,6 +254,25 @@ fn last_run(directory: &Root, scoped_name: &str) -> Option<SessionRun> {
     // The directory is renamed with a workspace that moves.
     run.log = directory.path().join(run.log.file_name()?);
     (run.schema_version == RUN_VERSION).then_some(run)
+}
+
+/// Returns the last lines of a log, indented, with their heading and the path of the log below them; nothing if the log
+/// is empty or cannot be read.
+pub fn end_of_log(log: &Path) -> String {
+    let read = || -> std::io::Result<Vec<u8>> {
+        let mut file = File::open(log)?;
+        let length = file.metadata()?.len();
+        file.seek(SeekFrom::Start(length.saturating_sub(LOG_END)))?;
+        let mut bytes = Vec::new();
+        file.take(LOG_END).read_to_end(&mut bytes)?;
+        Ok(bytes)
+    };
+    let last = read().map(|bytes| last_lines(&bytes)).unwrap_or_default();
+    if last.is_empty() {
+        return String::new();
+    }
+    let path = printable(&log.to_string_lossy());
+    format!("\n  last lines of the log:\n    {}\n  complete log: {path}", last.replace('\n', "\n    "))
 }
 
 fn prefix(scoped_name: &str) -> String {

@@ -38,6 +38,7 @@ pub(crate) const TREE: &str = r#"
 [session.lead]
 resources = [{ kind = "git-worktree", branch = "agents/{{ session.index }}", copy = [".env"] }, { kind = "port-range", block-size = 16, block-count = 32, names = ["http"] }]
 setup = ["echo made > made.log"]
+ready = [{ command = ["test", "-e", "made.log"] }]
 teardown = ["test -e README.md"]
 files = { ".env" = { text = "PORT={{ port.http }}", mode = "section" }, "deep/root.txt" = "{{ workspace.root }}" }
 [session.lead.child.coder]
@@ -57,6 +58,7 @@ pub(crate) const PAIR: &str = r#"
 [session.lead]
 resources = [{ kind = "git-worktree", target-path = "app", branch = "agents/lead", copy = [".env"] }, "port-range"]
 setup = ["echo made > made.log"]
+ready = [{ command = ["test", "-e", "made.log"] }]
 teardown = ["true"]
 [session.linked]
 resources = [{ kind = "git-worktree", link = ["cache"], relative = true }]

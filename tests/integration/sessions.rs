@@ -6,6 +6,7 @@ pub(crate) mod export;
 mod inherited_text;
 mod instances;
 mod occupants;
+mod ready;
 mod repeated_steps;
 mod session_files;
 mod setup;

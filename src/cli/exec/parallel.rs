@@ -1,6 +1,7 @@
 //! Runs a command in many sessions at once, each supervised by a thread of its own.
 
 use std::collections::BTreeMap;
+use std::fmt::Display;
 use std::fs::File;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
@@ -10,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use clap::{Args, ValueEnum};
 use rustix::process::{Resource, Signal, getrlimit};
+use seedbed::apply::NotReady;
 use seedbed::host::clock;
 use seedbed::host::occupants::MARK;
 use seedbed::host::process::{self, Cancel, Listener, Process};
@@ -17,13 +19,13 @@ use seedbed::plan::Session;
 use seedbed::provider::Registry;
 use seedbed::report::error;
 use seedbed::report::event::{CommandEvent, Done};
-use seedbed::state::SessionRun;
+use seedbed::state::{SessionRun, end_of_log};
 
 use super::super::exit::Failure;
 use super::super::lookup::Active;
 use super::super::{Global, output, time_limit};
-use super::printer::{End, Mode, Printer};
-use super::{FAILED, cannot_run, code_of, environment};
+use super::printer::{Mode, Printer, Report};
+use super::{FAILED, cannot_run, code_of, environment, ready};
 
 /// Number of open files per running command, and number of files that are kept free for everything else.
 ///
@@ -219,6 +221,7 @@ impl Ended {
         match (&self.failure, self.signal) {
             (Some(failure), _) if failure.id() == error::COMMAND_TIMEOUT => "timeout".to_owned(),
             (Some(failure), _) if failure.id() == error::COMMAND_STALLED => "no output".to_owned(),
+            (Some(failure), _) if failure.id() == error::COMMAND_NOT_READY => "not ready".to_owned(),
             (Some(failure), _) if failure.id() == error::COMMAND_STOPPED => "ended".to_owned(),
             (Some(failure), _) if failure.id() == error::INTERRUPTED => "interrupted".to_owned(),
             (Some(_), _) if self.code == FAILED => "not run".to_owned(),
@@ -251,11 +254,17 @@ fn one(manner: Manner<'_>, job: &Job<'_>, printer: &Arc<Printer>, stop: &Cancel)
         .unwrap_or_else(|failure| Ended::failed(FAILED, failure));
     let ended = Ended { elapsed: begun.elapsed(), lines: printer.lines(source), log, ..ended };
     let message = ended.failure.as_ref().filter(|_| !ended.was_ended());
+    let log_end = |failure: &Failure| match &ended.log {
+        Some(log) if failure.id() == error::COMMAND_NOT_READY => end_of_log(log),
+        _ => String::new(),
+    };
     printer.end(
         source,
-        End {
-            message: message
-                .map(|failure| format!("{}: {} [{}]", session.path, failure.summary(), failure.id().id)),
+        Report {
+            message: message.map(|failure| {
+                let (summary, id) = (failure.summary(), failure.id().id);
+                format!("{}: {summary} [{id}]{}", session.path, log_end(failure))
+            }),
             event: CommandEvent::Exited {
                 session: session.path.clone(),
                 exit_code: ended.code,
@@ -299,7 +308,17 @@ fn logged(
     swarm.record_run(&session.scoped_name, &run)?;
     let noted = Arc::clone(printer);
     let listener = Listener::new(move |stream, piece| noted.note(source, stream, piece));
-    let ended = supervised(manner, job, &directory, log.file, listener, stop);
+    let announced = Arc::clone(printer);
+    let announce = move |elapsed: Duration| {
+        let event = CommandEvent::CommandReady {
+            session: session.path.clone(),
+            milliseconds: elapsed.as_millis().try_into().unwrap_or(u64::MAX),
+        };
+        let message = format!("{}: ready after {:.1} s", session.path, elapsed.as_secs_f64());
+        let message = Some(message).filter(|_| !manner.global.quiet);
+        announced.ready(source, Report { message, event });
+    };
+    let ended = supervised(manner, job, &directory, log.file, listener, stop, &announce);
     run.ended = Some(clock::now());
     run.exit_code = Some(ended.code);
     run.error = ended.failure.as_ref().map(Failure::summary);
@@ -318,8 +337,9 @@ fn supervised(
     log: File,
     listener: Listener,
     stop: &Cancel,
+    announce: &(dyn Fn(Duration) + Sync),
 ) -> Ended {
-    let Manner { global, supervision, ends_group, .. } = manner;
+    let Manner { supervision, ends_group, .. } = manner;
     let Job { active: Active { swarm, session, .. }, words, mark } = job;
     let mut process = Process::new(&words[0])
         .args(&words[1..])
@@ -338,7 +358,30 @@ fn supervised(
     if ends_group {
         process = process.ending_its_group();
     }
-    match process.output() {
+    let (ended, not_ready) = match mark.as_ref().filter(|_| ready::is_waited_for(job)) {
+        Some(mark) => ready::run(job, mark, directory, process, stop, announce),
+        None => (process.output(), None),
+    };
+    match (ended, not_ready.filter(|found| *found != NotReady::Interrupted)) {
+        (Ok(output), Some(found)) => {
+            let own = Some(code_of(output.status)).filter(|code| *code != 0);
+            Ended::failed(own.unwrap_or(LIMITED), not_ready_failure(&found, Some(&output.status)))
+        }
+        (Err(process::Error::Cancelled { .. }), Some(found @ NotReady::Late { .. })) => {
+            Ended::failed(LIMITED, not_ready_failure(&found, None))
+        }
+        (ended, _) => of_output(manner, words, ended),
+    }
+}
+
+fn not_ready_failure(found: &NotReady, status: Option<&dyn Display>) -> Failure {
+    Failure::new(error::COMMAND_NOT_READY, ready::explained(found, status))
+}
+
+/// Returns the result of a command that was not waited for, or was ready.
+fn of_output(manner: Manner<'_>, words: &[String], ended: Result<process::Output, process::Error>) -> Ended {
+    let global = manner.global;
+    match ended {
         Ok(output) => Ended {
             code: code_of(output.status),
             signal: std::os::unix::process::ExitStatusExt::signal(&output.status),

@@ -64,7 +64,8 @@ struct Source {
     /// Number of complete lines, and whether the last line of stdout and stderr has no end yet.
     lines: u64,
     is_open: [bool; 2],
-    end: Option<End>,
+    ready: Option<Report>,
+    end: Option<Report>,
 }
 
 /// Progress of the printer in the log of one session.
@@ -76,9 +77,9 @@ struct Progress {
     begun: [Vec<u8>; 2],
 }
 
-/// Report of the end of a command.
+/// Report of the end of a command, or of the time at which it is ready.
 #[derive(Debug)]
-pub(super) struct End {
+pub(super) struct Report {
     /// Message for stderr.
     pub(super) message: Option<String>,
     /// Event for `--json`.
@@ -99,6 +100,7 @@ impl Printer {
             pieces: VecDeque::new(),
             lines: 0,
             is_open: [false; 2],
+            ready: None,
             end: None,
         });
         queue.sources.len() - 1
@@ -134,8 +136,15 @@ impl Printer {
         lines + is_open.iter().filter(|is_open| **is_open).count() as u64
     }
 
+    /// Notes that a session's command is ready. Never blocks.
+    pub(super) fn ready(&self, source: usize, ready: Report) {
+        let mut queue = self.queue();
+        queue.sources[source].ready = Some(ready);
+        self.wake(queue, source);
+    }
+
     /// Notes the end of a session's command. Never blocks.
-    pub(super) fn end(&self, source: usize, end: End) {
+    pub(super) fn end(&self, source: usize, end: Report) {
         let mut queue = self.queue();
         queue.sources[source].end = Some(end);
         self.wake(queue, source);
@@ -158,6 +167,7 @@ impl Printer {
                 session: source.session.clone(),
                 log: source.log.clone(),
                 pieces: std::mem::take(&mut source.pieces),
+                ready: source.ready.take(),
                 end: source.end.take(),
                 ..*source
             };
@@ -205,7 +215,10 @@ impl Printer {
                 }
             }
         }
-        let Some(End { message, event }) = ready.end.take() else { return };
+        if let Some(report) = ready.ready.take() {
+            self.report(report);
+        }
+        let Some(end) = ready.end.take() else { return };
         for stream in [Stream::Stdout, Stream::Stderr] {
             let rest = std::mem::take(&mut progress.begun[at(stream)]);
             self.print(&ready.session, stream, &rest);
@@ -213,6 +226,10 @@ impl Printer {
         if let (Mode::Logs, Some(log)) = (self.mode, &ready.log) {
             show_log(&ready.session, log);
         }
+        self.report(end);
+    }
+
+    fn report(&self, Report { message, event }: Report) {
         if self.json {
             output::print_line(event);
         } else if let Some(message) = message {

@@ -3,8 +3,9 @@
 use std::fmt::Write as _;
 use std::io::IsTerminal as _;
 use std::os::unix::process::CommandExt as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
+use std::time::Instant;
 
 use clap::Args;
 use seedbed::host::Host;
@@ -13,14 +14,14 @@ use seedbed::host::text::{printable_lines, shell_quoted};
 use seedbed::provider::Registry;
 use seedbed::report::error;
 use seedbed::report::event::Done;
-use seedbed::state::{RunLog, SessionRun, Swarm, TmuxSession, record_end};
+use seedbed::state::{RunLog, SessionRun, Swarm, TmuxSession, end_of_log, record_end};
 
-use super::super::exec::FAILED;
 use super::super::exec::parallel::Job;
+use super::super::exec::{FAILED, ready};
 use super::super::exit::{Failure, Status};
 use super::super::export::tmux::{Log, Window, open_windows, session_name};
 use super::super::export::{SessionCommand, script};
-use super::super::lookup::Family;
+use super::super::lookup::{Active, Family};
 use super::super::tmux_windows::{OpenWindow, session_here, windows_of};
 use super::super::{Global, output};
 
@@ -34,14 +35,13 @@ pub(in super::super) struct Ended {
     signal: String,
 }
 
-/// Opens a window of tmux for each job, in the tmux session of the swarm, and shows it if there is a terminal. Windows
-/// of earlier commands of these sessions, which have ended, are closed.
+/// Opens a window of tmux for each job, in the tmux session of the swarm, and returns the logs. Windows of earlier
+/// commands of these sessions, which have ended, are closed.
 pub(super) fn open(
-    global: &Global,
     family: &Family<'_>,
     registry: &Registry,
     jobs: &[Job<'_>],
-) -> Result<ExitCode, Failure> {
+) -> Result<Vec<PathBuf>, Failure> {
     let host = family.swarm.host();
     let name = session_name(family.swarm.key());
     let session = session_here(host, &name);
@@ -80,9 +80,55 @@ pub(super) fn open(
         let why = printable_lines(String::from_utf8_lossy(&opened.stderr).trim());
         return Err(Failure::new(error::PROGRAM_FAILED, format!("tmux cannot open the windows: {why}")));
     }
-    // The scripts of the windows wait for the locks of their logs.
-    drop(logs);
-    shown(global, &name, jobs.len())
+    // The scripts of the windows wait for the locks of their logs, which are released here.
+    Ok(logs.into_iter().map(|log| log.path).collect())
+}
+
+/// Waits until the sessions of the jobs are ready, then shows their windows if there is a terminal. The windows of sessions
+/// that are not ready stay.
+pub(super) fn wait_and_show(
+    global: &Global,
+    family: &Family<'_>,
+    registry: &Registry,
+    jobs: &[Job<'_>],
+    logs: &[PathBuf],
+) -> Result<ExitCode, Failure> {
+    let waited: Vec<_> = jobs.iter().zip(logs).filter(|(job, _)| ready::is_waited_for(job)).collect();
+    if !waited.is_empty() {
+        global.catch_signals()?;
+        let begun = Instant::now();
+        let wait = |(job, log): (&Job<'_>, &PathBuf)| wait_for_window(global, registry, job, log, begun);
+        let failures: Vec<String> = std::thread::scope(|scope| {
+            let waits: Vec<_> = waited.into_iter().map(|waited| scope.spawn(move || wait(waited))).collect();
+            waits.into_iter().filter_map(|wait| wait.join().ok()?.err()).collect()
+        });
+        global.unless_interrupted()?;
+        if !failures.is_empty() {
+            return Err(Failure::new(error::COMMAND_NOT_READY, failures.join("\n")));
+        }
+    }
+    shown(global, &session_name(family.swarm.key()), jobs.len())
+}
+
+/// Waits until the command of a window is ready; the error names the session.
+fn wait_for_window(
+    global: &Global,
+    registry: &Registry,
+    job: &Job<'_>,
+    log: &Path,
+    begun: Instant,
+) -> Result<(), String> {
+    let Active { swarm, session, .. } = job.active;
+    let path = &session.path;
+    let ended = || swarm.last_run(&session.scoped_name).filter(|run| run.log == log && run.ended.is_some());
+    let directory = job.active.directory(registry).map_err(|failure| failure.summary())?;
+    let mark = job.mark.as_deref().unwrap_or_default();
+    let found = ready::wait(job, mark, &directory, &global.cancel, begun, || ended().is_none());
+    found.map_err(|found| {
+        let code = ended().and_then(|run| run.exit_code).map(|code| format!("exit code {code}"));
+        let status = code.as_ref().map(|code| code as &dyn std::fmt::Display);
+        format!("{path}: {}{}", ready::explained(&found, status), end_of_log(log))
+    })
 }
 
 /// Records that the swarm has windows in a tmux session, so that they are closed when their sessions are released.

@@ -61,7 +61,7 @@ fn failure_shows_the_command_and_the_last_lines_escaped() {
 
     let error = sh("head -c 5000 /dev/zero | tr '\\0' x >&2; exit 1").run().unwrap_err();
     let Error::Failed { tail, .. } = error else { panic!("{error}") };
-    assert_eq!(tail.chars().count(), TAIL_MAX + 1);
+    assert_eq!(tail.chars().count(), crate::host::text::LAST_LINES_MAX + 1);
 }
 
 #[test]

@@ -15,7 +15,7 @@ use crate::provider::Allocation;
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[non_exhaustive]
 pub struct Field {
-    /// Name of the value: `env PORT`, `prompt section 2`, `metadata team`, `setup command 1`, `child lead/coder-2`, or
+    /// Name of the value: `env PORT`, `prompt section 2`, `metadata team`, `setup command 1`, `ready condition 1`, `child lead/coder-2`, or
     /// an option of a kind, `git-worktree base-ref`. Sections and commands count from 1.
     pub name: String,
     /// Previous value; `null` if there was none.
@@ -29,6 +29,9 @@ pub const WORKING_DIRECTORY: &str = "directory";
 
 /// Prefix of the names of fields that are commands of `setup`; their numbers follow.
 pub(super) const SETUP_COMMAND: &str = "setup command";
+
+/// Prefix of the names of fields that are conditions of `ready`; their numbers follow.
+pub(super) const CONDITION: &str = "ready condition";
 
 /// Prefix of the names of fields that are files; their paths follow.
 const FILE: &str = "file ";
@@ -155,6 +158,7 @@ fn entries(fields: &mut Vec<Field>, key: &str, old: &[TextEntry<'_>], new: &[Tex
         let name = || match from.or(to) {
             Some(TextEntry::Section(_)) => format!("{key} section {number}"),
             Some(TextEntry::Command(_)) => format!("{key} command {number}"),
+            Some(TextEntry::Condition(_)) => format!("{CONDITION} {number}"),
             Some(TextEntry::Work(_)) => key.to_owned(),
             Some(TextEntry::File(..)) => format!("{FILE}{name}"),
             Some(TextEntry::Variable(..) | TextEntry::Value(..)) | None => format!("{key} {name}"),

@@ -86,6 +86,7 @@ fn sessions() -> Vec<Case> {
         with_files("one more, or another content", "x = \"1\"", "x = \"2\", y = \"1\""),
         with_files("one less", "x = \"1\", y = \"1\"", "x = \"1\""),
         key("`setup` | any", "setup = [\"true\"]", "setup = [\"make\"]"),
+        key("`ready` | any", "ready = [{ command = \"true\" }]", "ready = [{ command = \"test -d .\" }]"),
         key("`teardown` | any", "teardown = [\"true\"]", ""),
         key("`expires` | any", "expires = \"3d\"", ""),
         key("`command` | any", "command = \"true\"", "command = \"agent\""),

@@ -178,6 +178,10 @@ fn kind(schema: &Value) -> String {
 fn value(value: &Value) -> String {
     match value {
         Value::Array(items) => format!("[{}]", items.iter().map(self::value).collect::<Vec<_>>().join(", ")),
+        Value::Object(entries) => {
+            let entry = |(key, entry): (&String, &Value)| format!("{key} = {}", self::value(entry));
+            format!("{{ {} }}", entries.iter().map(entry).collect::<Vec<_>>().join(", "))
+        }
         other => other.to_string(),
     }
 }

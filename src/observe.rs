@@ -22,6 +22,7 @@ mod sandbox;
 mod trees;
 pub(crate) mod untracked;
 mod workspace_file;
+pub(crate) mod worktree_include;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -187,7 +188,8 @@ pub enum Query {
         /// Path relative to the workspace root, or absolute.
         directory: PathBuf,
     },
-    /// Untracked files of the workspace that a glob matches; of another repository, those of its work tree.
+    /// Untracked files of the workspace that a glob matches; of another repository, those of its work tree. The glob
+    /// `@worktreeinclude` matches the ignored files that the patterns of `.worktreeinclude` match.
     Untracked {
         /// Name of the repository; [`WORKSPACE_REPOSITORY`] for the workspace's own.
         repository: String,
@@ -320,6 +322,8 @@ pub struct RepositoryObservation {
     /// For each requested glob, the untracked files that it matches, or the reason, one line, for which they cannot be
     /// listed.
     pub untracked: BTreeMap<String, Result<Untracked, String>>,
+    /// The file `.worktreeinclude` of the workspace, or of the work tree; `None` if not requested.
+    pub worktree_include: Option<WorkspaceFile>,
 }
 
 impl RepositoryObservation {
@@ -332,6 +336,7 @@ impl RepositoryObservation {
             distances: BTreeMap::new(),
             trees: BTreeMap::new(),
             untracked: BTreeMap::new(),
+            worktree_include: None,
         }
     }
 }

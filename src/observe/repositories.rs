@@ -6,7 +6,7 @@ use std::thread;
 
 use super::{
     Branch, BranchNames, Error, RepositoryObservation, WORKSPACE_REPOSITORY, base_age, branch_ref, branches,
-    commits, repository, trees, untracked,
+    commits, repository, trees, untracked, workspace_file, worktree_include,
 };
 use crate::host::Host;
 use crate::host::git::{self, Git};
@@ -94,7 +94,12 @@ fn observe_repository(
         observed.ages = base_age::ages(host, directory, &refs)?;
     }
     if !requests.globs.is_empty() {
-        observed.untracked = untracked::observe(git, directory, &requests.globs)?;
+        if requests.globs.iter().any(|glob| *glob == worktree_include::ENTRY) {
+            let (name, limit) = (Path::new(worktree_include::FILE), worktree_include::FILE_MAX);
+            observed.worktree_include = Some(workspace_file::read(directory, name, limit));
+        }
+        let file = observed.worktree_include.as_ref();
+        observed.untracked = untracked::observe(git, directory, &requests.globs, file)?;
     }
     let mut branches = BTreeMap::new();
     if let Some(tips) = tips {

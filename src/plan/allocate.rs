@@ -44,13 +44,21 @@ pub(super) fn pass(
     let identities = identities(manifest, &active_sessions, observation.relatives.values().copied());
     let takers = takers(manifest, all_requests);
     let mut allocators = allocators(manifest, registry, observation, all_requests, &identities);
-    let outdated = active_sessions.iter().flatten().flat_map(|session| &session.allocations);
-    let outdated = outdated
-        .filter(|held| allocators.get(held.kind.as_str()).is_some_and(|allocator| !allocator.can_keep(held)))
-        .map(std::ptr::from_ref)
-        .collect();
-    let remaining =
-        Remaining { manifest, registry, all_requests, active_sessions: &active_sessions, outdated };
+    let active_with = |is_wanted: &dyn Fn(&dyn Allocator, &Allocation) -> bool| {
+        let held = active_sessions.iter().flatten().flat_map(|session| &session.allocations);
+        let wanted = held.filter(|held| {
+            allocators.get(held.kind.as_str()).is_some_and(|allocator| is_wanted(&**allocator, held))
+        });
+        wanted.map(std::ptr::from_ref).collect()
+    };
+    let remaining = Remaining {
+        manifest,
+        registry,
+        all_requests,
+        active_sessions: &active_sessions,
+        outdated: active_with(&|allocator, held| !allocator.can_keep(held)),
+        changed: active_with(&|allocator, held| allocator.needs_update(held)),
+    };
     let kept = remaining.kept(&mut |at, position, wanted, old| {
         let request = request(manifest, &identities, at, wanted, takers[at][position]);
         allocators.get_mut(wanted.kind)?.update(&request, old)
@@ -132,6 +140,8 @@ struct Remaining<'a, 's> {
     active_sessions: &'a [Option<&'s Session>],
     /// Active allocations that [`Allocator::can_keep`] rejects.
     outdated: HashSet<*const Allocation>,
+    /// Active allocations for which [`Allocator::needs_update`].
+    changed: HashSet<*const Allocation>,
 }
 
 impl<'s> Remaining<'_, 's> {
@@ -173,14 +183,20 @@ impl<'s> Remaining<'_, 's> {
         let (options, asked) = (&active.options, &wanted.options.explicit);
         let answers = |of: &dyn Kind| of.is_compatible(options, asked);
         let provider = self.registry.get(wanted.kind);
-        if provider.map_or(options == asked, answers) {
+        let is_compatible = provider.map_or(options == asked, answers);
+        if is_compatible && !self.changed.contains(&std::ptr::from_ref(active)) {
             return Some(Kept { active, updated: None });
         }
+        let Some(updated) = update() else {
+            return is_compatible.then_some(Kept { active, updated: None });
+        };
         let updated =
-            update()?.map(|allocation| Allocation { options: asked.clone(), allocation, ..active.clone() });
+            updated.map(|allocation| Allocation { options: asked.clone(), allocation, ..active.clone() });
         let is_update = |of: &dyn Kind| updated.as_ref().is_ok_and(|updated| of.is_update(active, updated));
-        (updated.is_err() || provider.is_some_and(is_update))
-            .then_some(Kept { active, updated: Some(updated) })
+        if updated.is_err() || provider.is_some_and(is_update) {
+            return Some(Kept { active, updated: Some(updated) });
+        }
+        is_compatible.then_some(Kept { active, updated: None })
     }
 }
 

@@ -22,6 +22,12 @@ pub trait Allocator {
         true
     }
 
+    /// Returns whether an active allocation is to be updated although its options satisfy the request, because a file of
+    /// the workspace that its options name has changed.
+    fn needs_update(&self, _allocation: &Allocation) -> bool {
+        false
+    }
+
     /// Marks a directory as released, of an allocation of any kind, before any new one is allocated. Its path is
     /// relative to the workspace root.
     fn vacate(&mut self, _directory: &Path) {}

@@ -12,3 +12,4 @@ mod permissions;
 mod relative;
 mod repositories;
 mod side_by_side;
+mod worktree_include;

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Checkout;
 use crate::observe::WORKSPACE_REPOSITORY;
+use crate::observe::untracked::Pattern;
 use crate::provider::Allocation;
 
 /// A planned worktree. Paths are relative to the workspace root. The first five fields are those of the reference
@@ -45,8 +46,12 @@ pub struct Worktree {
     pub checkout: Checkout,
     /// Method of registration.
     pub registration: Registration,
-    /// Globs of untracked files that are copied from the workspace.
+    /// Globs of untracked files that are copied from the workspace; `@worktreeinclude` stands for `worktree_include`.
     pub copy: Vec<String>,
+    /// Patterns of ignored files that are copied, those of `.worktreeinclude` at plan time; empty if `copy` has no
+    /// `@worktreeinclude`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub worktree_include: Vec<String>,
     /// Globs of untracked files that are linked to those of the workspace.
     pub link: Vec<String>,
     /// `true` if the repository's hooks run.
@@ -103,6 +108,16 @@ impl Worktree {
     /// Returns the name of the repository in observations; that of the workspace's own is empty.
     pub fn repository_name(&self) -> &str {
         self.repository.as_deref().unwrap_or(WORKSPACE_REPOSITORY)
+    }
+
+    /// Returns the patterns of the files to copy.
+    pub(super) fn copied(&self) -> Vec<Pattern> {
+        Pattern::list(&self.copy, &self.worktree_include)
+    }
+
+    /// Returns the patterns of the files to link.
+    pub(super) fn linked(&self) -> Vec<Pattern> {
+        self.link.iter().cloned().map(Pattern::Glob).collect()
     }
 
     /// Returns the commit from which an existing branch is moved forward; `None` if no branch is moved.

@@ -44,9 +44,10 @@ pub struct Options {
     pub branch_exists: BranchExists,
     /// Method of checking out the files.
     pub checkout: Checkout,
-    /// Untracked files of the workspace to copy into the worktree, as globs: `.env`, `config/*.local`. For another
+    /// Untracked files of the workspace to copy into the worktree, as globs: `.env`, `config/*.local`. The entry
+    /// `@worktreeinclude` stands for the ignored files that the patterns of `.worktreeinclude` match. For another
     /// `repository`, untracked files of its work tree.
-    #[schemars(extend("examples" = [[".env", "config/*.local"]]))]
+    #[schemars(extend("examples" = [[".env", "config/*.local"], ["@worktreeinclude"]]))]
     pub copy: Vec<String>,
     /// Untracked files of the workspace to link from the worktree, as globs, for large files that are only read.
     #[schemars(extend("examples" = [["node_modules"]]))]

@@ -24,7 +24,8 @@ use super::{Checkout, KIND, Layout, Options, Registration, Worktree, overlay};
 use crate::manifest::rule::{self, Rule};
 use crate::manifest::{self, Diagnostic, Diagnostics, Location};
 use crate::observe::{
-    self, Commit, Observation, Query, Repository, RepositoryObservation, WORKSPACE_REPOSITORY,
+    self, Commit, Observation, Query, Repository, RepositoryObservation, WORKSPACE_REPOSITORY, WorkspaceFile,
+    worktree_include,
 };
 use crate::provider::directory::session;
 use crate::provider::{
@@ -60,7 +61,8 @@ pub(super) fn queries(options: &manifest::Options) -> Vec<Query> {
         queries.push(Query::Branch { repository, base_ref, names });
     }
     // Planning reports globs that lead out of the workspace.
-    let globs = options.copy.iter().chain(&options.link);
+    let link = options.link.iter().filter(|glob| *glob != worktree_include::ENTRY);
+    let globs = options.copy.iter().chain(link);
     let globs = globs.filter(|glob| check_glob(glob, &Location::default()).is_ok());
     let untracked = |glob: &String| Query::Untracked { repository: repository.clone(), glob: glob.clone() };
     queries.extend(globs.map(untracked));
@@ -78,6 +80,14 @@ pub(super) fn queries(options: &manifest::Options) -> Vec<Query> {
 /// Returns the name of the repository that the options request.
 fn repository_of(options: &Options) -> &str {
     options.repository.as_deref().unwrap_or(WORKSPACE_REPOSITORY)
+}
+
+/// Returns the words for the work tree from which files are copied.
+fn source(options: &Options) -> String {
+    match &options.repository {
+        Some(name) => format!("the repository `{name}`"),
+        None => "the workspace".to_owned(),
+    }
 }
 
 /// Planner of the worktrees of one plan.
@@ -223,6 +233,7 @@ impl<'o> Worktrees<'o> {
                 Err(_) => Registration::Git,
             },
             copy: options.copy.clone(),
+            worktree_include: self.included(options).and_then(Result::ok).unwrap_or_default(),
             link: options.link.clone(),
             git_hooks: options.git_hooks,
             relative: options.relative,
@@ -272,23 +283,74 @@ impl<'o> Worktrees<'o> {
         options: &Options,
         active: Option<&Worktree>,
     ) -> Vec<Diagnostic> {
-        let observed = self.observed(options);
         let lists = [
             ("copy", &options.copy, active.map(|active| &active.copy)),
             ("link", &options.link, active.map(|active| &active.link)),
         ];
         let globs = lists.into_iter().flat_map(|(key, globs, active)| {
-            let is_new = move |glob: &String| active.is_none_or(|active| !active.contains(glob));
+            let is_new = move |glob: &String| {
+                glob == worktree_include::ENTRY || active.is_none_or(|active| !active.contains(glob))
+            };
             let new = globs.iter().enumerate().filter(move |(_, glob)| is_new(glob));
-            new.map(move |(index, glob)| (glob, location.key(key).index(index)))
+            new.map(move |(index, glob)| (key, glob, location.key(key).index(index)))
         });
-        let check = |(glob, location): (&String, Location)| {
-            let repository = options.repository.as_deref();
-            check_glob(glob, &location)
-                .and_then(|()| check_copied(observed, repository, glob, &location))
-                .err()
+        let check = |(key, glob, location): (&str, &String, Location)| {
+            let checked = match (key, glob.as_str()) {
+                (_, worktree_include::ENTRY) => {
+                    self.check_included(options, key, active.is_some(), &location)
+                }
+                _ => check_glob(glob, &location)
+                    .and_then(|()| check_copied(self.observed(options), options, glob, &location)),
+            };
+            checked.err()
         };
         globs.filter_map(check).collect()
+    }
+
+    /// Returns the patterns of the `.worktreeinclude` that `copy` requests, or the reason for which there are none;
+    /// `None` if it requests none, or the file was not observed.
+    fn included(&self, options: &Options) -> Option<Result<Vec<String>, String>> {
+        let observed = self.observed(options).worktree_include.as_ref();
+        let observed =
+            observed.filter(|_| options.copy.iter().any(|glob| glob == worktree_include::ENTRY))?;
+        Some(match observed {
+            WorkspaceFile::Text(text) => worktree_include::patterns(text),
+            WorkspaceFile::Missing => {
+                Err(format!("{} has no file `{}`", source(options), worktree_include::FILE))
+            }
+            WorkspaceFile::Unusable(why) => Err(format!("`{}` {why}", worktree_include::FILE)),
+        })
+    }
+
+    /// Checks that the patterns of a `.worktreeinclude` can be used. An active worktree outlasts the file.
+    fn check_included(
+        &self,
+        options: &Options,
+        key: &str,
+        is_active: bool,
+        location: &Location,
+    ) -> Result<(), Diagnostic> {
+        let refused = |message: &str, label: &str, help: &str| {
+            Err(diagnostic(rule::COPIED_FILE, location, message, label, Some(help.to_owned())))
+        };
+        if key != "copy" {
+            let message = format!("`{}` is an entry of `copy`", worktree_include::ENTRY);
+            return refused(&message, "would be linked", "move it to `copy`");
+        }
+        match self.included(options) {
+            Some(Err(_)) if is_active && self.is_included_missing(options) => Ok(()),
+            Some(Err(why)) => refused(
+                &why,
+                "reads the patterns of this file",
+                "write a pattern of ignored files on each line, as in a `.gitignore`",
+            ),
+            // Git may be unable to list the files.
+            _ => check_copied(self.observed(options), options, worktree_include::ENTRY, location),
+        }
+    }
+
+    fn is_included_missing(&self, options: &Options) -> bool {
+        self.observed(options).worktree_include == Some(WorkspaceFile::Missing)
     }
 
     /// Returns the common values of worktrees in `root` with these options. They are checked once for consecutive
@@ -361,6 +423,15 @@ impl Allocator for Worktrees<'_> {
         }
     }
 
+    /// Updates the patterns of a `.worktreeinclude` that has changed.
+    fn needs_update(&self, allocation: &Allocation) -> bool {
+        let Ok(options) = Options::deserialize(&allocation.options) else { return false };
+        match (self.included(&options), Worktree::from_allocation(allocation)) {
+            (Some(Ok(patterns)), Some(worktree)) => patterns != worktree.worktree_include,
+            (included, _) => included.is_some() && !self.is_included_missing(&options),
+        }
+    }
+
     fn keep(&mut self, session: &str, _parent: Option<&str>, allocation: &Allocation) {
         let Some(worktree) = Worktree::from_allocation(allocation) else { return };
         if worktree.session_directory().is_some() {
@@ -401,6 +472,11 @@ impl Allocator for Worktrees<'_> {
             base_ref: options.base_ref.clone(),
             checkout: checkout_of_update(allocation, &options, worktree.checkout),
             copy: options.copy.clone(),
+            worktree_include: match self.included(&options) {
+                Some(Ok(patterns)) => patterns,
+                Some(Err(_)) => worktree.worktree_include,
+                None => Vec::new(),
+            },
             link: options.link.clone(),
             git_hooks: options.git_hooks,
             relative: options.relative,
@@ -546,6 +622,7 @@ pub(super) fn is_update(from: &Worktree, to: &Worktree) -> bool {
         base_ref: to.base_ref.clone(),
         checkout: to.checkout,
         copy: to.copy.clone(),
+        worktree_include: to.worktree_include.clone(),
         link: to.link.clone(),
         git_hooks: to.git_hooks,
         relative: to.relative,
@@ -560,6 +637,10 @@ pub(super) fn is_of(worktree: &Worktree, options: &Options, within_parent: bool)
     let is_object_id =
         |id: &str| matches!(id.len(), 40 | 64) && id.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
     let is_glob = |glob: &String| check_glob(glob, &Location::default()).is_ok();
+    let (included, patterns) = (&worktree.worktree_include, worktree.worktree_include.join("\n"));
+    let is_included = included.is_empty()
+        || worktree.copy.iter().any(|glob| glob == worktree_include::ENTRY)
+            && worktree_include::patterns(&patterns).as_ref() == Ok(included);
     worktree.base_ref == options.base_ref
         && worktree.repository == options.repository
         && is_object_id(&worktree.commit)
@@ -572,6 +653,7 @@ pub(super) fn is_of(worktree: &Worktree, options: &Options, within_parent: bool)
         && (worktree.git_hooks, worktree.relative) == (options.git_hooks, options.relative)
         && (&worktree.copy, &worktree.link) == (&options.copy, &options.link)
         && worktree.copy.iter().chain(&worktree.link).all(is_glob)
+        && is_included
         && (within_parent || worktree.worktree_root == options.root_directory)
 }
 

@@ -131,6 +131,7 @@ impl Lab {
             admin_directory: name.into(),
             common_directory: ".git".into(),
             registration: Registration::Rename,
+            worktree_include: Vec::new(),
             copy: Vec::new(),
             link: Vec::new(),
             git_hooks: false,

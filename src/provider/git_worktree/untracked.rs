@@ -9,7 +9,6 @@ use std::io::{self, ErrorKind, Read as _, Write as _};
 use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 
-use globset::GlobMatcher;
 use rustix::fs::OFlags;
 
 use super::copy_record::{self, Content, Copies, Copy, Stamp, State};
@@ -23,7 +22,7 @@ use crate::host::files::copies::copy_large;
 use crate::host::files::exchange::Exchange;
 use crate::host::git::Git;
 pub(super) use crate::observe::untracked::HIDDEN;
-use crate::observe::untracked::{self, has_wildcard};
+use crate::observe::untracked::{self, Listed, Matcher, Pattern};
 use crate::provider::{DISCOVERY_DIRECTORY, Error, Refreshable, Task};
 
 /// Size up to which a file is copied through memory, in bytes, and hashed there. The kernel copies larger ones.
@@ -39,14 +38,14 @@ pub(super) fn copy_and_link(task: &Task<'_>, worktree: &Worktree) -> Result<(), 
         return Ok(());
     }
     let paths = WorktreePaths::new(task, worktree)?;
-    let untracked = untracked(task, worktree, &paths)?;
+    let untracked = untracked(task, &brought(worktree), &paths)?;
     // A file of a complete checkout exists.
     let tracked = match worktree.target_path {
         Some(_) => tracked(task, &paths, &untracked)?,
         None => Tracked::default(),
     };
     let mut made = BTreeMap::new();
-    for path in matched(&worktree.copy, &untracked)?.into_values().flatten() {
+    for path in matched(&worktree.copied(), &untracked)?.into_values().flatten() {
         if tracked.at(path).is_some() {
             continue;
         }
@@ -54,14 +53,14 @@ pub(super) fn copy_and_link(task: &Task<'_>, worktree: &Worktree) -> Result<(), 
         made.extend(copy(&from, &to)?.map(|copy| (path.to_owned(), (to, copy))));
     }
     record(&paths, Copies::read(&paths), made)?;
-    create_links(worktree, &paths, &untracked, |path| match tracked.at(path) {
+    create_links(&worktree.linked(), &paths, &untracked, |path| match tracked.at(path) {
         Some(_) => Ok(false),
         None => link(&paths, path),
     })
 }
 
-fn tracked(task: &Task<'_>, paths: &WorktreePaths, untracked: &[PathBuf]) -> Result<Tracked, Error> {
-    Tracked::read(task, paths, untracked.iter().map(PathBuf::as_path))
+fn tracked(task: &Task<'_>, paths: &WorktreePaths, untracked: &Listed) -> Result<Tracked, Error> {
+    Tracked::read(task, paths, untracked.paths.iter().map(PathBuf::as_path))
 }
 
 /// Adds copies, each with its path, to the record.
@@ -75,14 +74,14 @@ fn record(
     copies.write(paths)
 }
 
-/// Links the files that the globs match. `link` creates a link, and returns whether it has.
+/// Links the files that the patterns match. `link` creates a link, and returns whether it has.
 fn create_links(
-    worktree: &Worktree,
+    patterns: &[Pattern],
     paths: &WorktreePaths,
-    untracked: &[PathBuf],
+    untracked: &Listed,
     link: impl Fn(&Path) -> Result<bool, Error>,
 ) -> Result<(), Error> {
-    for (top, file_paths) in matched(&worktree.link, untracked)? {
+    for (top, file_paths) in matched(patterns, untracked)? {
         // The files below a link are those of the workspace.
         let here = paths.worktree.join(within(paths)).join(top);
         if fs::read_link(here).is_ok_and(|target| target == paths.source.join(top)) {
@@ -97,31 +96,36 @@ fn create_links(
     Ok(())
 }
 
-/// Globs of files and of directories above them. Invalid globs match nothing.
-pub(super) struct Globs(Vec<GlobMatcher>);
+/// Compiled patterns. Invalid globs match nothing. Whether Git ignores a file is not considered.
+pub(super) struct Patterns(Vec<Matcher>);
 
-impl Globs {
-    pub(super) fn new<'g>(globs: impl IntoIterator<Item = &'g String>) -> Self {
-        Self(globs.into_iter().filter_map(|glob| matcher(glob).ok()).collect())
+impl Patterns {
+    pub(super) fn new(patterns: &[Pattern]) -> Self {
+        Self(patterns.iter().filter_map(|pattern| pattern.matcher().ok()).collect())
     }
 
     pub(super) fn matches(&self, path: &Path) -> bool {
-        self.0.iter().any(|glob| path.ancestors().any(|part| glob.is_match(part)))
+        self.0.iter().any(|matcher| matcher.top(path).is_some())
     }
+}
+
+/// Returns the patterns of the files to bring into a worktree.
+fn brought(worktree: &Worktree) -> Vec<Pattern> {
+    [worktree.copied(), worktree.linked()].concat()
 }
 
 /// Files that were brought into a worktree.
 pub(super) struct CopiedFiles<'w> {
     paths: &'w WorktreePaths,
-    copy: Globs,
-    link: Globs,
+    copy: Patterns,
+    link: Patterns,
     copies: Copies,
     files: files_of_session::Record,
 }
 
 impl<'w> CopiedFiles<'w> {
     pub(super) fn new(worktree: &Worktree, paths: &'w WorktreePaths) -> Self {
-        let (copy, link) = (Globs::new(&worktree.copy), Globs::new(&worktree.link));
+        let (copy, link) = (Patterns::new(&worktree.copied()), Patterns::new(&worktree.linked()));
         Self { paths, copy, link, copies: Copies::read(paths), files: files_of_session::Record::read(paths) }
     }
 
@@ -164,8 +168,8 @@ pub(super) fn outdated(task: &Task<'_>, worktree: &Worktree) -> Result<Vec<Strin
     let paths = WorktreePaths::new(task, worktree)?;
     let mut outdated = Vec::new();
     // The manifest may no longer have the glob of a copy.
-    let globs = Globs::new(&worktree.copy);
-    for (path, copy) in Copies::read(&paths).0.iter().filter(|(path, _)| globs.matches(path)) {
+    let patterns = Patterns::new(&worktree.copied());
+    for (path, copy) in Copies::read(&paths).0.iter().filter(|(path, _)| patterns.matches(path)) {
         let here = here(&paths, path);
         if changed(task, &paths, path, copy, &here)? && is_untouched(&paths, path, copy)? {
             outdated.push(format!("`{}` has changed in the workspace since it was copied", path.display()));
@@ -225,20 +229,22 @@ pub(super) fn refresh(task: &Task<'_>, worktree: &Worktree) -> Result<Vec<String
         return Ok(Vec::new());
     }
     let paths = WorktreePaths::new(task, worktree)?;
-    let untracked = untracked(task, worktree, &paths)?;
-    let (worktree, mut kept) = with_existing_sources(worktree, &untracked);
+    let untracked = untracked(task, &brought(worktree), &paths)?;
+    let (copied, mut kept) = with_existing_sources(worktree.copied(), &untracked);
+    let (linked, missing) = with_existing_sources(worktree.linked(), &untracked);
+    kept.extend(missing);
     let (copies, tracked) = (Copies::read(&paths), tracked(task, &paths, &untracked)?);
     let is_free = |path: &Path| -> Result<bool, Error> {
         Ok(tracked.at(path).is_none() && !is_obstructed(&paths, path)?)
     };
     let mut made = BTreeMap::new();
-    for path in matched(&worktree.copy, &untracked)?.into_values().flatten() {
+    for path in matched(&copied, &untracked)?.into_values().flatten() {
         let from = paths.source.join(path);
         let copy = match copies.0.get(path) {
             None if !is_free(path)? => continue,
             None => copy(&from, &destination(&paths, path)?)?,
             Some(old) if !changed(task, &paths, path, old, &here(&paths, path))? => continue,
-            Some(old) => match replace(&worktree, &paths, path, old)? {
+            Some(old) => match replace(worktree, &paths, path, old)? {
                 Replaced::Copy(copy) => Some(copy),
                 Replaced::Kept(why) => {
                     kept.push(why);
@@ -249,25 +255,18 @@ pub(super) fn refresh(task: &Task<'_>, worktree: &Worktree) -> Result<Vec<String
         made.extend(copy.map(|copy| (path.to_owned(), (here(&paths, path), copy))));
     }
     record(&paths, copies, made)?;
-    create_links(&worktree, &paths, &untracked, |path| Ok(is_free(path)? && link(&paths, path)?))?;
+    create_links(&linked, &paths, &untracked, |path| Ok(is_free(path)? && link(&paths, path)?))?;
     Ok(kept)
 }
 
-/// Returns the worktree without the globs that name files which the workspace no longer has, and one line for each: the
-/// copies of a session outlast their sources.
-fn with_existing_sources(worktree: &Worktree, untracked: &[PathBuf]) -> (Worktree, Vec<String>) {
-    let mut existing = worktree.clone();
-    let mut missing = Vec::new();
-    for globs in [&mut existing.copy, &mut existing.link] {
-        globs.retain(|glob| {
-            let has_match = matched(std::slice::from_ref(glob), untracked).is_ok();
-            if !has_match {
-                missing.push(format!("`{glob}` is no untracked file of the workspace any more"));
-            }
-            has_match
-        });
-    }
-    (existing, missing)
+/// Returns the patterns without those that name files which the workspace no longer has, and one line for each of these:
+/// the copies of a session outlast their sources.
+fn with_existing_sources(patterns: Vec<Pattern>, untracked: &Listed) -> (Vec<Pattern>, Vec<String>) {
+    let has_match = |pattern: &Pattern| matched(std::slice::from_ref(pattern), untracked).is_ok();
+    let (existing, missing): (Vec<_>, Vec<_>) = patterns.into_iter().partition(has_match);
+    let line =
+        |missing: &Pattern| format!("`{}` is no untracked file of the workspace any more", missing.name());
+    (existing, missing.iter().map(line).collect())
 }
 
 /// Returns whether the session has put a file or a link in the place of a directory above a path.
@@ -292,16 +291,18 @@ pub(super) fn refreshable(task: &Task<'_>, worktree: &Worktree) -> Result<Refres
         return Ok(found);
     }
     let paths = WorktreePaths::new(task, worktree)?;
-    let untracked = untracked(task, worktree, &paths)?;
-    let (worktree, missing) = with_existing_sources(worktree, &untracked);
-    found.kept = missing;
+    let untracked = untracked(task, &brought(worktree), &paths)?;
+    let (copied, mut kept) = with_existing_sources(worktree.copied(), &untracked);
+    let (linked, missing) = with_existing_sources(worktree.linked(), &untracked);
+    kept.extend(missing);
+    found.kept = kept;
     let (copies, tracked) = (Copies::read(&paths), tracked(task, &paths, &untracked)?);
     let here = |path: &Path| here(&paths, path);
     let is_missing = |path: &Path| {
         let is_free = || tracked.at(path).is_none() && !is_obstructed(&paths, path).unwrap_or(false);
         fs::symlink_metadata(here(path)).is_err() && is_free()
     };
-    for path in matched(&worktree.copy, &untracked)?.into_values().flatten() {
+    for path in matched(&copied, &untracked)?.into_values().flatten() {
         match copies.0.get(path) {
             None => found.is_due |= is_missing(path),
             Some(old) if !changed(task, &paths, path, old, &here(path))? => {}
@@ -309,7 +310,7 @@ pub(super) fn refreshable(task: &Task<'_>, worktree: &Worktree) -> Result<Refres
             Some(_) => found.kept.push(changed_in_session(path)),
         }
     }
-    let links = matched(&worktree.link, &untracked)?;
+    let links = matched(&linked, &untracked)?;
     found.is_due |=
         links.into_iter().any(|(top, file_paths)| is_missing(top) || file_paths.into_iter().any(is_missing));
     Ok(found)
@@ -380,8 +381,7 @@ pub(super) fn is_brought(worktree: &Worktree, paths: &WorktreePaths, path: &Path
         return true;
     }
     let Ok(own) = path.strip_prefix(within(paths)) else { return false };
-    Globs::new(worktree.copy.iter().chain(&worktree.link)).matches(own)
-        && fs::symlink_metadata(paths.source.join(own)).is_ok()
+    Patterns::new(&brought(worktree)).matches(own) && fs::symlink_metadata(paths.source.join(own)).is_ok()
 }
 
 /// Returns whether two files have the same content, or two links the same target.
@@ -393,48 +393,48 @@ pub(super) fn has_content_of(one: &Path, other: &Path) -> bool {
 /// Returns whether a link to `target` in the workspace belongs at a path of the worktree.
 pub(super) fn is_linked(worktree: &Worktree, paths: &WorktreePaths, path: &Path, target: &Path) -> bool {
     let Ok(own) = path.strip_prefix(within(paths)) else { return false };
-    target == paths.source.join(own) && Globs::new(&worktree.link).matches(own)
+    target == paths.source.join(own) && Patterns::new(&worktree.linked()).matches(own)
 }
 
-/// Returns the untracked files, as paths relative to the workspace.
+/// Returns the untracked files that may match the patterns, as paths relative to the workspace.
 pub(super) fn untracked(
     task: &Task<'_>,
-    worktree: &Worktree,
+    patterns: &[Pattern],
     paths: &WorktreePaths,
-) -> Result<Vec<PathBuf>, Error> {
-    let globs = || worktree.copy.iter().chain(&worktree.link);
-    globs().try_for_each(|glob| matcher(glob).map(drop))?;
+) -> Result<Listed, Error> {
+    patterns.iter().try_for_each(|pattern| matcher(pattern).map(drop))?;
     let git = Git::discover(task.host, &paths.source).holding(task.lock);
-    Ok(untracked::list(&git, globs())?)
+    Ok(untracked::list(&git, patterns)?)
 }
 
-/// Returns the paths that the globs match, by the matched path: the path itself, or the highest matching directory
-/// above it.
+/// Returns the listed files that the patterns match, by the matched path: the file itself, or the highest matching
+/// directory above it.
 pub(super) fn matched<'p>(
-    globs: &[String],
-    file_paths: &'p [PathBuf],
+    patterns: &[Pattern],
+    listed: &'p Listed,
 ) -> Result<BTreeMap<&'p Path, BTreeSet<&'p Path>>, Error> {
     let mut matched: BTreeMap<&Path, BTreeSet<&Path>> = BTreeMap::new();
-    for glob in globs {
-        let pattern = matcher(glob)?;
+    for pattern in patterns {
+        let matcher = matcher(pattern)?;
         let mut any = false;
-        for path in file_paths {
-            let highest =
-                path.ancestors().filter(|part| *part != Path::new("") && pattern.is_match(part)).last();
-            if let Some(top) = highest {
+        for path in &listed.paths {
+            if let Some(top) = matcher.top_of_listed(path, listed) {
                 matched.entry(top).or_default().insert(path);
                 any = true;
             }
         }
-        if !any && !has_wildcard(glob) {
-            return Err(Error::Refused(format!("{glob:?} is no untracked file of the workspace")));
+        if !any && !pattern.has_wildcard() {
+            return Err(Error::Refused(format!(
+                "{:?} is no untracked file of the workspace",
+                pattern.name()
+            )));
         }
     }
     Ok(matched)
 }
 
-fn matcher(glob: &str) -> Result<GlobMatcher, Error> {
-    untracked::matcher(glob).map_err(|error| Error::Refused(format!("{glob:?} is not a glob: {error}")))
+fn matcher(pattern: &Pattern) -> Result<Matcher, Error> {
+    pattern.matcher().map_err(|error| Error::Refused(format!("{:?} is not a glob: {error}", pattern.name())))
 }
 
 /// Creates the directory above a file of the worktree, following no link of the commit, and returns the path of the

@@ -26,10 +26,11 @@ use super::copy_record::{self, Copies, Copy};
 use super::paths::{WorktreePaths, io as failed, split, within};
 use super::scratch::Scratch;
 use super::tracked::Tracked;
-use super::untracked::{Globs, copy, has_content_of, is_linked, matched, untracked};
+use super::untracked::{Patterns, copy, has_content_of, is_linked, matched, untracked};
 use super::{Worktree, overlay};
 use crate::host::failpoint::{crashpoint, failpoint};
 use crate::host::files::{self, Root};
+use crate::observe::untracked::{Listed, Pattern};
 use crate::provider::{Error, Task};
 
 /// Maximum number of files that are named one by one.
@@ -164,28 +165,28 @@ impl<'s> Update<'s> {
             occupied: BTreeSet::new(),
             staying: BTreeSet::new(),
         };
-        let copy = without(&to.copy, &from.copy);
-        let link = without(&to.link, &from.link);
-        let unlinked = without(&from.link, &to.link);
+        let copy = without(&to.copied(), &from.copied());
+        let link = without(&to.linked(), &from.linked());
+        let unlinked = without(&from.linked(), &to.linked());
         let listed = if copy.is_empty() && link.is_empty() && unlinked.is_empty() {
-            Vec::new()
+            Listed::default()
         } else {
-            let link = link.iter().chain(&unlinked).cloned().collect();
-            untracked(task, &Worktree { copy: copy.clone(), link, ..to.clone() }, paths)?
+            untracked(task, &[&*copy, &*link, &*unlinked].concat(), paths)?
         };
-        let literal = unlinked.iter().map(Path::new);
-        update.tracked = Tracked::read(task, paths, listed.iter().map(PathBuf::as_path).chain(literal))?;
+        let literal = unlinked.iter().map(|pattern| Path::new(pattern.name()));
+        update.tracked =
+            Tracked::read(task, paths, listed.paths.iter().map(PathBuf::as_path).chain(literal))?;
         update.find_unlinked(to, &unlinked, &listed);
         update.find_copies(&copy, &listed)?;
         update.find_links(&link, &listed)?;
         if !update.unlinked.is_empty() {
             // Globs that stay may match files that were reached through a removed link.
-            let mut listed = untracked(task, to, paths)?;
-            listed.retain(|path| update.unlinked.iter().any(|unlinked| path.starts_with(unlinked)));
-            update.find_copies(&that_match(&to.copy, &from.copy, &listed), &listed)?;
-            update.find_links(&that_match(&to.link, &from.link, &listed), &listed)?;
+            let mut listed = untracked(task, &[to.copied(), to.linked()].concat(), paths)?;
+            listed.paths.retain(|path| update.unlinked.iter().any(|unlinked| path.starts_with(unlinked)));
+            update.find_copies(&that_match(&to.copied(), &from.copied(), &listed), &listed)?;
+            update.find_links(&that_match(&to.linked(), &from.linked(), &listed), &listed)?;
         }
-        update.find_staying(to, &without(&from.copy, &to.copy));
+        update.find_staying(to, &without(&from.copied(), &to.copied()));
         Ok(update)
     }
 
@@ -202,10 +203,10 @@ impl<'s> Update<'s> {
     }
 
     /// Finds the links that globs which are no longer in the manifest made.
-    fn find_unlinked(&mut self, to: &Worktree, removed: &[String], listed: &[PathBuf]) {
+    fn find_unlinked(&mut self, to: &Worktree, removed: &[Pattern], listed: &Listed) {
         for glob in removed {
             // The files may be gone from the workspace.
-            let literal = PathBuf::from(glob.trim_start_matches("./").trim_end_matches('/'));
+            let literal = PathBuf::from(glob.name().trim_start_matches("./").trim_end_matches('/'));
             let matched = matched(std::slice::from_ref(glob), listed).unwrap_or_default();
             let candidates = matched.into_iter().flat_map(|(top, below)| below.into_iter().chain([top]));
             for path in candidates.map(Path::to_owned).chain([literal]) {
@@ -222,7 +223,7 @@ impl<'s> Update<'s> {
         }
     }
 
-    fn find_copies(&mut self, added: &[String], listed: &[PathBuf]) -> Result<(), Error> {
+    fn find_copies(&mut self, added: &[Pattern], listed: &Listed) -> Result<(), Error> {
         for path in matched(added, listed)?.into_values().flatten() {
             match self.occupant(path) {
                 None => drop(self.placed.insert(path.to_owned(), Placed::Copy)),
@@ -237,7 +238,7 @@ impl<'s> Update<'s> {
         Ok(())
     }
 
-    fn find_links(&mut self, added: &[String], listed: &[PathBuf]) -> Result<(), Error> {
+    fn find_links(&mut self, added: &[Pattern], listed: &Listed) -> Result<(), Error> {
         for (top, below) in matched(added, listed)? {
             if self.occupant(top).is_none() {
                 self.placed.insert(top.to_owned(), Placed::Link);
@@ -259,11 +260,12 @@ impl<'s> Update<'s> {
     }
 
     /// Finds the copies that stay although their globs are no longer in the manifest.
-    fn find_staying(&mut self, to: &Worktree, removed: &[String]) {
+    fn find_staying(&mut self, to: &Worktree, removed: &[Pattern]) {
         if removed.is_empty() {
             return;
         }
-        let (removed, requested) = (Globs::new(removed), Globs::new(to.copy.iter().chain(&to.link)));
+        let requested = Patterns::new(&[to.copied(), to.linked()].concat());
+        let removed = Patterns::new(removed);
         let copies = Copies::read(self.paths).0;
         let copies = copies.into_keys().filter(|path| removed.matches(path) && !requested.matches(path));
         self.staying = copies.filter(|path| fs::symlink_metadata(self.here(path)).is_ok()).collect();
@@ -381,13 +383,13 @@ impl<'s> Update<'s> {
 }
 
 /// Returns the globs that are not among the others.
-fn without(globs: &[String], others: &[String]) -> Vec<String> {
+fn without(globs: &[Pattern], others: &[Pattern]) -> Vec<Pattern> {
     globs.iter().filter(|glob| !others.contains(glob)).cloned().collect()
 }
 
 /// Returns the globs that are also in the other list and match a listed file.
-fn that_match(globs: &[String], others: &[String], listed: &[PathBuf]) -> Vec<String> {
-    let has_match = |glob: &String| matched(std::slice::from_ref(glob), listed).is_ok();
+fn that_match(globs: &[Pattern], others: &[Pattern], listed: &Listed) -> Vec<Pattern> {
+    let has_match = |glob: &Pattern| matched(std::slice::from_ref(glob), listed).is_ok();
     globs.iter().filter(|glob| others.contains(glob) && has_match(glob)).cloned().collect()
 }
 

@@ -322,7 +322,7 @@ fn the_rules_of_a_manifest_hold_for_a_plan_that_is_read() {
     let registry = seedbed::provider::Registry::built_in().with_external_kinds();
     let read = |bytes: &[u8]| seedbed::plan::Plan::read(bytes, &registry);
     read(&forged(&good, &|_| {})).expect("what was not edited is read");
-    let edits: [(&str, serde_json::Value, &str); 37] = [
+    let edits: [(&str, serde_json::Value, &str); 38] = [
         ("/swarm", "a b".into(), "not a name"),
         ("/sessions/0/env/A;touch PWNED;B", "1".into(), "the name of a variable"),
         ("/sessions/0/env/lower", "1".into(), "the name of a variable"),
@@ -362,6 +362,7 @@ fn the_rules_of_a_manifest_hold_for_a_plan_that_is_read() {
             serde_json::json!(["../../etc/passwd"]),
             "these places",
         ),
+        ("/sessions/0/allocations/0/allocation/worktreeInclude", serde_json::json!(["*"]), "these places"),
         ("/sessions/0/allocations/0/allocation/worktreeRoot", "app".into(), "these places"),
         ("/sessions/0/allocations/1/allocation/primaryPort", 80.into(), ""),
     ];

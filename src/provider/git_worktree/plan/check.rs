@@ -199,12 +199,12 @@ pub(super) fn check_untracked(
 /// a directory that contains some.
 pub(super) fn check_copied(
     observed: &RepositoryObservation,
-    repository: Option<&str>,
+    options: &Options,
     glob: &str,
     location: &Location,
 ) -> Result<(), Diagnostic> {
     let name = glob.escape_debug();
-    let source = repository.map_or("the workspace".to_owned(), |name| format!("the repository `{name}`"));
+    let source = super::source(options);
     let refused = |message: String, label: &str, help: Option<String>| {
         Err(diagnostic(rule::COPIED_FILE, location, &message, label, help))
     };

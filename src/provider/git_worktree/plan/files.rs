@@ -4,10 +4,11 @@ use std::path::Path;
 
 use serde::Deserialize as _;
 
-use super::super::untracked::Globs;
+use super::super::untracked::Patterns;
 use super::super::{Options, Worktree};
 use super::{normalize_target_path, repository_of};
 use crate::manifest;
+use crate::observe::untracked::Pattern;
 use crate::observe::{Observation, Query, TreeEntry, branch_ref};
 
 /// Returns the queries for a file at this path, relative to the working directory of a worktree with these options: about
@@ -55,12 +56,12 @@ pub(in super::super) fn fault(
         let message = format!("`{}` tracks `{part}` {what}, which is never overwritten", worktree.base_ref);
         return Some((message, "choose a path that the commit does not have".to_owned()));
     }
-    let brought = |globs: &Vec<String>| Globs::new(globs).matches(Path::new(path));
-    if brought(&worktree.link) {
+    let brought = |patterns: &[Pattern]| Patterns::new(patterns).matches(Path::new(path));
+    if brought(&worktree.linked()) {
         let message = format!("`link` brings `{path}`, a link to the workspace");
         return Some((message, "remove the path from `link`, or choose another one".to_owned()));
     }
-    (brought(&worktree.copy) && !is_section).then(|| {
+    (brought(&worktree.copied()) && !is_section).then(|| {
         let message = format!("`copy` brings `{path}` from the workspace");
         (message, "write `mode = \"section\"` to add a section to the copy".to_owned())
     })

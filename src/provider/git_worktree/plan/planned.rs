@@ -12,6 +12,7 @@ use crate::host::git::checkouts::Checkout;
 use crate::host::text::size;
 use crate::observe::{
     Directory, Observation, Repository, RepositoryObservation, Untracked, WORKSPACE_REPOSITORY,
+    WorkspaceFile, worktree_include,
 };
 use crate::provider::placeholders::absolute_path;
 use crate::provider::{Allocation, Context, PathSet, way};
@@ -117,7 +118,7 @@ pub(in super::super) fn stale(
     if let (true, Some(Err(why))) = (overlay::is_wanted(&worktree), &observation.overlays) {
         stale.push(format!("overlays cannot be mounted any more: {why}"));
     }
-    stale.extend(globs_stale(&worktree, observed));
+    stale.extend(globs_stale(&worktree, observed, true));
     match &observed.repository {
         Some(Ok(repository)) => {
             let is_own = replaced.is_some_and(|old| old.admin_directory == worktree.admin_directory);
@@ -140,8 +141,21 @@ pub(in super::super) fn stale(
 }
 
 /// Returns the reasons why the copies and links of a worktree can no longer be brought.
-fn globs_stale(worktree: &Worktree, observed: &RepositoryObservation) -> Vec<String> {
+fn globs_stale(worktree: &Worktree, observed: &RepositoryObservation, is_new: bool) -> Vec<String> {
     let mut stale = Vec::new();
+    let file = observed.worktree_include.as_ref();
+    match file.filter(|_| worktree.copy.iter().any(|glob| glob == worktree_include::ENTRY)) {
+        Some(WorkspaceFile::Text(text))
+            if worktree_include::patterns(text).as_ref() != Ok(&worktree.worktree_include) =>
+        {
+            stale.push(format!("`{}` has changed", worktree_include::FILE));
+        }
+        Some(WorkspaceFile::Missing) if is_new => {
+            stale.push(format!("the workspace has no file `{}` any more", worktree_include::FILE));
+        }
+        Some(WorkspaceFile::Unusable(why)) => stale.push(format!("`{}` {why}", worktree_include::FILE)),
+        _ => {}
+    }
     for glob in worktree.copy.iter().chain(&worktree.link) {
         match observed.untracked.get(glob) {
             Some(Ok(Untracked::Missing)) => {
@@ -157,7 +171,9 @@ fn globs_stale(worktree: &Worktree, observed: &RepositoryObservation) -> Vec<Str
 /// Returns the reasons why a worktree can no longer be updated in place.
 pub(in super::super) fn stale_update(allocation: &Allocation, observation: &Observation) -> Vec<String> {
     let observed = observation.repository(repository_name(allocation));
-    Worktree::from_allocation(allocation).map(|worktree| globs_stale(&worktree, observed)).unwrap_or_default()
+    Worktree::from_allocation(allocation)
+        .map(|worktree| globs_stale(&worktree, observed, false))
+        .unwrap_or_default()
 }
 
 /// Returns the reason why the branch of a planned worktree no longer fits the plan.

@@ -8,6 +8,7 @@
 mod stop_processes;
 mod take_up;
 mod commands;
+mod container;
 mod destroy;
 mod relocation;
 mod moved_repositories;
@@ -50,6 +51,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 pub use children::{destroy, release_impact};
+pub use container::container_needs;
 pub use error::{Error, ErrorKind, Failure};
 pub use event::{Event, Phase};
 pub use fetch::{Fetched, fetch};

@@ -230,10 +230,10 @@ enum Command {
     /// `start` writes these logs, and `exec` in several sessions. The last ten of each session are kept until it is released.
     #[command(after_help = example::help("logs"))]
     Logs(logs::Arguments),
-    /// Write the commands of sessions for tmux, process-compose or systemd
+    /// Write the commands of sessions for tmux, process-compose or systemd, or their mounts for containers
     ///
     /// These are the commands, directories and variables of `start`, for a program that runs them in the background, shows
-    /// them and restarts them.
+    /// them and restarts them. For containers, they are the mounts with which Git works inside, and the ports.
     #[command(after_help = example::help("export"))]
     Export(export::Arguments),
     /// Print the environment of a session

@@ -44,6 +44,7 @@ mod allocation;
 mod allocator;
 mod child_share;
 mod container;
+mod container_needs;
 pub mod directory;
 mod error;
 mod examination;
@@ -74,6 +75,7 @@ pub(crate) use allocation::{
 pub use allocator::{Allocator, Parent, Planned, Request, Scope};
 pub use child_share::{ChildOptions, ChildShare};
 pub use container::{Container, Identity};
+pub use container_needs::{ContainerNeeds, MountAccess};
 pub use error::Error;
 pub(crate) use error::{catch_panics, retry_while_missing};
 pub use examination::{Examination, NeededSpace, Uncounted};
@@ -307,6 +309,12 @@ pub trait Provider: Send + Sync {
     /// them. A part that cannot be found is left out.
     fn footprint(&self, _task: &Task<'_>) -> Footprint {
         Footprint::default()
+    }
+
+    /// Returns the parts of the host that an active lease needs in a container, beside its directory. A file that is to
+    /// be mounted and does not exist is created. Idempotent. Default: nothing.
+    fn container_needs(&self, _task: &Task<'_>) -> Result<ContainerNeeds, Error> {
+        Ok(ContainerNeeds::default())
     }
 
     /// Returns the directories, absolute, in which a killed run may have left temporary files beside the allocation.

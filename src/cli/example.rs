@@ -100,7 +100,10 @@ const EXAMPLES: &[(&str, &[Example])] = &[
                 "Write a file for process-compose",
                 "seedbed export --format process-compose -o process-compose.yaml",
             ),
-            ("Print a script for systemd", "seedbed export --format systemd"),
+            (
+                "Print the mounts of every session for docker compose",
+                "seedbed export --format compose-mounts --image debian",
+            ),
         ],
     ),
     (

@@ -1,11 +1,16 @@
-//! `export`: writes the commands of sessions for tmux, process-compose or systemd.
+//! `export`: writes the commands of sessions for tmux, process-compose or systemd, or their mounts for containers.
 
+mod bubblewrap;
+mod compose;
+mod containers;
+mod devcontainer;
 mod process_compose;
 pub(super) mod script;
 mod systemd;
 #[cfg(test)]
 mod tests;
 pub(super) mod tmux;
+mod yaml;
 
 use std::io::Write as _;
 use std::path::PathBuf;
@@ -17,6 +22,7 @@ use seedbed::host::occupants::MARK;
 use seedbed::host::text::{printable, shell_quoted};
 use seedbed::provider::Registry;
 
+use self::containers::Containers;
 use super::exec::parallel::Job;
 use super::exit::{Failure, Status};
 use super::lookup::Family;
@@ -29,12 +35,16 @@ const FILE_MARK: &str = "`seedbed export` wrote this file";
 /// Arguments of `export`.
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
-    /// Sessions: paths, names, names of replicas without their number, or globs [default: all with a `command`]
+    /// Sessions: paths, names, names of replicas without their number, or globs [default: all with a `command`; for
+    /// containers, all with a directory]
     #[arg(add = completions::active_sessions())]
     sessions: Vec<String>,
-    /// Program that is to run the commands
+    /// Program that is to run the commands, or the containers
     #[arg(long, value_name = "FORMAT")]
     format: Format,
+    /// Image of the containers; `devcontainer` requires one
+    #[arg(long, value_name = "IMAGE", required_if_eq("format", "devcontainer"))]
+    image: Option<String>,
     /// Write into this file [default: standard output]
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
@@ -49,6 +59,12 @@ enum Format {
     ProcessCompose,
     /// Script for `sh` that starts a transient systemd unit of the user for each session
     Systemd,
+    /// Configuration file of a dev container for one session
+    Devcontainer,
+    /// File for docker compose with a service for each session: its mounts, variables and ports
+    ComposeMounts,
+    /// Script for `sh` that runs a program of one session in a sandbox of bubblewrap
+    Bubblewrap,
 }
 
 /// Commands of the sessions of one swarm.
@@ -81,18 +97,13 @@ pub(super) struct SessionCommand {
 pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode, Failure> {
     let project = Project::find_applied(global)?;
     let family = Family::find(project.swarm()?, project.name())?;
-    let jobs = start::commands(&family, &arguments.sessions)?;
-    let commands = jobs.iter().map(|job| SessionCommand::new(job, &project.registry));
-    let export = Export {
-        swarm: family.record.plan.swarm(),
-        key: family.swarm.key(),
-        digest: family.record.plan.digest(),
-        commands: commands.collect::<Result<_, _>>()?,
-    };
     let text = match arguments.format {
-        Format::Tmux => tmux::script(&export),
-        Format::ProcessCompose => process_compose::configuration(&export),
-        Format::Systemd => systemd::script(&export),
+        Format::Tmux => tmux::script(&commands(&project, &family, arguments)?),
+        Format::ProcessCompose => process_compose::configuration(&commands(&project, &family, arguments)?),
+        Format::Systemd => systemd::script(&commands(&project, &family, arguments)?),
+        Format::Devcontainer => devcontainer::configuration(&Containers::new(&project, &family, arguments)?)?,
+        Format::ComposeMounts => compose::file(&Containers::new(&project, &family, arguments)?)?,
+        Format::Bubblewrap => bubblewrap::script(&Containers::new(&project, &family, arguments)?)?,
     };
     let Some(path) = &arguments.output else {
         output::print(&text);
@@ -108,10 +119,31 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode, Fa
             match arguments.format {
                 Format::Tmux | Format::Systemd => format!("run `sh {path}` to start the commands"),
                 Format::ProcessCompose => format!("run `process-compose -f {path}` to start the commands"),
+                Format::Devcontainer =>
+                    format!("pass {path} to `devcontainer up --override-config` to start the container"),
+                Format::ComposeMounts =>
+                    format!("run `docker compose -f {path} up`, with `-f` for other files"),
+                Format::Bubblewrap => format!("run `sh {path} PROGRAM` to start a program"),
             }
         );
     }
     Ok(Status::Done.into())
+}
+
+/// Returns the commands of the sessions that the user names.
+fn commands<'f>(
+    project: &Project,
+    family: &'f Family<'_>,
+    arguments: &Arguments,
+) -> Result<Export<'f>, Failure> {
+    let jobs = start::commands(family, &arguments.sessions)?;
+    let commands = jobs.iter().map(|job| SessionCommand::new(job, &project.registry));
+    Ok(Export {
+        swarm: family.record.plan.swarm(),
+        key: family.swarm.key(),
+        digest: family.record.plan.digest(),
+        commands: commands.collect::<Result<_, _>>()?,
+    })
 }
 
 impl SessionCommand {

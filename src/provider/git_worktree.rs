@@ -6,6 +6,7 @@ mod forgotten;
 mod aside;
 mod branch;
 mod child;
+mod container;
 mod copy_record;
 mod copy;
 mod display;
@@ -51,10 +52,10 @@ use schemars::{Schema, SchemaGenerator, schema_for};
 use serde::Deserialize as _;
 
 use super::{
-    Allocation, Allocator, ChildOptions, Condition, Container, Context, Error, Examination, InterruptedRun,
-    Leftover, Location, NeededSpace, OwnedPath, PathSet, PlannedAllocation, Planner, Provider, Refreshable,
-    Rescue, ResourceOptions, RootDirectory, Scope, SurvivingBranch, Task, Uncounted, UnsavedWork,
-    effective_options, is_in_git_directory,
+    Allocation, Allocator, ChildOptions, Condition, Container, ContainerNeeds, Context, Error, Examination,
+    InterruptedRun, Leftover, Location, NeededSpace, OwnedPath, PathSet, PlannedAllocation, Planner,
+    Provider, Refreshable, Rescue, ResourceOptions, RootDirectory, Scope, SurvivingBranch, Task, Uncounted,
+    UnsavedWork, effective_options, is_in_git_directory,
 };
 use crate::host::occupants::Footprint;
 use crate::manifest;
@@ -482,6 +483,10 @@ impl Provider for GitWorktree {
         Worktree::from_allocation(task.allocation)
             .map(|worktree| footprint::footprint(task, &worktree))
             .unwrap_or_default()
+    }
+
+    fn container_needs(&self, task: &Task<'_>) -> Result<ContainerNeeds, Error> {
+        container::needs(task, &worktree(task)?)
     }
 
     fn temporary_file_directories(&self, task: &Task<'_>) -> Result<Vec<PathBuf>, Error> {

@@ -40,6 +40,7 @@ errors! {
     COMMAND_LOST = "command-lost", 1, "seedbed can no longer wait for the command of `run`", "Run it again";
     COMMAND_STOPPED = "command-stopped", 1, "A command was ended, because that of another session failed (`--fail-fast`)", "Repair the one that failed";
     COMPLETIONS_FAILED = "completions-failed", 1, "The command line cannot be completed", "Report it: this is a bug";
+    CONTAINER_UNUSABLE = "container-unusable", 1, "A session cannot work in a container", "Repair what the message names";
     DIRECTORY_SHARED = "directory-shared", 1, "A directory that must belong only to this user belongs to another user, or others can write to it", "Run `chown` or `chmod go-w` on it";
     DISCOVERY_UNREADABLE = "discovery-unreadable", 1, "A discovery file cannot be read", "Run `seedbed status --repair`";
     DOTENV_VALUE = "dotenv-value", 1, "A value has no form that all readers of dotenv files read alike", "Use another `--format`";
@@ -83,6 +84,7 @@ errors! {
     PORT_INVALID = "port-invalid", 64, "The number is not a port", "Write a number from 1 to 65535";
     REF_UNKNOWN = "ref-unknown", 64, "A ref names no commit of the repository", "Name a branch, a tag or a commit";
     RESCUE_UNKNOWN = "rescue-unknown", 64, "No rescue has this name", "Run `seedbed rescue list`";
+    EXPORT_VALUE = "export-value", 64, "A path or a value cannot be written in the format of the export", "Use another `--format`, or change the value";
     SESSION_AMBIGUOUS = "session-ambiguous", 64, "More than one session has this name", "Write the path of one";
     SESSION_DECLARED = "session-declared", 64, "The session was not spawned: the manifest declares it", "Release it with `seedbed destroy`";
     SESSION_NAME = "session-name", 64, "The name of a session to spawn is invalid, or another session has it", "Choose another name";

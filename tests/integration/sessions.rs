@@ -1,6 +1,7 @@
 //! Tests of applied sessions: what they have, what their commands do, and who uses them.
 
 mod applied_swarm;
+mod containers;
 mod expiry;
 pub(crate) mod export;
 mod inherited_text;

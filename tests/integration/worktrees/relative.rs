@@ -98,9 +98,13 @@ fn change_of_the_option_rewrites_only_the_file() {
     assert_relative(&sandbox);
     assert_eq!(fs::read_to_string(worktree.join("README.md")).unwrap(), "unsaved\n");
     sandbox.manifest(&manifest("relative = false"));
-    crash(&sandbox, &["apply"], "pointer.write#1");
-    sandbox.ok(&["recover"]);
-    assert!(!pointer(&sandbox).0.is_absolute());
+    for point in ["pointer.write#1", "apply.told#1"] {
+        crash(&sandbox, &["apply"], point);
+        let text = fs::read_to_string(worktree.join(".git")).unwrap();
+        assert_eq!(text.starts_with("gitdir: /"), point == "apply.told#1", "{text}");
+        sandbox.ok(&["recover"]);
+        assert!(!pointer(&sandbox).0.is_absolute(), "{point}");
+    }
     sandbox.ok(&["apply"]);
     assert!(pointer(&sandbox).0.is_absolute());
     assert_eq!(fs::read_to_string(worktree.join("README.md")).unwrap(), "unsaved\n");
@@ -140,4 +144,20 @@ fn relative_worktree_works_in_a_moved_workspace_and_is_rebound() {
     assert_relative(&sandbox);
     assert_eq!(fs::read_to_string(sandbox.directory("a").join("README.md")).unwrap(), "unsaved\n");
     sandbox.ok(&["destroy", "--discard"]);
+}
+
+#[test]
+fn settings_for_sparse_worktrees_end_with_a_relative_one_that_was_moved() {
+    let mut sandbox = Sandbox::in_memory();
+    let config = || fs::read_to_string(sandbox.repository.join(".git/config")).unwrap();
+    let before = config();
+    sandbox.manifest(&manifest("relative = true, target-path = \"app\""));
+    sandbox.ok(&["apply"]);
+    assert_ne!(config(), before);
+    let moved = sandbox.top.join("moved");
+    fs::rename(&sandbox.repository, &moved).unwrap();
+    sandbox.repository = moved;
+    sandbox.ok(&["recover", "--moved"]);
+    sandbox.ok(&["destroy"]);
+    assert_eq!(fs::read_to_string(sandbox.repository.join(".git/config")).unwrap(), before);
 }

@@ -1,10 +1,12 @@
 //! Finds problems of a host, a repository and a plan, each with its remedy.
 //!
-//! The examination changes nothing. Only [`reap`] removes something, and only leases that provably have no owner.
+//! The examination changes nothing. Only [`reap`] removes something, and only leases that provably have no owner, and
+//! seeds that no session needs.
 
 mod leftovers;
 mod host;
 mod repository;
+mod seeds;
 mod disk_space;
 #[cfg(test)]
 mod tests;
@@ -177,6 +179,8 @@ pub enum Id {
     UnknownWorktree,
     /// A repository of an applied swarm cannot be used.
     UnusableRepository,
+    /// A seed of this host: its size and age.
+    Seed,
 }
 
 /// Returns all problems, the most severe first.
@@ -188,6 +192,7 @@ pub fn inspect(case: &Case<'_>) -> Vec<Finding> {
     repository::inspect_others(case, &mut findings);
     disk_space::inspect(&examination, &mut findings);
     leftovers::inspect(case, &examination, &mut findings);
+    seeds::inspect(case, &mut findings);
     let mut findings = findings.0;
     findings.sort();
     findings.dedup();

@@ -14,6 +14,7 @@ pub mod files;
 pub mod git;
 pub mod lock_holders;
 pub mod leases;
+pub mod seeds;
 pub(crate) mod mounts;
 pub mod listeners;
 pub mod occupants;

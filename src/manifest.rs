@@ -62,8 +62,8 @@ pub(crate) use session_text::{FILES, Locate, READY, Replace, TextEntry, map_stri
 pub use spawned::Spawned;
 
 use crate::name::SessionPath;
-pub(crate) use document::AGE_PATTERN;
 use document::Document;
+pub(crate) use document::{AGE_PATTERN, written_command};
 
 /// Version of the manifest format that this seedbed reads.
 pub const VERSION: i64 = 1;

@@ -34,6 +34,7 @@ pub use workspace_file::WorkspaceFile;
 use serde_json::{Map, Value};
 
 use crate::host::git::checkouts::Checkout;
+use crate::host::seeds::{self, Seed};
 use crate::host::{
     Host, files, process,
     text::{printable, shell_quoted},
@@ -82,6 +83,12 @@ pub fn observe(host: &Host, workspace: &Path, queries: &BTreeSet<Query>) -> Resu
                 let file = workspace_file::read(workspace, path, *limit);
                 observation.files.insert((path.clone(), *limit), file);
             }
+            Query::Blob { repository, base_ref, path } => {
+                let of_repository = requests.entry(repository).or_default();
+                of_repository.refs.entry(base_ref).or_default().entry(path).or_default();
+                of_repository.blobs.insert(path);
+            }
+            Query::Seeds => observation.seeds = seeds::all(host),
             Query::Overlays => observation.overlays = Some(overlays::probe(host)),
             Query::Program { kind, command, timeout, request } => {
                 let answer = programs::run(host, workspace, command, *timeout, request)?;
@@ -159,6 +166,17 @@ pub enum Query {
         /// walk through every directory of the tree.
         required: bool,
     },
+    /// Object id of a file in the commit that a ref names, and in the branches that contain it; implies [`Query::Tree`].
+    Blob {
+        /// Name of the repository; [`WORKSPACE_REPOSITORY`] for the workspace's own.
+        repository: String,
+        /// The ref as written in the manifest.
+        base_ref: String,
+        /// Slash-separated path, relative to the root of the tree, normalised, never empty.
+        path: String,
+    },
+    /// Seeds of this host.
+    Seeds,
     /// Branches of the repository, and the distance of wanted branches from a commit; implies [`Query::Commit`].
     ///
     /// Paths that are requested at the commit are also observed in the branches that contain it.
@@ -251,6 +269,8 @@ pub struct Observation {
     pub ports_in_use: Vec<PortsInUse>,
     /// Leased items of pools, in order. The same item may occur more than once, each time with another session.
     pub items_in_use: Vec<ItemInUse>,
+    /// Complete seeds of this host; empty if not requested.
+    pub seeds: Vec<Seed>,
     /// `Ok` if overlays can be mounted, else the reason, one line; `None` if not requested.
     pub overlays: Option<Result<(), String>>,
     /// Output of the program of each external kind, or the reason for which it gave no answer; `None` if no program was
@@ -319,6 +339,8 @@ pub struct RepositoryObservation {
     /// Type of each requested path at each ref; nothing for a ref that names no commit. Branches that contain a ref's
     /// commit are listed too, by [`branch_ref`].
     pub trees: BTreeMap<(String, String), TreeEntry>,
+    /// Object id of each requested file, by the commit and the path.
+    pub blobs: BTreeMap<(Commit, String), String>,
     /// For each requested glob, the untracked files that it matches, or the reason, one line, for which they cannot be
     /// listed.
     pub untracked: BTreeMap<String, Result<Untracked, String>>,
@@ -335,6 +357,7 @@ impl RepositoryObservation {
             ages: BTreeMap::new(),
             distances: BTreeMap::new(),
             trees: BTreeMap::new(),
+            blobs: BTreeMap::new(),
             untracked: BTreeMap::new(),
             worktree_include: None,
         }

@@ -91,7 +91,7 @@ pub(crate) use path_rules::{check_root, contains_workspace, is_in_git_directory,
 pub use placeholders::WORKSPACE_ROOT;
 pub use planner::{PathSet, Planner, ResourceOptions};
 pub use registry::{AlreadyRegistered, Registry};
-pub use task::{Location, OnPopulated, SharedResults, Task};
+pub use task::{Location, OnPopulated, Seeded, SharedResults, Task};
 
 use crate::host::occupants::Footprint;
 
@@ -119,6 +119,14 @@ pub trait Provider: Send + Sync {
     /// Completes one allocation after all of the run are populated. From then on it belongs to its session.
     fn finish(&self, _task: &Task<'_>) -> Result<(), Error> {
         Ok(())
+    }
+
+    /// Brings seeded directories into finished allocations, before `setup` runs: a command populates a directory in one
+    /// allocation, and the others get copies. Called once with all allocations of this kind that the run provisions and
+    /// that have [`Planner::seeded_directories`]. Calls `on_seeded` for each directory, with the position of its
+    /// allocation in `tasks`. Returns every failure, with its position too.
+    fn seed(&self, _tasks: &[Task<'_>], _on_seeded: &(dyn Fn(usize, Seeded) + Sync)) -> Vec<(usize, Error)> {
+        Vec::new()
     }
 
     /// Restores the parts that [`Condition::Repairable`] reports as missing, without changing the others.

@@ -19,6 +19,7 @@ use crate::apply::Usage;
 use crate::doctor::Finding;
 use crate::host::clock;
 use crate::host::listeners::Listener;
+use crate::host::seeds::Seed;
 use crate::name::SessionPath;
 use crate::provider::git_worktree::rescue::SavedWork;
 
@@ -188,6 +189,8 @@ pub struct Reaped {
     pub leases: Vec<ReapedLease>,
     /// Lock files of the workspace, absolute.
     pub lock_files: Vec<PathBuf>,
+    /// Seeds that no session needs.
+    pub seeds: Vec<Seed>,
 }
 
 /// A lease that `doctor --reap` removed.

@@ -19,6 +19,9 @@
 //! STATE/leases/                           leases of ports and items, of every swarm
 //! STATE/overlays/                         layers of worktrees with `checkout = "overlay"`
 //! STATE/repositories/                     changes in the shared config of repositories
+//! STATE/seeds/DIGEST/                     a seed: its document and its files, renamed into place when complete
+//! STATE/seeds/DIGEST.lock                 flock: one run at a time makes, copies or removes the seed
+//! STATE/seeds/DIGEST.log                  output of the command that populates the seed
 //! ```
 //!
 //! A standalone session, without a swarm, has the same files in `STATE/sessions`, under its scoped name.

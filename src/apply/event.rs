@@ -74,6 +74,23 @@ pub enum Event {
         /// Description of the file, one line.
         description: String,
     },
+    /// A seeded directory is in place.
+    Seeded {
+        /// Path of the session in the tree.
+        session: SessionPath,
+        /// Name of the resource, by default its kind.
+        resource: String,
+        /// Path of the directory, relative to the working directory of the session.
+        path: String,
+        /// `true` if the directory is a copy; `false` if the command of the seed has populated it.
+        copied: bool,
+        /// Number of files and links in the directory.
+        files: u64,
+        /// Bytes of the files.
+        bytes: u64,
+        /// Bytes that share blocks on the disk with the seed; 0 if the file system cannot share blocks.
+        shared_bytes: u64,
+    },
     /// The commands of `setup` have run.
     SetUp {
         /// Path of the session in the tree.
@@ -189,6 +206,8 @@ pub enum Phase {
     Populate,
     /// New allocations are finished, and active ones are repaired or updated in place.
     Finish,
+    /// Seeded directories are brought into new allocations.
+    Seed,
     /// The commands of `setup` run in new sessions, and in others for which the plan requires it.
     SetUp,
     /// The conditions of `ready` are waited for.
@@ -261,6 +280,7 @@ mod tests {
             Phase::Create,
             Phase::Populate,
             Phase::Finish,
+            Phase::Seed,
             Phase::SetUp,
             Phase::Wait,
             Phase::WriteDiscovery,

@@ -5,11 +5,11 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use super::event::PhaseReport;
 use super::provision::PROVISION;
-use super::{Failure, Phase, Run, ancestors, task, traverse};
+use super::{Event, Failure, Phase, Run, ancestors, task, traverse};
 use crate::host::clock;
 use crate::name::SessionPath;
 use crate::plan::Session;
-use crate::provider::{self, Allocation, OnPopulated, Task};
+use crate::provider::{self, Allocation, Kind, OnPopulated, Seeded, Task};
 use crate::state::Milestone;
 
 /// Allocations of one kind that are populated in one call; the first one is the source of the others.
@@ -50,6 +50,50 @@ impl Run<'_> {
         )
     }
 
+    /// Brings seeded directories into the new allocations of the plan, kind by kind.
+    pub(super) fn seed(&self) -> Vec<Failure> {
+        let mut kinds: Vec<Group<'_>> = Vec::new();
+        let mut missing: HashMap<&SessionPath, AtomicUsize> = HashMap::new();
+        for mut group in self.groups() {
+            let Some(provider) = self.context.registry.get(group.kind) else { continue };
+            group.members.retain(|(session, allocation)| {
+                let directories = provider.seeded_directories(allocation);
+                if directories > 0 {
+                    *missing.entry(&session.path).or_default().get_mut() += directories;
+                }
+                directories > 0
+            });
+            match kinds.iter_mut().find(|kind| kind.kind == group.kind) {
+                Some(kind) => kind.members.extend(group.members),
+                None => kinds.push(group),
+            }
+        }
+        kinds.retain(|kind| !kind.members.is_empty());
+        let report = PhaseReport::begin(self.context, Phase::Seed, missing.len());
+        let failed = kinds.iter().flat_map(|kind| {
+            let on_seeded = |at: usize, seeded: Seeded| {
+                let (session, allocation) = kind.members[at];
+                let Seeded { path, is_copied: copied, files, bytes, shared_bytes } = seeded;
+                let (path_of_session, resource) = (session.path.clone(), allocation.name().to_owned());
+                (self.context.events)(&Event::Seeded {
+                    session: path_of_session,
+                    resource,
+                    path,
+                    copied,
+                    files,
+                    bytes,
+                    shared_bytes,
+                });
+                let left = missing.get(&session.path);
+                if left.is_some_and(|left| left.fetch_sub(1, Ordering::Relaxed) == 1) {
+                    report.passed(&session.path);
+                }
+            };
+            self.for_group(kind, &|_| {}, |provider, tasks| provider.seed(tasks, &on_seeded))
+        });
+        failed.collect()
+    }
+
     fn groups(&self) -> Vec<Group<'_>> {
         let plan = &self.record.plan;
         let mut position: HashMap<(&str, &SessionPath), usize> = HashMap::new();
@@ -72,6 +116,16 @@ impl Run<'_> {
     /// Populates a group. `populated` is called once for each session: when the provider reports the session, or else
     /// after all sessions are populated.
     fn populate_group(&self, group: &Group<'_>, populated: &(dyn Fn(&Session) + Sync)) -> Vec<Failure> {
+        self.for_group(group, populated, |provider, tasks| provider.populate(tasks))
+    }
+
+    /// Calls `act` with the tasks of a group.
+    fn for_group(
+        &self,
+        group: &Group<'_>,
+        populated: &(dyn Fn(&Session) + Sync),
+        act: impl FnOnce(&dyn Kind, &[Task<'_>]) -> Vec<(usize, provider::Error)>,
+    ) -> Vec<Failure> {
         let Some(provider) = self.context.registry.get(group.kind) else { return Vec::new() };
         let members: Vec<Member<'_>> =
             group.members.iter().map(|(session, _)| Member::new(self, session)).collect();
@@ -85,7 +139,7 @@ impl Run<'_> {
         };
         let tasks: Vec<_> = (0..members.len()).map(task_of).collect();
         // A panic does not name its task, so that it is reported for the first task.
-        let failed = provider::catch_panics(|| Ok(provider.populate(&tasks)))
+        let failed = provider::catch_panics(|| Ok(act(provider, &tasks)))
             .unwrap_or_else(|panicked| vec![(0, panicked)]);
         if failed.is_empty() {
             for member in members {

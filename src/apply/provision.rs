@@ -98,7 +98,11 @@ impl Run<'_> {
         let sessions = applied.iter().flat_map(|applied| &applied.plan.sessions);
         let before = sessions.map(|session| (&session.path, session)).collect();
         let finish = |session: &Session, change: &Change| self.finish(session, change, &before);
-        self.noted(Milestone::Finished, self.each(Phase::Finish, self.host.jobs, &concerned, &finish))
+        let mut failures = self.each(Phase::Finish, self.host.jobs, &concerned, &finish);
+        if failures.is_empty() && !self.host.cancel.is_requested() {
+            failures = self.seed();
+        }
+        self.noted(Milestone::Finished, failures)
     }
 
     /// Records in the journal that a step has ended, unless it failed.

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use clap::Args;
 use seedbed::doctor::{self, Case, Finding, Reaped, Severity};
 use seedbed::host::leases::{Lease, Leased};
-use seedbed::host::text::printable;
+use seedbed::host::text::{printable, tree_size};
 use seedbed::plan::Plan;
 use seedbed::report::{self, Diagnosis, Ports, ReapedLease, SCHEMA_VERSION, error};
 
@@ -17,7 +17,7 @@ use super::{Global, output, plan, relocation};
 /// Arguments of `doctor`.
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
-    /// Remove leases and lock files of ports that are provably orphaned
+    /// Remove leases and lock files of ports that are provably orphaned, and seeds that are not used any more
     #[arg(long)]
     reap: bool,
 }
@@ -76,7 +76,7 @@ fn examine(global: &Global, arguments: &Arguments, case: &Case<'_>) -> Result<Ex
             schema_version: SCHEMA_VERSION,
             workspace: case.workspace.to_owned(),
             findings,
-            reaped: report::Reaped { leases, lock_files: reaped.lock_files },
+            reaped: report::Reaped { leases, lock_files: reaped.lock_files, seeds: reaped.seeds },
         });
     } else {
         for lease in &reaped.leases {
@@ -85,6 +85,11 @@ fn examine(global: &Global, arguments: &Arguments, case: &Case<'_>) -> Result<Ex
         }
         for path in &reaped.lock_files {
             say!("reaped {}", printable(&path.to_string_lossy()));
+        }
+        for seed in &reaped.seeds {
+            let of = format!("{} of {}", seed.path, seed.repository.display());
+            let size = tree_size(seed.files, seed.bytes, seed.shared_bytes);
+            say!("reaped the seed {}: {size}", printable(&of));
         }
         output::print(&findings.iter().map(text_of).collect::<String>());
         if findings.is_empty() && !global.quiet {

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use indicatif::{HumanDuration, ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 use seedbed::apply::{Event, Phase};
 use seedbed::host::process::Cancel;
-use seedbed::host::text::{printable, printable_command, shell_quoted};
+use seedbed::host::text::{printable, printable_command, shell_quoted, tree_size};
 use seedbed::provider::git_worktree::rescue;
 
 use super::exit::uninspected;
@@ -185,6 +185,14 @@ impl State {
             Event::Updated { session, resource } => {
                 if_verbose(verbose, || format!("{session}: {resource} updated"))
             }
+            Event::Seeded { session, path, copied, files, bytes, shared_bytes, .. } => {
+                let path = printable(path);
+                let size = tree_size(*files, *bytes, *shared_bytes);
+                match copied {
+                    true => if_verbose(verbose, || format!("{session}: copied the seed of {path}: {size}")),
+                    false => vec![format!("{session}: populated {path}: {size}")],
+                }
+            }
             Event::SetUp { session } => if_verbose(verbose, || format!("{session}: set up")),
             Event::NotRefreshed { session, description } => {
                 vec![format!("{session}: not refreshed: {}", printable(description))]
@@ -279,6 +287,7 @@ fn phase_words(phase: Phase) -> (&'static str, &'static str, &'static str) {
         Phase::Create => ("creating", "created"),
         Phase::Populate => ("checking out", "checked out"),
         Phase::Finish => ("finishing", "finished"),
+        Phase::Seed => ("seeding", "seeded"),
         Phase::SetUp => ("setting up", "set up"),
         Phase::Wait => ("waiting for", "waited for"),
         Phase::WriteDiscovery => return ("writing discovery files", "wrote", "discovery file"),

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use clap::{Args, ValueEnum};
 use schemars::schema_for;
 use seedbed::discovery::Snapshot;
+use seedbed::host::seeds::Seed;
 use seedbed::manifest::{self, Validation};
 use seedbed::plan::Plan;
 use seedbed::provider::Registry;
@@ -38,6 +39,8 @@ pub(super) enum Schema {
     Discovery,
     /// Lines of `apply`, `destroy`, `recover`, `run`, `start` and `exec` with `--json`, and of any command that fails
     Events,
+    /// `seed.json` of a seed in the state directory
+    Seed,
     /// Output of `status --json`
     Status,
     /// Output of `collect --json`
@@ -95,6 +98,7 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode, Fa
         Schema::Provider => schema_for!(Protocol).to_value(),
         Schema::Discovery => generate::<Snapshot>(&registry),
         Schema::Events => generate::<Line>(&registry),
+        Schema::Seed => generate::<Seed>(&registry),
         Schema::Status => generate::<SwarmStatus>(&registry),
         Schema::Collected => generate::<CollectedSwarm>(&registry),
         Schema::List => generate::<List>(&registry),

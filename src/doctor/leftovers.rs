@@ -10,6 +10,7 @@ use super::{Case, Findings, Id};
 use crate::apply::{self, Relation, Stray};
 use crate::host::files::{self, Root};
 use crate::host::leases::{self, Lease};
+use crate::host::seeds::{self, Seed};
 use crate::host::text::shell_quoted;
 use crate::host::{Host, absolute};
 use crate::manifest;
@@ -395,6 +396,8 @@ pub struct Reaped {
     pub leases: Vec<Lease>,
     /// Lock files of the workspace, absolute.
     pub lock_files: Vec<PathBuf>,
+    /// Seeds of this host.
+    pub seeds: Vec<Seed>,
 }
 
 /// Reason for which nothing could be reaped.
@@ -407,12 +410,13 @@ pub enum Error {
     /// The registry of leases cannot be used.
     #[error(transparent)]
     Leases(#[from] leases::Error),
-    /// A lock file could not be removed.
+    /// A lock file or a seed could not be removed.
     #[error(transparent)]
     File(#[from] files::Error),
 }
 
-/// Removes leases, and lock files of the workspace, that provably have no owner.
+/// Removes leases, and lock files of the workspace, that provably have no owner; and seeds that no session needs (see
+/// [`seeds::reap`]).
 ///
 /// No record of this host has the ownership marker of the lease or file, and every record can be read. This includes
 /// all swarms and standalone sessions that are applied, being created or being released. A lock file whose marker has
@@ -444,6 +448,7 @@ pub fn reap(case: &Case<'_>) -> Result<Reaped, Error> {
             reaped.leases.push(lease);
         }
     }
+    reaped.seeds = seeds::reap(case.host)?;
     Ok(reaped)
 }
 

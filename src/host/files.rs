@@ -29,6 +29,7 @@ mod mount;
 mod removal;
 mod sweep;
 pub(crate) mod temporary;
+pub(crate) mod tree_copy;
 mod resolve;
 
 /// Flags to open a directory: for reading, and only if it is a directory.

@@ -1,5 +1,7 @@
 //! Makes foreign text safe to print: output of children, paths, values of manifests.
 
+use std::time::Duration;
+
 /// Number of characters of a process's command that a message shows: enough to recognise it.
 const COMMAND_SHOWN_MAX: usize = 120;
 
@@ -101,6 +103,25 @@ pub(crate) fn thousands(number: usize) -> String {
         text.push(digit);
     }
     text
+}
+
+/// Returns a time in its largest unit.
+pub fn largest_unit(time: Duration) -> String {
+    const UNITS: [(u64, &str); 4] = [(24 * 60 * 60, "day"), (60 * 60, "hour"), (60, "minute"), (1, "second")];
+    let seconds = time.as_secs();
+    let (length, unit) = UNITS.into_iter().find(|(length, _)| seconds >= *length).unwrap_or((1, "second"));
+    let count = seconds / length;
+    format!("{count} {unit}{}", if count == 1 { "" } else { "s" })
+}
+
+/// Returns the size of a directory with everything below it, and how much of it shares blocks on the disk with another
+/// one: `1,234 files, 56.7 MB (50.1 MB in shared blocks)`.
+pub fn tree_size(files: u64, bytes: u64, shared_bytes: u64) -> String {
+    let noun = if files == 1 { "file" } else { "files" };
+    let files = thousands(usize::try_from(files).unwrap_or(usize::MAX));
+    let shared =
+        if shared_bytes == 0 { String::new() } else { format!(" ({} in shared blocks)", size(shared_bytes)) };
+    format!("{files} {noun}, {}{shared}", size(bytes))
 }
 
 #[cfg(test)]

@@ -381,6 +381,24 @@ impl<'de> Deserialize<'de> for Command {
     }
 }
 
+/// A command as manifests have it, for options of kinds: `#[serde(with = "written_command")]`.
+pub(crate) mod written_command {
+    use serde::{Deserialize as _, Deserializer, Serialize as _, Serializer};
+
+    use super::{Command, CommandLine};
+
+    pub(crate) fn serialize<S: Serializer>(command: &CommandLine, serializer: S) -> Result<S::Ok, S::Error> {
+        match command {
+            CommandLine::Shell(line) => line.serialize(serializer),
+            CommandLine::Arguments(arguments) => arguments.serialize(serializer),
+        }
+    }
+
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<CommandLine, D::Error> {
+        Command::deserialize(deserializer).map(|Command(command)| command)
+    }
+}
+
 impl JsonSchema for Command {
     fn schema_name() -> std::borrow::Cow<'static, str> {
         "command".into()

@@ -99,6 +99,7 @@ rules! {
     BRANCH = "branch", "A branch has a name that Git accepts, and belongs to one session only";
     GLOB = "glob", "Globs match files of the workspace";
     COPIED_FILE = "copied-file", "Files to copy or link are untracked files that exist in the workspace";
+    SEED = "seed", "A seed is a directory that the commit does not have, populated by one command for all sessions";
     EXISTING_DIRECTORY = "existing-directory", "A directory of another tool exists, apart from the workspace, and one session works in it";
     SESSION_FILE = "session-file", "A file of a session has a plain path in a worktree of the session, at which nothing else is";
     TEMPLATE_FILE = "template-file", "A template file is a text file of the workspace, at most 64 KiB long";

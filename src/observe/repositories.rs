@@ -20,6 +20,8 @@ pub(super) struct Requests<'q> {
     pub(super) branches: BTreeMap<&'q str, BTreeSet<&'q BranchNames>>,
     /// For each ref, the paths of its tree, and whether they are required there.
     pub(super) refs: BTreeMap<&'q str, BTreeMap<&'q str, bool>>,
+    /// Paths whose object ids are requested.
+    pub(super) blobs: BTreeSet<&'q str>,
     /// Refs whose age is requested.
     pub(super) ages: BTreeSet<&'q str>,
     /// Globs of untracked files.
@@ -89,6 +91,7 @@ fn observe_repository(
     let settings = repository::settings(git, &located)?;
     let commits::Resolved { commits, tops } = joined(resolved)?;
     observed.trees = trees::observe(git, &commits, &tops, &requests.refs)?;
+    observed.blobs = trees::blobs(git, &commits, &observed.trees, &requests.blobs)?;
     if !requests.ages.is_empty() {
         let refs: Vec<&str> = requests.ages.iter().copied().collect();
         observed.ages = base_age::ages(host, directory, &refs)?;
@@ -122,19 +125,19 @@ fn observe_branch_paths(
     let mut tips = BTreeMap::new();
     let mut paths: BTreeMap<String, BTreeMap<&str, bool>> = BTreeMap::new();
     for ((base_ref, name), distance) in &observed.distances {
-        let (Some(branch), Some(requests)) = (branches.get(name), requests.refs.get(base_ref.as_str()))
-        else {
+        let (Some(branch), Some(of_ref)) = (branches.get(name), requests.refs.get(base_ref.as_str())) else {
             continue;
         };
         // A branch at the same commit was observed already.
         if distance.contains && distance.ahead > 0 {
             let full = branch_ref(name);
             tips.insert(full.clone(), Ok(branch.tip.clone()));
-            paths.entry(full).or_default().extend(requests);
+            paths.entry(full).or_default().extend(of_ref);
         }
     }
     let paths = paths.iter().map(|(name, paths)| (name.as_str(), paths.clone())).collect();
     let trees = trees::observe(git, &tips, &BTreeMap::new(), &paths)?;
+    observed.blobs.extend(trees::blobs(git, &tips, &trees, &requests.blobs)?);
     observed.trees.extend(trees);
     Ok(())
 }

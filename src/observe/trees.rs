@@ -1,6 +1,6 @@
 //! Types of paths in commits.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Commit, Error, TreeEntry, UnknownRef};
 use crate::host::git::Git;
@@ -69,6 +69,38 @@ pub(super) fn observe(
         }
     }
     Ok(trees)
+}
+
+/// Returns the object id of each of `paths` that is a file at a ref, by the commit and the path.
+pub(super) fn blobs(
+    git: &Git<'_>,
+    commits: &BTreeMap<String, Result<Commit, UnknownRef>>,
+    trees: &BTreeMap<(String, String), TreeEntry>,
+    paths: &BTreeSet<&str>,
+) -> Result<BTreeMap<(Commit, String), String>, Error> {
+    let mut files: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
+    for ((name, path), entry) in trees {
+        if *entry == TreeEntry::File
+            && paths.contains(path.as_str())
+            && let Some(Ok(commit)) = commits.get(name)
+        {
+            files.entry(commit).or_default().insert(path);
+        }
+    }
+    let mut blobs = BTreeMap::new();
+    for (commit, paths) in files {
+        for chunk in chunks(paths.into_iter()) {
+            let mut arguments = vec!["--literal-pathspecs", "ls-tree", "-z", "--full-tree", commit, "--"];
+            arguments.extend(&chunk);
+            for line in git.run(arguments)?.split(|&byte| byte == 0) {
+                let line = String::from_utf8_lossy(line);
+                let Some((facts, path)) = line.split_once('\t') else { continue };
+                let id = facts.rsplit(' ').next().unwrap_or_default();
+                blobs.insert((commit.to_owned(), path.to_owned()), id.to_owned());
+            }
+        }
+    }
+    Ok(blobs)
 }
 
 /// Returns the type of a path by the top of its tree; `None` if deeper directories are needed.

@@ -30,6 +30,7 @@ mod populate;
 mod progress;
 mod rebind;
 mod scratch;
+mod seed;
 mod register;
 mod release;
 mod manual_cleanup;
@@ -54,17 +55,17 @@ use serde::Deserialize as _;
 use super::{
     Allocation, Allocator, ChildOptions, Condition, Container, ContainerNeeds, Context, Error, Examination,
     InterruptedRun, Leftover, Location, NeededSpace, OwnedPath, PathSet, PlannedAllocation, Planner,
-    Provider, Refreshable, Rescue, ResourceOptions, RootDirectory, Scope, SurvivingBranch, Task, Uncounted,
-    UnsavedWork, effective_options, is_in_git_directory,
+    Provider, Refreshable, Rescue, ResourceOptions, RootDirectory, Scope, Seeded, SurvivingBranch, Task,
+    Uncounted, UnsavedWork, effective_options, is_in_git_directory,
 };
 use crate::host::occupants::Footprint;
 use crate::manifest;
 use crate::name::SessionPath;
 use crate::observe::{Observation, Query};
 
-pub use allocation::{Existing, Registration, Worktree};
+pub use allocation::{Existing, PlannedSeed, Registration, Worktree};
 pub use fetch::{Error as FetchError, FetchedRef, fetch};
-pub use options::{BranchExists, Checkout, Layout, Options};
+pub use options::{BranchExists, Checkout, Layout, Options, SeedOptions};
 pub(crate) use ownership::Mark;
 pub use plan::normalize_target_path;
 pub(crate) use progress::by_repository;
@@ -142,6 +143,13 @@ impl Planner for GitWorktree {
         is_section: bool,
     ) -> Option<(String, String)> {
         plan::file_fault(&Worktree::from_allocation(allocation)?, observation, path, is_section)
+    }
+
+    fn seeded_directories(&self, allocation: &Allocation) -> usize {
+        let worktree =
+            allocation.allocation.contains_key("seeds").then(|| Worktree::from_allocation(allocation));
+        let seeds = worktree.flatten().map(|worktree| worktree.seeds).unwrap_or_default();
+        seeds.iter().filter(|seed| seed.digest.is_some()).count()
     }
 
     fn branch(&self, allocation: &Allocation) -> Option<String> {
@@ -314,6 +322,10 @@ impl Provider for GitWorktree {
         untracked::copy_and_link(task, &worktree)?;
         files::create(task, &worktree)?;
         populate::run_hook(task, &worktree)
+    }
+
+    fn seed(&self, tasks: &[Task<'_>], on_seeded: &(dyn Fn(usize, Seeded) + Sync)) -> Vec<(usize, Error)> {
+        seed::bring(tasks, on_seeded)
     }
 
     fn inspect(&self, task: &Task<'_>) -> Result<Condition, Error> {

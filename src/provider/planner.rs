@@ -124,6 +124,11 @@ pub trait Planner: Send + Sync {
         None
     }
 
+    /// Returns the number of directories that [`Provider::seed`](super::Provider::seed) brings into an allocation.
+    fn seeded_directories(&self, _allocation: &Allocation) -> usize {
+        0
+    }
+
     /// Returns the branch that an allocation works on, without `refs/heads/`.
     fn branch(&self, _allocation: &Allocation) -> Option<String> {
         None

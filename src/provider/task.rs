@@ -105,6 +105,22 @@ impl<'a> OnPopulated<'a> {
     }
 }
 
+/// Directory that [`Provider::seed`](super::Provider::seed) has brought into an allocation.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Seeded {
+    /// Path of the directory, relative to the working directory of the session.
+    pub path: String,
+    /// `true` if the directory is a copy; `false` if the command has populated it.
+    pub is_copied: bool,
+    /// Number of files and links in the directory.
+    pub files: u64,
+    /// Bytes of the files.
+    pub bytes: u64,
+    /// Bytes that share blocks on the disk with the seed; 0 if the file system cannot share blocks.
+    pub shared_bytes: u64,
+}
+
 impl std::fmt::Debug for OnPopulated<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("OnPopulated")

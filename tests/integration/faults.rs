@@ -12,6 +12,7 @@ mod orphan;
 mod planted;
 mod races;
 mod replace;
+mod seeds;
 mod repositories;
 pub(crate) mod shim;
 mod sequences;

@@ -41,6 +41,10 @@ pub(crate) fn friendly(queries: &BTreeSet<Query>) -> Observation {
                 let files = Untracked::Files { files: 1, bytes: 1 };
                 observation.repository_mut(repository).untracked.insert(glob.clone(), Ok(files));
             }
+            Query::Blob { repository, path, .. } => {
+                let blobs = &mut observation.repository_mut(repository).blobs;
+                blobs.insert(("1".repeat(40), path.clone()), "3".repeat(40));
+            }
             _ => {}
         }
     }

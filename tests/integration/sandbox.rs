@@ -319,8 +319,8 @@ impl Sandbox {
     }
 
     /// Returns the inventory of the repository, and of the [`OTHERS`] that exist, with all of `.git`, the output of `git status`, and the state directory.
-    /// It leaves out `.git/index`, which `git status` refreshes, and the logs and empty directories of the state, which
-    /// are kept.
+    /// It leaves out `.git/index`, which `git status` refreshes, and the logs, seeds and empty directories of the state,
+    /// which are kept.
     pub(crate) fn inventory(&self) -> Inventory {
         let mut found = Inventory::new();
         walk(&self.repository, Path::new("repository"), &mut found);
@@ -337,8 +337,10 @@ impl Sandbox {
         if self.state().exists() {
             walk(&self.state(), Path::new("state"), &mut state);
         }
+        let is_temporary = |name: &std::ffi::OsStr| name.to_string_lossy().contains(".seedbed-");
         let is_kept = |path: &str| {
             path.starts_with("state/logs/")
+                || path.starts_with("state/seeds/") && !Path::new(path).iter().any(is_temporary)
                 || path == "state/leases/.guard"
                 || path == "state/.guard"
                 || path == "state/overlays/.guard"

@@ -11,5 +11,6 @@ mod overlay;
 mod permissions;
 mod relative;
 mod repositories;
+mod seeds;
 mod side_by_side;
 mod worktree_include;

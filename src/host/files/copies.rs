@@ -3,7 +3,7 @@
 //! A file is identified by its metadata, if no other process is at work, or only by its content, if another process
 //! may be.
 
-use std::cell::OnceCell;
+use std::cell::{Cell, OnceCell};
 use std::ffi::{CString, OsStr};
 use std::fs::File;
 use std::io::{self, ErrorKind, Read as _, Seek as _, Write as _};
@@ -31,13 +31,25 @@ const HELD: usize = 1 << 20;
 /// Files of one directory that are to be copied to other directories, in the order in which they were added.
 pub(crate) struct Files<'a> {
     from: &'a Root,
-    modified: Timestamps,
+    time: CopyTime,
     bytes: Vec<u8>,
     sources: Vec<CopySource<'a>>,
+    /// Bytes of copies that share the blocks of their sources.
+    shared: Cell<u64>,
+}
+
+/// Time of modification of copies, in seconds.
+#[derive(Clone, Copy)]
+enum CopyTime {
+    /// This time.
+    Fixed(i64),
+    /// Time of the source, but at most this one.
+    OfSource { latest: i64 },
 }
 
 struct CopySource<'a> {
     name: &'a OsStr,
+    modified: Timestamps,
     what: SourceType,
 }
 
@@ -65,7 +77,30 @@ impl<'a> Files<'a> {
     /// Starts a list of files of `from` to be copied to the same names, all with the time `modified`, in
     /// seconds.
     pub(crate) fn new(from: &'a Root, modified: i64) -> Self {
-        Self { from, modified: times(modified), bytes: Vec::new(), sources: Vec::new() }
+        Self::with_time(from, CopyTime::Fixed(modified))
+    }
+
+    /// Starts a list of files of `from` to be copied to the same names, each with the time of its source, but no time
+    /// after `latest`, in seconds.
+    pub(crate) fn with_own_times(from: &'a Root, latest: i64) -> Self {
+        Self::with_time(from, CopyTime::OfSource { latest })
+    }
+
+    fn with_time(from: &'a Root, time: CopyTime) -> Self {
+        Self { from, time, bytes: Vec::new(), sources: Vec::new(), shared: Cell::new(0) }
+    }
+
+    /// Returns the time of the copy of a file with this metadata.
+    fn time(&self, source: &Stat) -> Timestamps {
+        match self.time {
+            CopyTime::Fixed(modified) => times(modified),
+            CopyTime::OfSource { latest } => times_of(source, latest),
+        }
+    }
+
+    /// Returns the number of bytes in copies that share the blocks of their sources.
+    pub(crate) fn shared_bytes(&self) -> u64 {
+        self.shared.get()
     }
 
     /// Adds a regular file with its permissions, if its metadata is `expected`.
@@ -87,7 +122,7 @@ impl<'a> Files<'a> {
             }
             _ => SourceType::Large { file, size: found.st_size.unsigned_abs(), mode },
         };
-        self.sources.push(CopySource { name, what });
+        self.sources.push(CopySource { name, modified: self.time(&found), what });
         Ok(())
     }
 
@@ -106,13 +141,15 @@ impl<'a> Files<'a> {
         }
         let leads_to = rustix::fs::readlinkat(&self.from.fd, name, Vec::new())
             .map_err(|error| self.source(name, error.into()))?;
-        self.sources.push(CopySource { name, what: SourceType::Link(leads_to) });
+        let modified = self.time(&found);
+        self.sources.push(CopySource { name, modified, what: SourceType::Link(leads_to) });
         Ok(true)
     }
 
     /// Adds an empty directory, which need not exist in the source.
     pub(crate) fn directory(&mut self, name: &'a OsStr) {
-        self.sources.push(CopySource { name, what: SourceType::Directory });
+        // The time of a directory changes with each file in it, and is not set.
+        self.sources.push(CopySource { name, modified: times(0), what: SourceType::Directory });
     }
 
     /// Adds a regular file if its bytes are `wanted`, even if another process writes to it; `false` if no
@@ -137,15 +174,18 @@ impl<'a> Files<'a> {
             return false;
         }
         let mode = Permissions::Masked(Mode::from_raw_mode(if executable { 0o777 } else { 0o666 }));
-        self.sources.push(CopySource { name, what: SourceType::Read { bytes, mode, copy: OnceCell::new() } });
+        let what = SourceType::Read { bytes, mode, copy: OnceCell::new() };
+        self.sources.push(CopySource { name, modified: self.time(&found), what });
         true
     }
 
     /// Adds a symbolic link whose target is `wanted`; `false` if there is none.
     pub(crate) fn link_of(&mut self, name: &'a OsStr, wanted: impl FnOnce(&[u8]) -> bool) -> bool {
+        let Ok(found) = stat(self.from, name) else { return false };
         match rustix::fs::readlinkat(&self.from.fd, name, Vec::new()) {
             Ok(leads_to) if wanted(leads_to.as_bytes()) => {
-                self.sources.push(CopySource { name, what: SourceType::Link(leads_to) });
+                let modified = self.time(&found);
+                self.sources.push(CopySource { name, modified, what: SourceType::Link(leads_to) });
                 true
             }
             _ => false,
@@ -178,7 +218,7 @@ impl<'a> Files<'a> {
                 if !bytes.is_empty() && !is_shared {
                     copy.write_all(bytes)?;
                 }
-                let stat = self.complete(&copy, *mode)?;
+                let stat = complete(&copy, *mode, &sources.modified)?;
                 if bytes.len() > SMALL_MAX {
                     let _ = first.set(copy);
                 }
@@ -186,8 +226,10 @@ impl<'a> Files<'a> {
             }),
             SourceType::Large { file, size, mode } => {
                 let copied = create(to, name, *mode).and_then(|mut copy| {
-                    copy_large(file, &mut copy, *size)?;
-                    self.complete(&copy, *mode)
+                    if copy_large(file, &mut copy, *size)? {
+                        self.shared.set(self.shared.get() + *size);
+                    }
+                    complete(&copy, *mode, &sources.modified)
                 });
                 if copied.as_ref().is_ok_and(|stat| stat.st_size.unsigned_abs() != *size) {
                     return Err(self.changed(name));
@@ -197,7 +239,7 @@ impl<'a> Files<'a> {
             SourceType::Link(leads_to) => failpoint!("copies.link")
                 .and_then(|()| rustix::fs::symlinkat(leads_to.as_c_str(), &to.fd, name))
                 .map_err(io::Error::from)
-                .and_then(|()| set_times(to, name, &self.modified)),
+                .and_then(|()| set_times(to, name, &sources.modified)),
             SourceType::Directory => {
                 make_directory(to, name)?;
                 stat(to, name).and_then(|stat| match FileType::from_raw_mode(stat.st_mode) {
@@ -207,20 +249,6 @@ impl<'a> Files<'a> {
             }
         };
         written.map_err(|source| Error::Io { action: "write", path: to.path.join(name), source })
-    }
-
-    /// Sets the attributes that a new file does not have by default, its time last.
-    fn complete(&self, copy: &File, mode: Permissions) -> io::Result<Stat> {
-        rustix::fs::futimens(copy, &self.modified)?;
-        let stat = rustix::fs::fstat(copy)?;
-        match mode {
-            Permissions::All(mode) if Mode::from_raw_mode(stat.st_mode & 0o777) != mode => {
-                // The umask removed permissions that the source nevertheless has.
-                rustix::fs::fchmod(copy, mode)?;
-                Ok(rustix::fs::fstat(copy)?)
-            }
-            _ => Ok(stat),
-        }
     }
 
     fn open(&self, name: &OsStr) -> io::Result<(File, Stat)> {
@@ -247,6 +275,30 @@ impl<'a> Files<'a> {
     fn changed(&self, name: &OsStr) -> Error {
         self.source(name, io::Error::other("another program changes it"))
     }
+}
+
+/// Sets the attributes that a new file does not have by default, its time last.
+fn complete(copy: &File, mode: Permissions, modified: &Timestamps) -> io::Result<Stat> {
+    rustix::fs::futimens(copy, modified)?;
+    let stat = rustix::fs::fstat(copy)?;
+    match mode {
+        Permissions::All(mode) if Mode::from_raw_mode(stat.st_mode & 0o777) != mode => {
+            // The umask removed permissions that the source nevertheless has.
+            rustix::fs::fchmod(copy, mode)?;
+            Ok(rustix::fs::fstat(copy)?)
+        }
+        _ => Ok(stat),
+    }
+}
+
+/// Returns the time of modification of a file, but at most `latest`, in seconds; and an unchanged time of access.
+pub(crate) fn times_of(source: &Stat, latest: i64) -> Timestamps {
+    if source.st_mtime >= latest {
+        return times(latest);
+    }
+    let mut modified = times(source.st_mtime);
+    modified.last_modification.tv_nsec = source.st_mtime_nsec.try_into().unwrap_or_default();
+    modified
 }
 
 /// Creates a directory. Returns `false`, and does nothing, if something of its name already exists.
@@ -312,14 +364,14 @@ fn read(file: &mut File, buffer: &mut [u8]) -> io::Result<usize> {
 }
 
 /// Copies a file of `size` bytes into an empty one: by sharing its blocks if the file system can, else inside
-/// the kernel, else through memory.
-pub(crate) fn copy_large(mut from: &File, to: &mut File, size: u64) -> io::Result<()> {
+/// the kernel, else through memory. Returns whether the blocks are shared.
+pub(crate) fn copy_large(mut from: &File, to: &mut File, size: u64) -> io::Result<bool> {
     if shares(from, to) {
-        return Ok(());
+        return Ok(true);
     }
     #[cfg(target_os = "linux")]
     if copied_by_the_kernel(from, to, size)? {
-        return Ok(());
+        return Ok(false);
     }
     // Bytes that the copy already has are identical.
     from.rewind()?;
@@ -333,7 +385,7 @@ pub(crate) fn copy_large(mut from: &File, to: &mut File, size: u64) -> io::Resul
         to.write_all(&buffer[..length])?;
         left = left.saturating_sub(length as u64);
     }
-    Ok(())
+    Ok(false)
 }
 
 /// Makes an empty file share the blocks of another; `false`, with the file still empty, if the file system

@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::Checkout;
+use super::{Checkout, SeedOptions};
+use crate::manifest::CommandLine;
 use crate::observe::WORKSPACE_REPOSITORY;
 use crate::observe::untracked::Pattern;
 use crate::provider::Allocation;
@@ -54,11 +55,34 @@ pub struct Worktree {
     pub worktree_include: Vec<String>,
     /// Globs of untracked files that are linked to those of the workspace.
     pub link: Vec<String>,
+    /// Seeded directories, in the order in which their commands run; absent without any.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub seeds: Vec<PlannedSeed>,
     /// `true` if the repository's hooks run.
     pub git_hooks: bool,
     /// `true` if the worktree's `.git` file names the admin directory by a relative path.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub relative: bool,
+}
+
+/// Planned directory of a worktree that is seeded.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[non_exhaustive]
+pub struct PlannedSeed {
+    /// Path of the directory, relative to the working directory.
+    pub path: String,
+    /// Files of the commit that decide the content.
+    pub key: Vec<String>,
+    /// Command that populates the directory.
+    pub command: CommandLine,
+    /// Directory in which the command runs; `None` for the working directory.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub directory: Option<String>,
+    /// Digest of everything that decides the content, as hexadecimal SHA-256: worktrees with equal digests get equal
+    /// directories. `None` if the worktree existed before the seed was planned, and so has no copy.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub digest: Option<String>,
 }
 
 /// A branch that exists and is reused.
@@ -100,6 +124,22 @@ impl Worktree {
         self.worktree_path.parent().filter(|parent| *parent != self.worktree_root)
     }
 
+    /// Returns whether a path, relative to the top of the worktree, is a seeded directory or in one.
+    pub(super) fn is_seeded(&self, path: &Path) -> bool {
+        self.seeded().any(|directory| path.starts_with(directory))
+    }
+
+    /// Returns the seeded directories, relative to the top of the worktree.
+    pub(super) fn seeded(&self) -> impl Iterator<Item = PathBuf> {
+        let brought = self.seeds.iter().filter(|seed| seed.digest.is_some());
+        brought.map(|seed| self.in_working_directory(&seed.path))
+    }
+
+    /// Returns a path in the working directory of the session relative to the top of the worktree.
+    pub(super) fn in_working_directory(&self, path: &str) -> PathBuf {
+        Path::new(self.target_path.as_deref().unwrap_or_default()).join(path)
+    }
+
     /// Returns the commit that the base ref named at plan time.
     pub fn base(&self) -> &str {
         self.existing.as_ref().map_or(&self.commit, |existing| &existing.base)
@@ -128,5 +168,33 @@ impl Worktree {
     /// Reads an allocation of this kind; `None` if planning did not make the allocation.
     pub fn from_allocation(allocation: &Allocation) -> Option<Self> {
         Self::deserialize(&allocation.allocation).ok()
+    }
+}
+
+impl PlannedSeed {
+    pub(super) fn new(options: &SeedOptions, digest: Option<String>) -> Self {
+        let SeedOptions { path, key, command, directory } = options.clone();
+        Self { path, key, command, directory, digest }
+    }
+
+    /// Returns whether these options request the seed.
+    pub(super) fn is_requested(&self, options: &SeedOptions) -> bool {
+        *self == Self::new(options, self.digest.clone())
+    }
+
+    /// Returns the program and its arguments.
+    pub(super) fn words(&self) -> Vec<String> {
+        match &self.command {
+            CommandLine::Arguments(words) => words.clone(),
+            CommandLine::Shell(line) => vec!["sh".to_owned(), "-c".to_owned(), line.clone()],
+        }
+    }
+
+    /// Returns the command as the manifest has it.
+    pub(super) fn shown(&self) -> String {
+        match &self.command {
+            CommandLine::Arguments(words) => words.join(" "),
+            CommandLine::Shell(line) => line.clone(),
+        }
     }
 }

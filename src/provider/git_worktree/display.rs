@@ -115,5 +115,9 @@ fn brought(worktree: &Worktree) -> String {
     let copy_and_link = |verb: &str, globs: &[String]| {
         if globs.is_empty() { String::new() } else { format!("  {verb} {}", globs.join(", ")) }
     };
-    copy_and_link("copies", &worktree.copy) + &copy_and_link("links", &worktree.link)
+    let seeds: Vec<String> =
+        worktree.seeds.iter().map(|seed| format!("{} by `{}`", seed.path, seed.shown())).collect();
+    copy_and_link("copies", &worktree.copy)
+        + &copy_and_link("links", &worktree.link)
+        + &copy_and_link("seeds", &seeds)
 }

@@ -47,6 +47,17 @@ pub(super) fn rules(planned: &PlannedAllocation<'_>, worktree: &Worktree) -> Vec
             ),
         });
     }
+    for seed in &worktree.seeds {
+        rules.push(match &seed.digest {
+            Some(digest) => format!(
+                "{} is a copy of seed {digest:.12}, which `{}` populates, and depends on {}",
+                seed.path,
+                seed.shown(),
+                seed.key.join(", ")
+            ),
+            None => format!("{} is seeded only in sessions that are created from now on", seed.path),
+        });
+    }
     if let Some(target) = &worktree.target_path {
         rules.push(format!("only {target} is checked out, by `target-path`, and the session works in it"));
     }

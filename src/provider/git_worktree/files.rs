@@ -116,7 +116,7 @@ pub(super) fn reconcile(task: &Task<'_>, worktree: &Worktree) -> Result<Vec<Stri
     });
     let complete = Record(planned.iter().map(|(path, planned)| (path.clone(), planned.written())).collect());
     if pending.is_empty() && complete == record {
-        hide::hide(task, &paths, complete.0.keys())?;
+        hide::hide(task, &paths, complete.0.keys(), worktree.seeded())?;
         return Ok(left);
     }
     with_both(record.clone(), &complete).write(&paths)?;
@@ -138,10 +138,15 @@ pub(super) fn reconcile(task: &Task<'_>, worktree: &Worktree) -> Result<Vec<Stri
     for path in record.0.keys().filter(|path| !planned.contains_key(*path)) {
         remove_empty_directories(&top, path);
     }
-    hide::hide(task, &paths, complete.0.keys())?;
+    hide::hide(task, &paths, complete.0.keys(), worktree.seeded())?;
     complete.write(&paths)?;
     crashpoint!("session-files.completed");
     Ok(left)
+}
+
+/// Hides the files that seedbed wrote, and the seeded directories.
+pub(super) fn hide(task: &Task<'_>, worktree: &Worktree, paths: &WorktreePaths) -> Result<(), Error> {
+    hide::hide(task, paths, Record::read(paths).0.keys(), worktree.seeded())
 }
 
 /// Returns the damage of the planned files, one line; `None` if there is none. Paths that another file or a commit of the

@@ -22,6 +22,9 @@ const HEADER: usize = 12;
 /// inode, mode, uid, gid, size.
 const STAT: usize = 40;
 
+/// Offset of the seconds of the mtime among the ten numbers.
+const MODIFIED: usize = 8;
+
 /// Offset of the mode among the ten numbers.
 const MODE: usize = 24;
 
@@ -124,6 +127,12 @@ impl Index {
     /// Returns an entry's path, its parts separated by slashes: plain names, never `.git`.
     pub(super) fn name(&self, entry: &Entry) -> &[u8] {
         &self.names[entry.name.clone()]
+    }
+
+    /// Returns the earliest time of modification that Git saw, in seconds; `None` if it saw none.
+    pub(super) fn oldest(&self) -> Option<i64> {
+        let times = self.entries.iter().filter_map(|entry| number(&self.bytes, entry.at + MODIFIED));
+        times.filter(|time| *time != 0).min().map(i64::from)
     }
 
     /// Returns whether `stat` belongs to the file that Git saw when it wrote the index.

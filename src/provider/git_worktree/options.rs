@@ -2,10 +2,10 @@
 
 use std::path::PathBuf;
 
-use schemars::JsonSchema;
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 
-use crate::manifest::AGE_PATTERN;
+use crate::manifest::{AGE_PATTERN, CommandLine, written_command};
 
 /// Options of a `git-worktree`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -52,6 +52,9 @@ pub struct Options {
     /// Untracked files of the workspace to link from the worktree, as globs, for large files that are only read.
     #[schemars(extend("examples" = [["node_modules"]]))]
     pub link: Vec<String>,
+    /// Directories such as `node_modules` that a command populates once for all sessions with the same key. Each session
+    /// gets its own copy. The command runs in the first session that needs the directory, before `setup`.
+    pub seed: Vec<SeedOptions>,
     /// `true` if the repository's own Git hooks run when the worktree is created.
     pub git_hooks: bool,
     /// `true` if the worktree names its repository by a relative path, so that both work in a container that mounts
@@ -59,6 +62,41 @@ pub struct Options {
     pub relative: bool,
     /// Location of the worktrees of children.
     pub layout: Layout,
+}
+
+/// Directory that a command populates once for many sessions.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+#[non_exhaustive]
+pub struct SeedOptions {
+    /// Directory that the command populates, relative to the working directory of the session. The commit must not have
+    /// it.
+    #[schemars(length(min = 1), extend("examples" = ["node_modules"]))]
+    pub path: String,
+    /// Files of the commit that decide the result of the command, relative to the working directory. The command runs
+    /// again when one of them differs.
+    #[schemars(length(min = 1), extend("examples" = [["package-lock.json"]]))]
+    pub key: Vec<String>,
+    /// Command that populates the directory. It gets the caller's environment variables, and none of a session. An array of
+    /// arguments is run without a shell; a string is run by `sh -c`. Strings are no templates.
+    #[serde(with = "written_command")]
+    #[schemars(schema_with = "command_schema")]
+    pub command: CommandLine,
+    /// Directory in which the command runs, relative to the working directory of the session. Default: the working
+    /// directory.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1), extend("examples" = ["frontend"]))]
+    pub directory: Option<String>,
+}
+
+fn command_schema(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "examples": [["npm", "ci"]],
+        "anyOf": [
+            { "type": "array", "minItems": 1, "items": { "type": "string", "examples": ["ci"] } },
+            { "type": "string", "minLength": 1 },
+        ],
+    })
 }
 
 /// Method of checking out the files of a worktree.
@@ -119,6 +157,7 @@ impl Default for Options {
             checkout: Checkout::default(),
             copy: Vec::new(),
             link: Vec::new(),
+            seed: Vec::new(),
             git_hooks: false,
             relative: false,
             layout: Layout::default(),

@@ -4,6 +4,7 @@ mod branches;
 mod check;
 mod files;
 mod planned;
+mod seeds;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Component, Path, PathBuf};
@@ -66,6 +67,9 @@ pub(super) fn queries(options: &manifest::Options) -> Vec<Query> {
     let globs = globs.filter(|glob| check_glob(glob, &Location::default()).is_ok());
     let untracked = |glob: &String| Query::Untracked { repository: repository.clone(), glob: glob.clone() };
     queries.extend(globs.map(untracked));
+    queries.extend(seeds::queries(&options));
+    let paths = seeds::path_queries(&options);
+    queries.extend(paths.flat_map(|path| files::queries_of(&options, path)));
     if options.checkout == Checkout::Overlay {
         queries.push(Query::Overlays);
     }
@@ -215,7 +219,7 @@ impl<'o> Worktrees<'o> {
             None => (roots.commit.clone(), None),
         };
 
-        let worktree = Worktree {
+        let mut worktree = Worktree {
             repository: options.repository.clone(),
             repo_root: way(&self.observation.workspace, &repository.root),
             worktree_root: root.to_owned(),
@@ -235,9 +239,11 @@ impl<'o> Worktrees<'o> {
             copy: options.copy.clone(),
             worktree_include: self.included(options).and_then(Result::ok).unwrap_or_default(),
             link: options.link.clone(),
+            seeds: Vec::new(),
             git_hooks: options.git_hooks,
             relative: options.relative,
         };
+        worktree.seeds = seeds::planned(&worktree, options, self.observation, location)?;
         Ok(Planned { allocation: allocation_fields(&worktree), ..Planned::default() })
     }
 
@@ -467,17 +473,19 @@ impl Allocator for Worktrees<'_> {
         if !is_in_root || !self.is_at(request, &options, &worktree) {
             return None;
         }
-        let diagnostics = self.glob_diagnostics(request.location, &options, Some(&worktree));
+        let mut diagnostics = self.glob_diagnostics(request.location, &options, Some(&worktree));
+        diagnostics.extend(seeds::diagnostics(&options, request.location));
         let worktree = Worktree {
             base_ref: options.base_ref.clone(),
             checkout: checkout_of_update(allocation, &options, worktree.checkout),
             copy: options.copy.clone(),
             worktree_include: match self.included(&options) {
                 Some(Ok(patterns)) => patterns,
-                Some(Err(_)) => worktree.worktree_include,
+                Some(Err(_)) => worktree.worktree_include.clone(),
                 None => Vec::new(),
             },
             link: options.link.clone(),
+            seeds: seeds::updated(&worktree, &options),
             git_hooks: options.git_hooks,
             relative: options.relative,
             ..worktree
@@ -624,6 +632,7 @@ pub(super) fn is_update(from: &Worktree, to: &Worktree) -> bool {
         copy: to.copy.clone(),
         worktree_include: to.worktree_include.clone(),
         link: to.link.clone(),
+        seeds: to.seeds.clone(),
         git_hooks: to.git_hooks,
         relative: to.relative,
         ..from.clone()
@@ -654,6 +663,7 @@ pub(super) fn is_of(worktree: &Worktree, options: &Options, within_parent: bool)
         && (&worktree.copy, &worktree.link) == (&options.copy, &options.link)
         && worktree.copy.iter().chain(&worktree.link).all(is_glob)
         && is_included
+        && seeds::are_of(worktree, options)
         && (within_parent || worktree.worktree_root == options.root_directory)
 }
 

@@ -125,7 +125,7 @@ pub(super) fn disable(task: &Task<'_>, paths: &WorktreePaths, lock: &Lock) -> Re
 
 /// Returns whether this worktree may have made the setting necessary.
 pub(super) fn is_wanted(task: &Task<'_>, worktree: &Worktree) -> bool {
-    worktree.target_path.is_some() || !task.files.is_empty()
+    worktree.target_path.is_some() || !task.files.is_empty() || worktree.seeded().next().is_some()
 }
 
 fn is_needed(paths: &WorktreePaths) -> Result<bool, Error> {

@@ -134,6 +134,7 @@ impl Lab {
             worktree_include: Vec::new(),
             copy: Vec::new(),
             link: Vec::new(),
+            seeds: Vec::new(),
             git_hooks: false,
             relative: false,
         }

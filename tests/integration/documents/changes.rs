@@ -21,6 +21,8 @@ const ONE_WORKTREE: &str = "{ kind = \"git-worktree\", name = \"api\" }";
 const TWO_WORKTREES: &str =
     "{ kind = \"git-worktree\", name = \"api\" }, { kind = \"git-worktree\", name = \"web\" }";
 
+const SEED: &str = "seed = [{ path = \"deps\", key = [\"README.md\"], command = \"mkdir deps\" }]";
+
 /// One row of the page, and manifests before and after the change that the row describes.
 struct Case {
     /// Heading of the table, and the first two cells of the row.
@@ -152,6 +154,8 @@ fn worktrees() -> Vec<Case> {
         option("`copy` | a path is removed", "copy = [\".env\"]", ""),
         option("`link` | a path is added", "", "link = [\"cache\"]"),
         option("`link` | a path is removed", "link = [\"cache\"]", ""),
+        option("`seed` | one more, another key or command", "", SEED),
+        option("`seed` | one less", SEED, ""),
         option("`git-hooks` | any", "", "git-hooks = true"),
         option("`branch-exists` | any", "", "branch-exists = \"refuse\""),
         option("`max-base-age` | any", "", "max-base-age = \"1d\""),

@@ -207,6 +207,9 @@ fn every_point_is_reached() {
     tree.unmount_all();
     fs::remove_dir_all(elsewhere).unwrap();
     reach(&tree, &["destroy", "shop", "--gone"]);
+    let seeded = super::seeds::seeded();
+    reach(&seeded, &["apply"]);
+    reach(&seeded, &["doctor", "--reap"]);
     let saved = sandbox("[session.a]\nresources = [\"git-worktree\"]\n");
     saved.ok(&["apply"]);
     fs::write(saved.directory("a").join("new.txt"), "work\n").unwrap();

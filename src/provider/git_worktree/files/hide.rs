@@ -27,14 +27,16 @@ const SETTING: &str = "core.excludesFile";
 /// Size limit of the user's rules, in bytes.
 const RULES_MAX: usize = 1 << 20;
 
-/// Hides these files of a worktree, relative to its top, and no others. Files that exist and that Git ignores anyway need
-/// nothing.
+/// Hides these files and directories of a worktree, relative to its top, and no others. Files that exist and that Git
+/// ignores anyway need nothing.
 pub(super) fn hide<'p>(
     task: &Task<'_>,
     paths: &WorktreePaths,
     files: impl Iterator<Item = &'p PathBuf>,
+    directories: impl Iterator<Item = PathBuf>,
 ) -> Result<(), Error> {
-    let visible = visible(task, paths, files)?;
+    let mut visible = visible(task, paths, files)?;
+    visible.extend(visible_directories(task, paths, directories)?);
     let rules = paths.admin_directory.join(RULES);
     if visible.is_empty() {
         return if paths.common.read(&rules, RULES_MAX)?.is_some() { show(task, paths) } else { Ok(()) };
@@ -107,6 +109,27 @@ fn visible<'p>(
     let listed = git.with_setting("core.excludesFile=/dev/null").run(args)?;
     let listed = listed.split(|byte| *byte == 0).filter(|path| !path.is_empty());
     Ok(listed.map(|path| PathBuf::from(OsStr::from_bytes(path))).collect())
+}
+
+/// Returns the directories that no rule of the repository ignores, whether they exist or not.
+fn visible_directories(
+    task: &Task<'_>,
+    paths: &WorktreePaths,
+    directories: impl Iterator<Item = PathBuf>,
+) -> Result<Vec<PathBuf>, Error> {
+    let admin = paths.admin_directory_path();
+    let git = Git::open(task.host, &admin, Some(&paths.worktree)).holding(task.lock);
+    let git = git.with_setting("core.excludesFile=/dev/null");
+    let mut visible = Vec::new();
+    for directory in directories {
+        // A rule such as `node_modules/` matches only a path that ends as a directory.
+        let as_directory = directory.join("");
+        let args = ["check-ignore", "--quiet", "--no-index", "--"].map(OsStr::new);
+        if !git.output(args.into_iter().chain([as_directory.as_os_str()]))?.status.success() {
+            visible.push(directory);
+        }
+    }
+    Ok(visible)
 }
 
 /// Returns the rule that ignores exactly this path.

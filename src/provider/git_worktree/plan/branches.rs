@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::super::{BranchExists, Existing, Options, Worktree, branch, ownership::Mark};
 use super::check::{check_discovery, check_target};
-use super::{Worktrees, diagnostic};
+use super::{Worktrees, diagnostic, seeds};
 use crate::host::git::checkouts::Checkout;
 use crate::host::text::shell_quoted;
 use crate::manifest::{Diagnostic, Diagnostics, rule};
@@ -240,11 +240,15 @@ impl Worktrees<'_> {
                 tip.map(|tip| tip.begin(&base))
             }
         };
+        let earlier = worktree.commit.clone();
         let (commit, existing) = match existing {
             Some((commit, existing)) => (commit, Some(existing)),
             None => (worktree.commit.clone(), None),
         };
-        let worktree = Worktree { commit, existing, ..worktree };
+        let mut worktree = Worktree { commit, existing, ..worktree };
+        if worktree.commit != earlier {
+            seeds::renew(&mut worktree, self.observation);
+        }
         Ok(Allocation { allocation: allocation_fields(&worktree), ..allocation.clone() })
     }
 

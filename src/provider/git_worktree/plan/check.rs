@@ -1,13 +1,12 @@
 //! Checks a worktree's options against the repository and the workspace as they were observed.
 
 use std::path::{Component, Path};
-use std::time::Duration;
 
 use super::super::fetch::is_proposal;
 use super::super::{Checkout, Options};
 use super::{Worktrees, diagnostic, repository_of};
 use crate::host::absolute;
-use crate::host::text::shell_quoted;
+use crate::host::text::{self, shell_quoted};
 use crate::manifest::{Diagnostic, Diagnostics, Location, rule};
 use crate::name::nearest;
 use crate::observe::{
@@ -275,7 +274,9 @@ pub(super) fn check_age(
     let fetched = match (age.fetched, &age.remote, age.behind) {
         (_, None, _) if is_proposal(&options.base_ref) => "it was not fetched for this plan".to_owned(),
         (_, None, _) => "it follows no remote".to_owned(),
-        (Some(fetched), Some(remote), 0) => format!("{remote} was last fetched {} ago", in_words(fetched)),
+        (Some(fetched), Some(remote), 0) => {
+            format!("{remote} was last fetched {} ago", text::largest_unit(fetched))
+        }
         (None, Some(remote), 0) => format!("the last fetch of {remote} is unknown"),
         (_, Some(remote), behind) => {
             format!("it lacks {behind} {} of {remote}", if behind == 1 { "commit" } else { "commits" })
@@ -284,7 +285,7 @@ pub(super) fn check_age(
     let message = format!(
         "`{base_ref}` is older than {}: its commit is {} old, and {fetched}",
         limit.escape_debug(),
-        in_words(age.committed)
+        text::largest_unit(age.committed)
     );
     let is_remote = age.remote.as_ref().is_some_and(|remote| options.base_ref.ends_with(remote.as_str()));
     let help = match &age.remote {
@@ -301,15 +302,6 @@ pub(super) fn check_age(
         }
     };
     Err(diagnostic(rule::BASE_AGE, &location, &message, "too old", Some(help)))
-}
-
-/// Returns a time in its largest unit.
-fn in_words(time: Duration) -> String {
-    const UNITS: [(u64, &str); 4] = [(24 * 60 * 60, "day"), (60 * 60, "hour"), (60, "minute"), (1, "second")];
-    let seconds = time.as_secs();
-    let (length, unit) = UNITS.into_iter().find(|(length, _)| seconds >= *length).unwrap_or((1, "second"));
-    let count = seconds / length;
-    format!("{count} {unit}{}", if count == 1 { "" } else { "s" })
 }
 
 pub(super) fn unknown_ref(base_ref: &str, unknown: Option<&UnknownRef>, location: &Location) -> Diagnostic {

@@ -5,7 +5,7 @@ use std::path::Path;
 use serde::Deserialize as _;
 
 use super::super::untracked::Patterns;
-use super::super::{Options, Worktree};
+use super::super::{Options, PlannedSeed, Worktree};
 use super::{normalize_target_path, repository_of};
 use crate::manifest;
 use crate::observe::untracked::Pattern;
@@ -14,11 +14,15 @@ use crate::observe::{Observation, Query, TreeEntry, branch_ref};
 /// Returns the queries for a file at this path, relative to the working directory of a worktree with these options: about
 /// the path and the directories above it.
 pub(in super::super) fn queries(options: &manifest::Options, path: &str) -> Vec<Query> {
-    let Ok(options) = Options::deserialize(options) else { return Vec::new() };
+    Options::deserialize(options).map(|options| queries_of(&options, path)).unwrap_or_default()
+}
+
+/// Returns the queries for a path as [`queries`] does.
+pub(super) fn queries_of(options: &Options, path: &str) -> Vec<Query> {
     let target = normalize_target_path(options.target_path.as_deref().unwrap_or_default()).ok().flatten();
     let path = target.map_or_else(|| path.to_owned(), |target| format!("{target}/{path}"));
     let query = |path: &str| Query::Tree {
-        repository: repository_of(&options).to_owned(),
+        repository: repository_of(options).to_owned(),
         base_ref: options.base_ref.clone(),
         path: path.to_owned(),
         required: false,
@@ -55,6 +59,13 @@ pub(in super::super) fn fault(
         };
         let message = format!("`{}` tracks `{part}` {what}, which is never overwritten", worktree.base_ref);
         return Some((message, "choose a path that the commit does not have".to_owned()));
+    }
+    let overlaps = |seed: &&PlannedSeed| {
+        Path::new(path).starts_with(&seed.path) || Path::new(&seed.path).starts_with(path)
+    };
+    if let Some(seed) = worktree.seeds.iter().find(overlaps) {
+        let message = format!("`seed` populates `{}`", seed.path);
+        return Some((message, "choose a path outside that directory".to_owned()));
     }
     let brought = |patterns: &[Pattern]| Patterns::new(patterns).matches(Path::new(path));
     if brought(&worktree.linked()) {

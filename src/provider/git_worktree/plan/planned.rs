@@ -8,6 +8,7 @@ use serde_json::{Map, Value};
 
 use super::super::{Worktree, branch, overlay};
 use super::branches::is_released_with;
+use super::seeds;
 use crate::host::git::checkouts::Checkout;
 use crate::host::text::size;
 use crate::observe::{
@@ -39,6 +40,11 @@ fn repository_name(allocation: &Allocation) -> &str {
 pub(in super::super) fn notices(allocation: &Allocation, observation: &Observation) -> Vec<String> {
     let observed = observation.repository(repository_name(allocation));
     let mut notices: Vec<String> = brought(allocation, observed).collect();
+    if allocation.allocation.contains_key("seeds")
+        && let Some(worktree) = Worktree::from_allocation(allocation)
+    {
+        notices.extend(seeds::notices(&worktree, observation));
+    }
     if let Some(Ok(repository)) = &observed.repository {
         if field(allocation, "targetPath").is_some() && !repository.worktree_config {
             notices.push(

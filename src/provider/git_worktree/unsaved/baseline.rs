@@ -57,7 +57,7 @@ impl Baseline {
             // The run writes only files of its commit, and their index.
             LeaseProgress::Populating => (UNIX_EPOCH, UNIX_EPOCH),
             LeaseProgress::Populated { at, alive } => {
-                (if worktree.git_hooks { alive.max(at) } else { at }, at)
+                (if worktree.git_hooks || !worktree.seeds.is_empty() { alive.max(at) } else { at }, at)
             }
             LeaseProgress::SettingUp { at, alive } => (alive.max(at), at),
             LeaseProgress::Complete(at) => (at, at),
@@ -289,10 +289,13 @@ fn each(top: &Path, places: &BTreeSet<PathBuf>, act: &mut dyn FnMut(&Path, &Meta
 }
 
 /// Returns whether seedbed writes the file at a path: a discovery file, the marker of a directory of nested worktrees, a
-/// temporary file, or a file in a temporary directory.
+/// temporary file, or a file in a temporary or seeded directory.
 fn is_own(worktree: &Worktree, paths: &WorktreePaths, path: &Path) -> bool {
     let is_temporary = || path.iter().any(temporary::is_temporary);
-    is_discovery(worktree, path) || is_temporary() || is_mark(&paths.worktree.join(path))
+    is_discovery(worktree, path)
+        || worktree.is_seeded(path)
+        || is_temporary()
+        || is_mark(&paths.worktree.join(path))
 }
 
 fn changed(found: &Metadata) -> SystemTime {

@@ -177,7 +177,8 @@ impl Changes {
         copied_files: &CopiedFiles<'_>,
         paths: &WorktreePaths,
     ) {
-        let is_made = || is_discovery(worktree, path) || copied_files.is_untouched(path);
+        let is_made =
+            || is_discovery(worktree, path) || worktree.is_seeded(path) || copied_files.is_untouched(path);
         match *state {
             [b'?', b'?'] if path.as_os_str().as_bytes().ends_with(b"/") => {
                 self.repositories.insert(path.as_os_str().to_owned());

@@ -72,7 +72,10 @@ const EXAMPLES: &[(&str, &[Example])] = &[
                 "Run a test in all replicas of a session, for an hour at most",
                 "seedbed exec coder --timeout 1h -- ./test.sh",
             ),
-            ("Show the changes of every session", "seedbed exec --all -- git status --short"),
+            (
+                "Run a test in the session of a test runner's worker",
+                "TEST_PARALLEL_INDEX=1 seedbed exec --slot coder -- ./test.sh",
+            ),
         ],
     ),
     (

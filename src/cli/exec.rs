@@ -22,6 +22,7 @@ use super::{Global, completions};
 pub(super) mod parallel;
 mod printer;
 pub(super) mod ready;
+mod slot;
 
 use self::parallel::{Job, Manner, Supervision};
 
@@ -33,11 +34,16 @@ pub(super) const FAILED: u8 = 125;
 pub(super) struct Arguments {
     /// Sessions: paths, names, names of replicas without their number (`coder` selects `coder-0` and all others), or globs
     /// (`coder-*`)
-    #[arg(required_unless_present = "all", conflicts_with = "all", add = completions::active_sessions())]
+    #[arg(required_unless_present_any = ["all", "slot"], conflicts_with = "all", add = completions::active_sessions())]
     sessions: Vec<String>,
     /// Run the command in every session
     #[arg(long)]
     all: bool,
+    /// Run the command in the replica with the number of the test runner's worker: of the named session, or of the only one
+    /// with replicas. Without VARIABLE, the variables of nextest, pytest-xdist, Playwright and Jest have the number
+    /// (NEXTEST_TEST_GLOBAL_SLOT, PYTEST_XDIST_WORKER, TEST_PARALLEL_INDEX, JEST_WORKER_ID); VARIABLE counts from 0
+    #[arg(long, value_name = "VARIABLE", num_args = 0..=1, require_equals = true, default_missing_value = "", conflicts_with = "all")]
+    slot: Option<String>,
     #[command(flatten)]
     supervision: Supervision,
     /// Command and its arguments
@@ -55,8 +61,16 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> ExitCode {
 fn exec(global: &Global, arguments: &Arguments) -> Result<ExitCode, Failure> {
     let project = Project::find_applied(global)?;
     let family = Family::find(project.swarm()?, project.name())?;
-    // clap requires either names or `--all`.
-    let sessions = family.requested(&arguments.sessions)?;
+    let sessions = match (&arguments.slot, &arguments.sessions[..]) {
+        (Some(variable), []) => vec![slot::session(&family, None, variable)?],
+        (Some(variable), [name]) => vec![slot::session(&family, Some(name), variable)?],
+        (Some(_), _) => {
+            let text = "`--slot` chooses a replica of one session\nhelp: name only that session";
+            return Err(Failure::new(error::USAGE, text));
+        }
+        // clap requires either names or `--all`.
+        (None, names) => family.requested(names)?,
+    };
     let supervision = arguments.supervision;
     if let ([one], false, true) = (&sessions[..], global.json, supervision.is_default()) {
         // The command replaces this process, and so receives signals and the terminal itself.

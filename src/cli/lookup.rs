@@ -201,11 +201,13 @@ pub(super) fn sessions<'r>(record: &'r Record, name: &str) -> Result<Vec<&'r Ses
 }
 
 /// Returns whether a session is a replica of the table with this name or path.
-fn is_replica_of(session: &Session, table: &str) -> bool {
-    let Some(replica) = session.replica else { return false };
-    let path = session.path.as_str();
-    let Some(path) = path.strip_suffix(&format!("-{replica}")) else { return false };
-    path == table || path.rsplit('/').next() == Some(table)
+pub(super) fn is_replica_of(session: &Session, table: &str) -> bool {
+    table_of(session).is_some_and(|path| path == table || path.rsplit('/').next() == Some(table))
+}
+
+/// Returns the path of a replica without its number; `None` for a session of a table without `count`.
+pub(super) fn table_of(session: &Session) -> Option<&str> {
+    session.path.as_str().strip_suffix(&format!("-{}", session.replica?))
 }
 
 fn unknown<'p>(paths: impl Iterator<Item = &'p SessionPath>, name: &str) -> String {

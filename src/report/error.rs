@@ -91,6 +91,8 @@ errors! {
     SESSION_PATTERN = "session-pattern", 64, "The glob of sessions cannot be read", "Correct the glob";
     SESSION_REQUIRED = "session-required", 64, "`run` needs the session for its command: more than one is at the top of the tree", "Pass `--session SESSION`";
     SESSION_UNKNOWN = "session-unknown", 64, "No active session has this name", "Run `seedbed status`, which lists the sessions";
+    SLOT_MISSING = "slot-missing", 64, "No session has the number of the test runner's worker", "Set a higher `count` and run `seedbed apply`, or start fewer workers";
+    SLOT_UNKNOWN = "slot-unknown", 64, "The environment has no number of a test runner's worker", "Run the command in a worker, or name a variable with its number, from 0: `--slot=VARIABLE`";
     STATE_HOMELESS = "state-homeless", 64, "There is no directory for the state directory", "Set `SEEDBED_STATE_DIR` to an absolute path";
     SUBJECT_UNKNOWN = "subject-unknown", 64, "The argument of `explain` is no port, session or path", "Run `seedbed list` or `seedbed status`, which list those that exist";
     SWARM_AMBIGUOUS = "swarm-ambiguous", 64, "More than one swarm of this host has this name, or is applied in a workspace without a manifest", "Write one of the keys that the message lists, or `--swarm NAME`";

@@ -14,6 +14,7 @@ mod list;
 mod overrides;
 mod progress;
 pub(crate) mod shells;
+mod slot;
 mod status;
 mod validate;
 mod without_manifest;

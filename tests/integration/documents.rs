@@ -9,6 +9,7 @@ mod links;
 mod modules;
 mod mutations;
 mod pages;
+mod test_workers;
 mod words;
 
 use std::collections::BTreeMap;

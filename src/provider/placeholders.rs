@@ -1,6 +1,7 @@
 //! Replaces markers: text of a plan whose value only one clone has, so that the plan has the same bytes in every clone.
 //! Applying a plan replaces each marker by its value.
 
+use std::fmt::Write as _;
 use std::path::Path;
 
 use serde_json::{Map, Value};
@@ -21,23 +22,24 @@ pub(crate) fn absolute_path(path: &Path) -> String {
     }
 }
 
-/// Beginning of the marker of a session's hash. It is followed by 16 digits that name the session, and by [`CLOSE`].
+/// Beginning of the marker of a session's hash. It is followed by the id of the session, and by [`CLOSE`]. Readers of a
+/// plan see the markers.
 const SESSION_HASH: &str = "{{ session.hash ";
 const CLOSE: &str = " }}";
 
-/// Number of hexadecimal digits that name a session in its marker, and number of digits of its hash.
-const NAMING: usize = 16;
+/// Number of hexadecimal digits of a session's hash.
 const HASH: usize = 12;
 
-/// Returns the marker of a session's hash, which [`resolve`] replaces by [`session_hash`].
+/// Returns the marker of a session's hash, such as `{{ session.hash shop/api }}`, which [`resolve`] replaces by
+/// [`session_hash`].
 pub fn session_hash_placeholder(id: &str) -> String {
-    format!("{SESSION_HASH}{}{CLOSE}", named(id))
+    format!("{SESSION_HASH}{}{CLOSE}", in_marker(id))
 }
 
 /// Returns 12 hexadecimal digits that no other session has, and that differ for the same session in another clone. They
 /// change when the workspace is moved.
 pub fn session_hash(id: &str, workspace: &Path) -> String {
-    hash_of_named(&named(id), workspace)
+    hash_of(&in_marker(id), workspace)
 }
 
 /// Returns a name of 1 to 63 of `a-z`, `0-9` and `-`. No other session has it, and it differs for the same session in
@@ -79,11 +81,10 @@ pub fn resolve(text: &str, workspace: &Path) -> String {
     while let Some(at) = rest.find(SESSION_HASH) {
         let (before, marker) = rest.split_at(at);
         filled.push_str(before);
-        let digits = marker[SESSION_HASH.len()..].get(..NAMING).filter(|digits| is_hexadecimal(digits));
-        let end = SESSION_HASH.len() + NAMING;
-        if let Some(digits) = digits.filter(|_| marker[end..].starts_with(CLOSE)) {
-            filled.push_str(&hash_of_named(digits, workspace));
-            rest = &marker[end + CLOSE.len()..];
+        let parts = marker[SESSION_HASH.len()..].split_once(CLOSE);
+        if let Some((id, after)) = parts.filter(|(id, _)| is_in_marker(id)) {
+            filled.push_str(&hash_of(id, workspace));
+            rest = after;
         } else {
             filled.push_str(SESSION_HASH);
             rest = &marker[SESSION_HASH.len()..];
@@ -110,18 +111,33 @@ pub fn resolve_fields(fields: &Map<String, Value>, workspace: &Path) -> Map<Stri
     fields.iter().map(|(key, value)| (key.clone(), resolve_value(value, workspace))).collect()
 }
 
-/// Returns the digits that name a session in its marker.
-fn named(id: &str) -> String {
-    sha256_hex(id.as_bytes())[..NAMING].to_owned()
+/// Returns a session's id as it is in a marker. Characters that no id of a manifest has are replaced by their numbers,
+/// because a program may choose any id, and the id must not end the marker.
+fn in_marker(id: &str) -> String {
+    let mut text = String::with_capacity(id.len());
+    for c in id.chars() {
+        if is_plain(c) {
+            text.push(c);
+        } else {
+            let _ = write!(text, "%{:x}%", u32::from(c));
+        }
+    }
+    text
 }
 
-fn hash_of_named(named: &str, workspace: &Path) -> String {
-    let bytes = [named.as_bytes(), workspace.as_os_str().as_encoded_bytes()].concat();
+fn is_in_marker(text: &str) -> bool {
+    !text.is_empty() && text.chars().all(|c| is_plain(c) || c == '%')
+}
+
+/// Returns whether ids of a manifest's sessions, or names of resources behind them, have this character.
+fn is_plain(c: char) -> bool {
+    c.is_ascii_alphanumeric() || matches!(c, '/' | '.' | '_' | '-' | '#')
+}
+
+/// Returns the hash of a session by its id in a marker.
+fn hash_of(id: &str, workspace: &Path) -> String {
+    let bytes = [id.as_bytes(), b"\0", workspace.as_os_str().as_encoded_bytes()].concat();
     sha256_hex(&bytes)[..HASH].to_owned()
-}
-
-fn is_hexadecimal(text: &str) -> bool {
-    text.bytes().all(|byte| byte.is_ascii_hexdigit())
 }
 
 #[cfg(test)]
@@ -138,9 +154,12 @@ mod tests {
         assert!(one != other && one != session_hash("shop/a", Path::new("/srv/b")));
         let marker = session_hash_placeholder("shop/a");
         check(&format!("x{marker}{}y", session_hash_placeholder("shop/b")), &format!("x{one}{other}y"));
+        assert_eq!(marker, "{{ session.hash shop/a }}");
+        let odd = "a }}{{ session.hash shop/a";
+        check(&session_hash_placeholder(odd), &session_hash(odd, workspace));
         check("{{ workspace.root }}/a", "/srv/{{ session.hash 0123456789abcdef }}/a");
         for text in
-            ["{{ session.hash ", "{{ session.hash é0123456789abcdef }}", "{{ session.hash 0123456789abcdef}}"]
+            ["{{ session.hash ", "{{ session.hash é }}", "{{ session.hash shop/a}}", "{{ session.hash  }}"]
         {
             check(text, text);
         }

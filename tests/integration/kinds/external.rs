@@ -90,6 +90,30 @@ fn steps(requests: &[Value]) -> Vec<String> {
     steps
 }
 
+/// A plan is the same in every clone, so that it has markers of values which differ there. People read the markers.
+#[test]
+fn markers_in_a_plan_name_their_session() {
+    let sandbox = things(
+        r#"plan() {
+    hash=$(printf %s "$request" | grep -o '"name":"shop-a-[0-9a-f]*"' | grep -o '[0-9a-f]\{12\}')
+    printf '{"protocol": 2, "allocations": {
+        "shop/a": {"allocation": {"name": "db_%s"}, "env": {"THING": "at %s"}, "notes": ["created as db_%s"]},
+        "shop/b": {"allocation": {"name": "b"}}}}' "$hash" "$hash" "$hash"
+}"#,
+    );
+    for format in [&[][..], &["--verbose"], &["--json"], &["--format", "markdown"], &["--format", "html"]] {
+        let plan = sandbox.ok(&[&["plan"], format].concat()).stdout;
+        assert!(plan.contains("db_{{ session.hash shop/a }}"), "{format:?}: {plan}");
+        let mut markers = plan.split("{{ session.hash ").skip(1);
+        assert!(markers.all(|marker| marker.starts_with("shop/")), "{format:?}: {plan}");
+    }
+    sandbox.ok(&["apply"]);
+    let env = sandbox.ok(&["env", "a", "--format", "json"]).json()["environment"].take();
+    let hash = env["AGENT_SESSION_HASH"].as_str().unwrap();
+    assert_eq!((hash.len(), &env["THING"]), (12, &json!(format!("at {hash}"))));
+    sandbox.ok(&["destroy"]);
+}
+
 #[test]
 fn program_plans_once_before_the_review() {
     let sandbox = things("");

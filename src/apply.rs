@@ -78,7 +78,8 @@ pub use repositories::{
     unusable_repositories,
 };
 pub use restore::{RestoreError, restore};
-pub use retry::Retries;
+pub(crate) use retry::is_conflict;
+pub use retry::{Retries, apply_until_free};
 pub use take_up::take_up;
 pub use updates::left_by_updates;
 pub use usage::{Usage, usage};

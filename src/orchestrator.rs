@@ -335,10 +335,13 @@ impl Orchestrator {
             let (all, options) = (apply::transaction::Teardowns::All, apply::Options::default());
             let mut error = match apply::transaction::run_begun(context, &record, None, all, options) {
                 Ok(()) => return Ok(record),
-                Err(error) if error.is_undone() => error,
+                Err(error) if Retries::may_help(&error) => error,
                 Err(error) => return Err(Error::from_provisioning_error(error)),
             };
-            input = self.read_planning_input(context.swarm, manifest, above)?;
+            input = match self.read_planning_input(context.swarm, manifest, above) {
+                Err(_) if !apply::is_conflict(&error) => return Err(Error::from_provisioning_error(error)),
+                input => input?,
+            };
             if retries.conflict(&mut error, &record.plan, registry, &input.observation, None).is_none() {
                 return Err(Error::from_provisioning_error(error));
             }

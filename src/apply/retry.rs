@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use super::provision::SET_UP;
-use super::{Error, Failure, stale_reasons};
+use super::{Context, Error, Failure, Options, PlanningInput, apply, stale_reasons};
 use crate::host::text::printable_lines;
 use crate::name::SessionPath;
 use crate::observe::Observation;
@@ -34,7 +34,52 @@ pub struct Retries {
     conflicts: Vec<(SessionPath, Allocation)>,
 }
 
+/// Plans and applies. Plans again if another run has taken the planned resources first.
+///
+/// `make` plans. `check` is called with each plan before the plan is applied. `on_conflict` is called with the conflict
+/// because of which planning is repeated, one line. If planning again fails, the error is that of the failed run, unless
+/// another run took its resources.
+pub fn apply_until_free<E: From<Error>>(
+    context: &Context<'_>,
+    options: Options,
+    mut make: impl FnMut() -> Result<(Plan, PlanningInput), E>,
+    mut check: impl FnMut(&Plan, &PlanningInput) -> Result<(), E>,
+    on_conflict: impl Fn(&str),
+) -> Result<Plan, E> {
+    let (mut plan, mut input) = make()?;
+    let mut retries = Retries::default();
+    loop {
+        check(&plan, &input)?;
+        let Err(mut error) = apply(context, &plan, input.record.as_ref(), options) else { return Ok(plan) };
+        if !Retries::may_help(&error) {
+            return Err(error.into());
+        }
+        let planned = plan;
+        (plan, input) = match make() {
+            Err(_) if !is_conflict(&error) => return Err(error.into()),
+            made => made?,
+        };
+        let applied = input.applied.as_ref();
+        match retries.conflict(&mut error, &planned, context.registry, &input.observation, applied) {
+            Some(why) => on_conflict(&why),
+            None => return Err(error.into()),
+        }
+    }
+}
+
+/// Returns whether a claim of the failed run found that another run has the resource.
+pub(crate) fn is_conflict(error: &Error) -> bool {
+    matches!(error, Error::Failed { failures, .. } if failures.iter().any(|failure| failure.is_conflict))
+}
+
 impl Retries {
+    /// Returns whether another run may be the cause of an error, so that planning again may help.
+    pub fn may_help(error: &Error) -> bool {
+        let Error::Failed { failures, .. } = error else { return false };
+        // Everything was provisioned, so nothing was taken. What a `setup` leaves, such as a commit, makes the plan stale.
+        error.is_undone() && failures.iter().all(|failure| failure.step != SET_UP)
+    }
+
     /// Returns the conflict because of which the run of `plan` ended in `error`, on one line, if planning again may
     /// help.
     ///
@@ -49,14 +94,10 @@ impl Retries {
         observation: &Observation,
         applied: Option<&AppliedPlan>,
     ) -> Option<String> {
-        if !error.is_undone() {
+        if !Self::may_help(error) {
             return None;
         }
         let Error::Failed { failures, .. } = error else { return None };
-        // Everything was provisioned, so nothing was taken. What a `setup` leaves, such as a commit, makes the plan stale.
-        if failures.iter().any(|failure| failure.step == SET_UP) {
-            return None;
-        }
         let seen = stale_reasons(plan, registry, observation, applied).into_iter().next();
         let found = failures.iter().find(|failure| failure.is_conflict).map(|failure| failure.cause.clone());
         let conflicts = external(failures, plan);

@@ -8,7 +8,7 @@ use std::time::Duration;
 use clap::Args;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
-use seedbed::apply::{self, Context, Fetched, Occupant, Retries};
+use seedbed::apply::{self, Context, Fetched, Occupant, PlanningInput};
 use seedbed::host::absolute;
 use seedbed::host::text::printable;
 use seedbed::manifest::Manifest;
@@ -72,24 +72,47 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode, Fa
     // A diagnostic of the manifest is reported before the command waits for anything.
     let manifest = project.manifest()?;
     applied_here::note_others(global, &project.swarm()?)?;
-    let plan = with_lock(global, &project, "apply", |context| {
-        let options = options(arguments.unsaved, arguments.stop);
-        recover(global, context, options)?;
-        let mut options = options;
-        options.keep_failed = arguments.keep_failed;
-        let expected = arguments.expect.as_deref();
-        let Some((plan, path)) = saved.zip(arguments.plan.as_ref()) else {
-            let fetched = plan::fetched(&project, context.swarm, &manifest, arguments.fetch)?;
-            let steps = Steps { again: &arguments.again, fetched: &fetched };
-            return apply_manifest(global, &project, context, &manifest, steps, expected, options);
-        };
-        check_digest(&plan, expected, context.swarm.applied()?.as_ref())?;
-        let (plan, record) = checked(&project, context.swarm, &manifest, plan, path)?;
-        consent_to_repositories(global, &plan)?;
-        consent(global, context, &plan, record.as_ref(), options, true)?;
-        apply::apply(context, &plan, record.as_ref(), options)?;
-        Ok(plan)
-    })?;
+    let mut fetched = None;
+    let mut attempt = |agreed: Option<&str>| {
+        with_lock(global, &project, "apply", |context| {
+            let options = options(arguments.unsaved, arguments.stop);
+            recover(global, context, options)?;
+            let mut options = options;
+            options.keep_failed = arguments.keep_failed;
+            let approval = Approval { expected: arguments.expect.as_deref(), agreed };
+            let Some((plan, path)) = saved.clone().zip(arguments.plan.as_ref()) else {
+                let fetched = match &fetched {
+                    Some(fetched) => fetched,
+                    None => {
+                        &*fetched.insert(plan::fetched(&project, context.swarm, &manifest, arguments.fetch)?)
+                    }
+                };
+                let steps = Steps { again: &arguments.again, fetched };
+                return Stop::question(apply_manifest(
+                    global, &project, context, &manifest, steps, approval, options,
+                ));
+            };
+            check_digest(&plan, approval.expected, context.swarm.applied()?.as_ref())?;
+            let (plan, record) = checked(&project, context.swarm, &manifest, plan, path)?;
+            let questions = [
+                consent_to_repositories(global, &plan)?,
+                consent(global, context, &plan, record.as_ref(), options, true)?,
+            ];
+            if let Some(question) = approval.open(&plan, questions) {
+                return Ok(Err(question));
+            }
+            apply::apply(context, &plan, record.as_ref(), options)?;
+            Ok(Ok(plan))
+        })
+    };
+    // No lock is held while a question is open. The answer is about one plan: another one is a new question.
+    let mut agreed = None;
+    let plan = loop {
+        match attempt(agreed.as_deref())? {
+            Ok(plan) => break plan,
+            Err(question) => agreed = Some(question.ask(global)?),
+        }
+    };
     if global.json {
         output::print_line(Done::applied(&plan));
     } else if !global.quiet {
@@ -111,6 +134,80 @@ pub(super) struct Steps<'s> {
     pub(super) fetched: &'s Fetched,
 }
 
+/// Approval of a plan.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Approval<'a> {
+    /// Digest that the plan has to have.
+    expected: Option<&'a str>,
+    /// Digest of the plan to which the user has agreed.
+    agreed: Option<&'a str>,
+}
+
+impl Approval<'_> {
+    /// Returns the questions that are still to be asked before the plan is applied.
+    fn open(self, plan: &Plan, questions: impl IntoIterator<Item = Option<String>>) -> Option<Question> {
+        let digest = plan.approval();
+        let texts: Vec<_> = questions.into_iter().flatten().collect();
+        (!texts.is_empty() && self.agreed != Some(&*digest)).then_some(Question { texts, digest })
+    }
+}
+
+/// Questions to the user about one plan.
+pub(super) struct Question {
+    texts: Vec<String>,
+    /// Digest that approves the plan.
+    digest: String,
+}
+
+impl Question {
+    /// Asks the user, and returns the digest of the plan to which the user agrees.
+    fn ask(self, global: &Global) -> Result<String, Failure> {
+        self.texts.iter().try_for_each(|text| ask(global, text))?;
+        Ok(self.digest)
+    }
+}
+
+/// Reason for which a manifest is not applied.
+pub(super) enum Stop {
+    /// The user has to agree first.
+    Question(Question),
+    /// The run has failed.
+    Failure(Failure),
+}
+
+impl Stop {
+    /// Separates a question from failures.
+    fn question(done: Result<Plan, Self>) -> Result<Result<Plan, Question>, Failure> {
+        match done {
+            Ok(plan) => Ok(Ok(plan)),
+            Err(Self::Question(question)) => Ok(Err(question)),
+            Err(Self::Failure(failure)) => Err(failure),
+        }
+    }
+}
+
+impl From<Failure> for Stop {
+    fn from(failure: Failure) -> Self {
+        Self::Failure(failure)
+    }
+}
+
+impl From<apply::Error> for Stop {
+    fn from(error: apply::Error) -> Self {
+        Self::Failure(error.into())
+    }
+}
+
+impl From<Stop> for Failure {
+    /// Returns the failure of a command that asks nothing.
+    fn from(stop: Stop) -> Self {
+        match stop {
+            Stop::Failure(failure) => failure,
+            Stop::Question(question) => Self::new(error::CONSENT_REQUIRED, question.texts.join("\n")),
+        }
+    }
+}
+
 /// Plans and applies; plans again if another run has taken the planned resources first.
 pub(super) fn apply_manifest(
     global: &Global,
@@ -118,35 +215,30 @@ pub(super) fn apply_manifest(
     context: &Context<'_>,
     manifest: &Manifest,
     steps: Steps<'_>,
-    expected: Option<&str>,
+    approval: Approval<'_>,
     options: apply::Options,
-) -> Result<Plan, Failure> {
-    let (mut plan, mut input, not_refreshed) =
-        plan::make(project, context.swarm, manifest, steps.again, steps.fetched)?;
-    for SessionFinding { session, description, .. } in not_refreshed {
-        (context.events)(&apply::Event::NotRefreshed { session, description });
-    }
-    let mut retries = Retries::default();
-    loop {
-        check_digest(&plan, expected, input.record.as_ref())?;
-        consent(global, context, &plan, input.record.as_ref(), options, global.verbose)?;
-        let mut error = match apply::apply(context, &plan, input.record.as_ref(), options) {
-            Ok(()) => return Ok(plan),
-            Err(error) if error.is_undone() => error,
-            Err(error) => return Err(error.into()),
-        };
-        let planned = plan;
-        (plan, input, _) = plan::make(project, context.swarm, manifest, steps.again, steps.fetched)?;
-        let applied = input.applied.as_ref();
-        let Some(why) =
-            retries.conflict(&mut error, &planned, &project.registry, &input.observation, applied)
-        else {
-            return Err(error.into());
-        };
-        if !global.quiet && !global.json {
-            say!("the plan is stale ({}); planning again", printable(&why));
+) -> Result<Plan, Stop> {
+    let mut is_first = true;
+    let make = || {
+        let (plan, input, not_refreshed) =
+            plan::make(project, context.swarm, manifest, steps.again, steps.fetched)?;
+        for SessionFinding { session, description, .. } in not_refreshed.into_iter().filter(|_| is_first) {
+            (context.events)(&apply::Event::NotRefreshed { session, description });
         }
-    }
+        is_first = false;
+        Ok((plan, input))
+    };
+    let check = |plan: &Plan, input: &PlanningInput| {
+        let record = input.record.as_ref();
+        check_digest(plan, approval.expected, record)?;
+        let question = consent(global, context, plan, record, options, global.verbose)?;
+        approval.open(plan, [question]).map_or(Ok(()), |question| Err(Stop::Question(question)))
+    };
+    apply::apply_until_free(context, options, make, check, |why| {
+        if !global.quiet && !global.json {
+            say!("the plan is stale ({}); planning again", printable(why));
+        }
+    })
 }
 
 /// Parses a digest as [`Plan::digest`] has it.
@@ -235,17 +327,18 @@ fn checked(
     Ok((plan, record))
 }
 
-/// Requires the user's consent before a saved plan changes repositories beside the workspace's own.
-fn consent_to_repositories(global: &Global, plan: &Plan) -> Result<(), Failure> {
+/// Returns the question to ask before a saved plan changes repositories beside the workspace's own; `None` if it changes
+/// none.
+fn consent_to_repositories(global: &Global, plan: &Plan) -> Result<Option<String>, Failure> {
     if plan.repositories().is_empty() || !plan.has_changes() || global.yes {
-        return Ok(());
+        return Ok(None);
     }
     let named = plan.repositories().iter().map(|repository| {
         format!("{} ({})", printable(&repository.name), printable(&repository.root.to_string_lossy()))
     });
     let named = named.collect::<Vec<_>>().join(", ");
     if has_terminal() {
-        return ask(global, &format!("Apply the plan in these other repositories too: {named}?"));
+        return Ok(Some(format!("Apply the plan in these other repositories too: {named}?")));
     }
     Err(Failure::new(
         error::CONSENT_REQUIRED,
@@ -253,7 +346,7 @@ fn consent_to_repositories(global: &Global, plan: &Plan) -> Result<(), Failure> 
     ))
 }
 
-/// Requires the user's consent before existing allocations are removed.
+/// Returns the question to ask before existing allocations are removed; `None` if none is.
 ///
 /// A plan that would be refused afterwards is refused before the question. `full` shows all data and commands of the
 /// plan.
@@ -264,7 +357,7 @@ fn consent(
     applied: Option<&Record>,
     options: apply::Options,
     full: bool,
-) -> Result<(), Failure> {
+) -> Result<Option<String>, Failure> {
     if !plan.unsaved_work().is_empty() || plan.occupants().iter().any(Occupant::is_refusal) {
         apply::check_releases(context, plan, applied, options)?;
     }
@@ -277,7 +370,7 @@ fn consent(
         .map(|change| change.session.as_str())
         .collect();
     if goes.is_empty() || global.yes {
-        return Ok(());
+        return Ok(None);
     }
     if !has_terminal() {
         return Err(Failure::new(
@@ -290,7 +383,7 @@ fn consent(
     }
     let style = terminal::style(global, &std::io::stderr()).with_full(full);
     let shown = Review::new(plan).with_notices(&plan::refusals(plan)).text(style);
-    ask(global, &format!("{shown}\nDestroy or replace {}?", goes.join(", ")))
+    Ok(Some(format!("{shown}\nDestroy or replace {}?", goes.join(", "))))
 }
 
 /// Asks the user on the terminal; any answer except yes refuses the command.

@@ -13,7 +13,7 @@ use seedbed::report::error;
 use seedbed::report::event::Done;
 use seedbed::state::{self, Record, Swarm};
 
-use super::apply::{Steps, apply_manifest};
+use super::apply::{Approval, Steps, apply_manifest};
 use super::exec::{FAILED, cannot_run, code_of, command, parallel};
 use super::exit::{Failure, Status};
 use super::lock::{recover, with_lock};
@@ -89,7 +89,7 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode, Fa
         let mut options = Options::default();
         options.temporary = !arguments.keep;
         let steps = Steps { again: &RepeatedSteps::default(), fetched: &Fetched::default() };
-        let plan = apply_manifest(global, &project, context, &manifest, steps, None, options)?;
+        let plan = apply_manifest(global, &project, context, &manifest, steps, Approval::default(), options)?;
         let plan = plan.digest().to_owned();
         let code =
             context.swarm.applied()?.map(|record| run_in(global, context, &record, arguments)).transpose();

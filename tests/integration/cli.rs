@@ -2,6 +2,7 @@
 
 mod collect;
 mod collect_worktrees;
+mod consent;
 mod destroy_where;
 mod doctor;
 mod environment;

@@ -6,12 +6,11 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Args;
-use seedbed::apply::{self, Context, Options, Retries};
+use seedbed::apply::{self, Context, Options, PlanningInput};
 use seedbed::discovery::{self, Snapshot};
 use seedbed::host::text::printable;
-use seedbed::manifest::Manifest;
 use seedbed::name::SessionPath;
-use seedbed::plan::{self, Session, Spawn, SpawnError};
+use seedbed::plan::{self, Plan, Session, Spawn, SpawnError};
 use seedbed::provider::git_worktree::{self, Worktree};
 use seedbed::provider::way;
 use seedbed::report::error;
@@ -117,7 +116,6 @@ pub(super) fn spawn(
     own: Option<&OwnSession>,
     request: &Request<'_>,
 ) -> Result<(Snapshot, BTreeMap<String, String>), Failure> {
-    let manifest = project.manifest()?;
     if project.swarm()?.applied()?.is_some_and(|record| record.temporary) {
         let why = "this swarm exists only for the command of `seedbed run`, which keeps its lock\nhelp: use `seedbed apply` and `seedbed \
                    exec`";
@@ -140,8 +138,12 @@ pub(super) fn spawn(
             record.plan.sessions().iter().find(|session| session.path.as_str() == path).cloned()
         };
         let active = record.as_ref().and_then(find);
+        if let Some(active) = active.as_ref().filter(|_| !request.reuse) {
+            return Err(failure(project, SpawnError::Active(active.path.clone())));
+        }
         match active.filter(|session| request.reuse && session.spawned.is_some()) {
-            None => apply_spawn(global, project, context, &manifest, &spawn)?,
+            // Only a new session depends on the manifest, which a person may be editing.
+            None => apply_spawn(global, project, context, &spawn)?,
             Some(session) => {
                 let record = lookup::record(context.swarm, project.name())?;
                 let directory = apply::directory(context.swarm, &project.registry, &record, &session);
@@ -191,36 +193,22 @@ fn apply_spawn(
     global: &Global,
     project: &Project,
     context: &Context<'_>,
-    manifest: &Manifest,
     spawn: &Spawn,
 ) -> Result<(), Failure> {
     let registry = &project.registry;
+    let manifest = project.manifest()?;
     let applied = context.swarm.applied()?.map(|record| plan::AppliedPlan::new(record.plan));
     let manifest =
-        plan::spawn(manifest, registry, applied.as_ref(), spawn).map_err(|error| failure(project, error))?;
+        plan::spawn(&manifest, registry, applied.as_ref(), spawn).map_err(|error| failure(project, error))?;
     let make = || {
         let input = apply::spawning_input(context.swarm, registry, &manifest)?;
         let plan = signals::while_computing(&project.host.cancel, || {
             plan::plan_spawned(&manifest, registry, &input.observation, input.applied.as_ref())
         });
-        Ok::<_, Failure>((plan.map_err(|error| failure(project, error))?, input))
+        Ok((plan.map_err(|error| failure(project, error))?, input))
     };
-    let (mut plan, mut input) = make()?;
-    global.unless_interrupted()?;
-    let mut retries = Retries::default();
-    loop {
-        let mut error = match apply::apply(context, &plan, input.record.as_ref(), Options::default()) {
-            Ok(()) => return Ok(()),
-            Err(error) if error.is_undone() => error,
-            Err(error) => return Err(error.into()),
-        };
-        let planned = plan;
-        (plan, input) = make()?;
-        let applied = input.applied.as_ref();
-        if retries.conflict(&mut error, &planned, registry, &input.observation, applied).is_none() {
-            return Err(error.into());
-        }
-    }
+    let check = |_: &Plan, _: &PlanningInput| global.unless_interrupted();
+    apply::apply_until_free(context, Options::default(), make, check, |_| {}).map(drop)
 }
 
 /// Returns the path of the session that the command runs in.
@@ -341,6 +329,7 @@ fn heads(
 fn failure(project: &Project, error: SpawnError) -> Failure {
     let id = match &error {
         SpawnError::Diagnostics(_) => error::MANIFEST_INVALID,
+        SpawnError::Unplannable(_) => error::SESSION_UNPLANNABLE,
         SpawnError::Name(_) | SpawnError::Depth(_) | SpawnError::Active(_) | SpawnError::Declared(_) => {
             error::SESSION_NAME
         }

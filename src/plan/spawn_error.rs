@@ -1,7 +1,7 @@
 //! Reasons for which a session cannot be spawned.
 
 use super::read::DEPTH_MAX;
-use crate::manifest::Diagnostics;
+use crate::manifest::{Diagnostic, Diagnostics};
 use crate::name::SessionPath;
 
 /// Reason for which a session cannot be added.
@@ -50,10 +50,22 @@ pub enum SpawnError {
         /// Name of the resource.
         resource: String,
     },
-    /// The session cannot be planned.
-    #[error("the session cannot be planned")]
+    /// The manifest cannot be planned.
+    #[error("the manifest cannot be planned")]
     Diagnostics(Diagnostics),
+    /// The session cannot be planned, although the manifest has no diagnostics.
+    #[error("{}", lines(.0))]
+    Unplannable(Diagnostics),
     /// The applied sessions would be planned differently now, so that nothing can be planned beside them.
     #[error("`{0}` was applied with options that are planned differently now\nhelp: run `seedbed apply`")]
     Changed(SessionPath),
+}
+
+/// Returns the messages of diagnostics, each with its help on a line.
+fn lines(diagnostics: &Diagnostics) -> String {
+    let line = |diagnostic: &Diagnostic| match &diagnostic.help {
+        Some(help) => format!("{}\nhelp: {help}", diagnostic.message),
+        None => diagnostic.message.clone(),
+    };
+    diagnostics.iter().map(line).collect::<Vec<_>>().join("\n")
 }

@@ -14,6 +14,7 @@ use serde_json::Value;
 use super::read::DEPTH_MAX;
 use super::spawn_error::SpawnError;
 use super::{AppliedPlan, Plan, Session};
+use crate::manifest::diagnostic::Step;
 use crate::manifest::{
     self, Declaration, Diagnostic, From, Inherited, Location, Manifest, Options, Program, Request,
     SessionText, Spawned, rule,
@@ -476,7 +477,14 @@ pub fn plan_spawned(
     observation: &Observation,
     applied: Option<&AppliedPlan>,
 ) -> Result<Plan, SpawnError> {
-    let mut plan = super::plan(manifest, registry, observation, applied).map_err(SpawnError::Diagnostics)?;
+    let mut plan = super::plan(manifest, registry, observation, applied).map_err(|diagnostics| {
+        // The active sessions are kept as they are, so that a diagnostic of a session is about a new one.
+        let is_of_session = |diagnostic: &Diagnostic| {
+            diagnostic.location.steps.first().is_some_and(|step| *step == Step::key("session"))
+        };
+        let of_sessions = diagnostics.iter().all(is_of_session);
+        if of_sessions { SpawnError::Unplannable(diagnostics) } else { SpawnError::Diagnostics(diagnostics) }
+    })?;
     for session in &mut plan.sessions {
         let Some(active) = applied.and_then(|applied| applied.plan.session(&session.path)) else { continue };
         if active.allocations != session.allocations {

@@ -117,6 +117,7 @@ errors! {
     RESCUE_FAILED = "rescue-failed", 69, "Work could not be rescued, and nothing was released", "Commit the work to a branch, or pass `--discard`";
     RESCUE_REFUSED = "rescue-refused", 69, "The rescue cannot be restored or deleted as requested", "Restore it in a new directory with `--into DIR`";
     SESSION_DAMAGED = "session-damaged", 69, "The session has no directory to work in", "Run `seedbed apply`, which creates it again, or `seedbed destroy`";
+    SESSION_UNPLANNABLE = "session-unplannable", 69, "A session to spawn cannot be planned: nothing is left to share, or its options are invalid", "Correct the options of the command, or release what the session needs";
     SWARM_APPLIED = "swarm-applied", 69, "The swarm is already applied, and `run` would destroy it", "Use `seedbed exec`, or run `seedbed destroy` first";
     WORK_UNKNOWN = "work-unknown", 69, "It is unknown whether unsaved work would be lost; nothing was changed", "Repair what prevents the check, or pass `--discard`";
     WORK_UNSAVED = "work-unsaved", 69, "Unsaved work, listed in `unsavedWork`, would be lost; nothing was changed", "Commit it to a branch, or pass `--rescue` or `--discard`";

@@ -329,3 +329,20 @@ fn logs_go_with_their_session_except_those_that_a_failure_has_named() {
     sandbox.ok(&["destroy"]);
     assert_eq!(logs(), Vec::<String>::new());
 }
+
+/// What a failed `setup` leaves may keep the manifest from being planned again, which is not the cause.
+#[test]
+fn a_failed_setup_is_reported_if_planning_is_impossible_afterwards() {
+    let sandbox = Sandbox::new();
+    sandbox.git(&["branch", "base"]);
+    let session = "resources = [{ kind = \"git-worktree\", base-ref = \"base\" }]\n";
+    let setup = format!("setup = ['git -C {} branch -D base && exit 3']\n", sandbox.repository.display());
+    sandbox.manifest(&format!("[session.a]\n{session}{setup}"));
+    sandbox.seedbed(&["apply"]).expect(1).says(&["a: setup: "]);
+    // The same for a session that is spawned.
+    sandbox.git(&["branch", "base"]);
+    sandbox.manifest("[session.b]\nresources = []\n");
+    sandbox.ok(&["apply"]);
+    sandbox.manifest(&format!("[session.a]\n{session}{setup}[session.b]\nresources = []\n"));
+    sandbox.seedbed(&["spawn", "c", "--template", "a"]).expect(1).says(&["c: setup: "]);
+}

@@ -159,7 +159,7 @@ fn spawn_that_cannot_be_is_refused_before_anything_changes() {
     sandbox.ok(&["spawn", "two", "--parent", "lead"]);
     sandbox.manifest(&format!("{TREE}[session.new]\nresources = []\n"));
     let refusals: [(&[&str], i32, &str); 10] = [
-        (&["three", "--parent", "lead"], 65, "every share of the ports of `shop/lead` is in use"),
+        (&["three", "--parent", "lead"], 69, "every share of the ports of `shop/lead` is in use"),
         (&["ONE", "--parent", "lead"], 64, "`lead/one` is active already"),
         (&["new"], 64, "the manifest declares `new`"),
         (&["a/b"], 64, "is not a name"),
@@ -167,7 +167,7 @@ fn spawn_that_cannot_be_is_refused_before_anything_changes() {
         (&["x", "--template", "codr"], 64, "did you mean `lead/coder`?"),
         (&["x", "--template", "coder"], 64, "`lead/coder` takes shares of its parent"),
         (&["x", "--parent", "alone", "--template", "coder"], 64, "`alone` has no git-worktree"),
-        (&["x", "--base", "nowhere"], 65, "spawned session `x`: "),
+        (&["x", "--base", "nowhere"], 69, "spawned session `x`: "),
         (&["x", "--template", "one"], 64, "`lead/one` takes shares"),
     ];
     sandbox.unchanged(|| {
@@ -193,6 +193,23 @@ fn spawn_that_cannot_be_is_refused_before_anything_changes() {
     sandbox.seedbed_in(&moved, &["destroy"]).expect(0);
     let run = ["run", "--session", "alone", "--", env!("CARGO_BIN_EXE_seedbed"), "spawn", "x"];
     sandbox.seedbed_in(&moved, &run).expect(75).says(&["exists only for the command of `seedbed run`"]);
+}
+
+/// Somebody may be editing the manifest while agents work.
+#[test]
+fn manifest_that_cannot_be_read_hides_no_answer_of_the_record() {
+    let sandbox = applied();
+    sandbox.ok(&["spawn", "one", "--parent", "lead"]);
+    let text = sandbox.manifest_text(&format!("{TREE}[session.new]\nresources = [\"nothing\"]\n"));
+    sandbox.write("seedbed.toml", &text);
+    sandbox.unchanged(|| {
+        sandbox
+            .seedbed(&["spawn", "one", "--parent", "lead"])
+            .expect(64)
+            .says(&["`lead/one` is active already"]);
+        sandbox.seedbed(&["spawn", "x", "--parent", "leda"]).expect(64).says(&["did you mean `lead`?"]);
+        sandbox.seedbed(&["spawn", "x"]).expect(65).says(&["[manifest-invalid]"]);
+    });
 }
 
 #[test]
@@ -224,7 +241,7 @@ fn worktree_of_another_tool_is_adopted_and_never_removed() {
     sandbox.ok(&["exec", "other", "--", "test", "-f", "README.md"]);
     adopt("again", &beside, &[]).expect(64);
     adopt("again", &sandbox.top.join("nowhere"), &[]).expect(64);
-    adopt("again", &sandbox.repository, &[]).expect(65);
+    adopt("again", &sandbox.repository, &[]).expect(69);
     // A session below it has a worktree, because a directory of another tool cannot be shared.
     let below = sandbox.seedbed_in(&beside, &["spawn", "below", "--json"]).expect(0).json();
     assert_eq!(below["sessionId"], "shop/other/below");

@@ -81,6 +81,7 @@ enum Step {
     Gc,
     CommitToMain,
     Land,
+    ChangeRef,
     CopyRepository,
     MoveRepository,
     MoveOther,
@@ -88,7 +89,7 @@ enum Step {
 }
 
 /// Weights of the steps.
-const STEPS: [(u64, Step); 43] = [
+const STEPS: [(u64, Step); 44] = [
     (22, Step::Apply),
     (4, Step::Destroy),
     (4, Step::DestroyOne),
@@ -128,6 +129,7 @@ const STEPS: [(u64, Step); 43] = [
     (2, Step::Gc),
     (2, Step::CommitToMain),
     (3, Step::Land),
+    (3, Step::ChangeRef),
     (2, Step::CopyRepository),
     (2, Step::MoveRepository),
     (2, Step::MoveOther),
@@ -171,6 +173,7 @@ impl Sequence<'_> {
             Step::Gc => self.in_every_repository(&["gc", "--quiet"]),
             Step::CommitToMain => self.commit_to_main(),
             Step::Land => self.land(),
+            Step::ChangeRef => self.change_ref(),
             Step::CopyRepository => self.copy_repository(),
             Step::MoveRepository => self.move_repository(),
             Step::MoveOther => self.move_other(),

@@ -47,6 +47,27 @@ impl Sequence<'_> {
         self.note(format!("merge {branch}: {}", merged.status.success()));
     }
 
+    /// Deletes a branch or tag that is not checked out, or moves it to `main`: a base of sessions, or a branch that reaches
+    /// their commits.
+    pub(super) fn change_ref(&mut self) {
+        let repositories = repositories(self.sandbox);
+        let repository = self.random.pick(&repositories).unwrap().clone();
+        let list = [
+            "for-each-ref",
+            "--format=%(refname)%(if)%(worktreepath)%(then) %(end)",
+            "refs/heads",
+            "refs/tags",
+        ];
+        let listed = self.sandbox.git_in(&repository, &list);
+        let is_free = |name: &&str| !name.ends_with(' ') && *name != "refs/heads/main";
+        let free: Vec<_> = listed.lines().filter(is_free).collect();
+        let Some(name) = self.random.pick(&free) else { return };
+        let change = if self.random.percent(50) { vec!["-d", *name] } else { vec![*name, "main"] };
+        self.sandbox.git_in(&repository, &[&["update-ref"], &*change].concat());
+        self.forgive(|_| true);
+        self.note(format!("update-ref {}", change.join(" ")));
+    }
+
     pub(super) fn in_every_repository(&self, args: &[&str]) {
         for repository in repositories(self.sandbox) {
             self.sandbox.git_in(&repository, args);

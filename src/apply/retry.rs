@@ -57,7 +57,7 @@ pub fn apply_until_free<E: From<Error>>(
         let planned = plan;
         (plan, input) = match make() {
             Err(_) if !is_conflict(&error) => return Err(error.into()),
-            made => made?,
+            planned_again => planned_again?,
         };
         let applied = input.applied.as_ref();
         match retries.conflict(&mut error, &planned, context.registry, &input.observation, applied) {

@@ -175,9 +175,9 @@ pub(super) fn observe(
     let mut found = BTreeMap::new();
     for pattern in &patterns {
         // Planning reports invalid globs.
-        let Ok(matcher) = pattern.matcher() else { continue };
+        let Ok(compiled) = pattern.matcher() else { continue };
         let (mut files, mut bytes) = (0, 0);
-        for path in listed.paths.iter().filter(|path| matcher.top_of_listed(path, &listed).is_some()) {
+        for path in listed.paths.iter().filter(|path| compiled.top_of_listed(path, &listed).is_some()) {
             files += 1;
             bytes += fs::symlink_metadata(workspace.join(path)).map_or(0, |found| found.len());
         }

@@ -230,15 +230,15 @@ pub(super) fn refresh(task: &Task<'_>, worktree: &Worktree) -> Result<Vec<String
     }
     let paths = WorktreePaths::new(task, worktree)?;
     let untracked = untracked(task, &brought(worktree), &paths)?;
-    let (copied, mut kept) = with_existing_sources(worktree.copied(), &untracked);
-    let (linked, missing) = with_existing_sources(worktree.linked(), &untracked);
+    let (to_copy, mut kept) = with_existing_sources(worktree.copied(), &untracked);
+    let (to_link, missing) = with_existing_sources(worktree.linked(), &untracked);
     kept.extend(missing);
     let (copies, tracked) = (Copies::read(&paths), tracked(task, &paths, &untracked)?);
     let is_free = |path: &Path| -> Result<bool, Error> {
         Ok(tracked.at(path).is_none() && !is_obstructed(&paths, path)?)
     };
     let mut made = BTreeMap::new();
-    for path in matched(&copied, &untracked)?.into_values().flatten() {
+    for path in matched(&to_copy, &untracked)?.into_values().flatten() {
         let from = paths.source.join(path);
         let copy = match copies.0.get(path) {
             None if !is_free(path)? => continue,
@@ -255,7 +255,7 @@ pub(super) fn refresh(task: &Task<'_>, worktree: &Worktree) -> Result<Vec<String
         made.extend(copy.map(|copy| (path.to_owned(), (here(&paths, path), copy))));
     }
     record(&paths, copies, made)?;
-    create_links(&linked, &paths, &untracked, |path| Ok(is_free(path)? && link(&paths, path)?))?;
+    create_links(&to_link, &paths, &untracked, |path| Ok(is_free(path)? && link(&paths, path)?))?;
     Ok(kept)
 }
 
@@ -292,8 +292,8 @@ pub(super) fn refreshable(task: &Task<'_>, worktree: &Worktree) -> Result<Refres
     }
     let paths = WorktreePaths::new(task, worktree)?;
     let untracked = untracked(task, &brought(worktree), &paths)?;
-    let (copied, mut kept) = with_existing_sources(worktree.copied(), &untracked);
-    let (linked, missing) = with_existing_sources(worktree.linked(), &untracked);
+    let (to_copy, mut kept) = with_existing_sources(worktree.copied(), &untracked);
+    let (to_link, missing) = with_existing_sources(worktree.linked(), &untracked);
     kept.extend(missing);
     found.kept = kept;
     let (copies, tracked) = (Copies::read(&paths), tracked(task, &paths, &untracked)?);
@@ -302,7 +302,7 @@ pub(super) fn refreshable(task: &Task<'_>, worktree: &Worktree) -> Result<Refres
         let is_free = || tracked.at(path).is_none() && !is_obstructed(&paths, path).unwrap_or(false);
         fs::symlink_metadata(here(path)).is_err() && is_free()
     };
-    for path in matched(&copied, &untracked)?.into_values().flatten() {
+    for path in matched(&to_copy, &untracked)?.into_values().flatten() {
         match copies.0.get(path) {
             None => found.is_due |= is_missing(path),
             Some(old) if !changed(task, &paths, path, old, &here(path))? => {}
@@ -310,7 +310,7 @@ pub(super) fn refreshable(task: &Task<'_>, worktree: &Worktree) -> Result<Refres
             Some(_) => found.kept.push(changed_in_session(path)),
         }
     }
-    let links = matched(&linked, &untracked)?;
+    let links = matched(&to_link, &untracked)?;
     found.is_due |=
         links.into_iter().any(|(top, file_paths)| is_missing(top) || file_paths.into_iter().any(is_missing));
     Ok(found)
@@ -415,10 +415,10 @@ pub(super) fn matched<'p>(
 ) -> Result<BTreeMap<&'p Path, BTreeSet<&'p Path>>, Error> {
     let mut matched: BTreeMap<&Path, BTreeSet<&Path>> = BTreeMap::new();
     for pattern in patterns {
-        let matcher = matcher(pattern)?;
+        let compiled = matcher(pattern)?;
         let mut any = false;
         for path in &listed.paths {
-            if let Some(top) = matcher.top_of_listed(path, listed) {
+            if let Some(top) = compiled.top_of_listed(path, listed) {
                 matched.entry(top).or_default().insert(path);
                 any = true;
             }

@@ -195,7 +195,7 @@ fn spawn_that_cannot_be_is_refused_before_anything_changes() {
     sandbox.seedbed_in(&moved, &run).expect(75).says(&["exists only for the command of `seedbed run`"]);
 }
 
-/// Somebody may be editing the manifest while agents work.
+/// A person may be editing the manifest while agents work.
 #[test]
 fn manifest_that_cannot_be_read_hides_no_answer_of_the_record() {
     let sandbox = applied();

@@ -9,6 +9,7 @@ use std::thread;
 use serde_json::Value;
 
 use crate::cli::shells::not_tested;
+use crate::fixtures::repository;
 use crate::sandbox::{Sandbox, sessions, wait_until};
 
 /// Command that populates `deps` from `lock`, and writes a line to the log beside the repository.
@@ -98,6 +99,61 @@ fn one_session_runs_the_command_and_the_others_get_copies() {
     assert_eq!((installs(&sandbox), read(&sandbox.directory("a-3"), "deps/lock")), (3, "one\n".to_owned()));
 }
 
+/// A build tool takes a result that is newer than a source for the result of that source.
+#[test]
+fn copy_is_older_than_the_sources_of_its_session() {
+    let sandbox = with_seed(1, "true");
+    let seed = format!("seed = [{{ path = \"deps\", key = [\"lock\"], command = {INSTALL:?} }}]");
+    let session = |name: &str, checkout: &str| {
+        format!(
+            "[session.{name}]\nresources = [{{ kind = \"git-worktree\", checkout = \"{checkout}\", {seed} }}]\n"
+        )
+    };
+    sandbox.manifest(&[session("a", "git"), session("b", "auto"), session("c", "git")].concat());
+    sandbox.ok(&["apply"]);
+    let modified = |path: &Path| fs::metadata(path).unwrap().modified().unwrap();
+    let is_older =
+        |directory: &PathBuf| modified(&directory.join("deps/lock")) < modified(&directory.join("README.md"));
+    assert_eq!(sandbox.directories().iter().filter(|directory| is_older(directory)).count(), 2);
+    // Newer sources leave the times as they are.
+    sandbox.ok(&["destroy", "c"]);
+    thread::sleep(std::time::Duration::from_secs(5));
+    sandbox.ok(&["apply"]);
+    let stored = modified(&stored(&sandbox)[0].join("tree/lock"));
+    assert_eq!(modified(&sandbox.directory("c").join("deps/lock")), stored);
+}
+
+#[test]
+fn example_installs_each_of_its_dependencies_once() {
+    let sandbox = Sandbox::new();
+    let tools = sandbox.top.join("tools");
+    fs::create_dir(&tools).unwrap();
+    for (name, body) in [
+        ("npm", "test \"$*\" = ci && mkdir node_modules && cp package-lock.json node_modules"),
+        (
+            "python3",
+            "test \"$*\" = '-m venv .venv' && mkdir -p .venv/bin && printf '#!/bin/sh\\ncp requirements.txt .venv/' > .venv/bin/pip && chmod +x .venv/bin/pip",
+        ),
+    ] {
+        let script = format!("#!/bin/sh\necho {name} >> {}/log\n{body}\n", sandbox.top.display());
+        fs::write(tools.join(name), script).unwrap();
+        fs::set_permissions(tools.join(name), std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    }
+    let example = fs::read_to_string(repository("examples/seeds.toml")).unwrap();
+    sandbox.write("seedbed.toml", &example);
+    sandbox.write("package-lock.json", "{}\n");
+    sandbox.write("api/requirements.txt", "fastapi\n");
+    sandbox.commit("dependencies");
+    let path = format!("{}:{}", tools.display(), std::env::var("PATH").unwrap());
+    let applied = sandbox.command(&["apply"]).env("PATH", path).output().unwrap();
+    assert!(applied.status.success(), "{applied:?}");
+    assert_eq!(fs::read_to_string(sandbox.top.join("log")).unwrap(), "npm\npython3\n");
+    for directory in sandbox.directories() {
+        assert_eq!(read(&directory, "node_modules/package-lock.json"), "{}\n");
+        assert_eq!(read(&directory, "api/.venv/requirements.txt"), "fastapi\n");
+    }
+}
+
 #[test]
 fn active_session_keeps_its_directory() {
     let sandbox = with_seed(2, INSTALL);
@@ -130,6 +186,23 @@ fn active_session_keeps_its_directory() {
     sandbox.seedbed(&["destroy", "a-1"]).expect(69).says(&["untracked"]);
     sandbox.ok(&["destroy", "a-2"]);
     sandbox.ok(&["destroy", "--discard"]);
+}
+
+#[test]
+fn rescue_leaves_seeded_files_out() {
+    let sandbox = with_seed(1, INSTALL);
+    sandbox.ok(&["apply"]);
+    let directory = sandbox.directory("a-0");
+    fs::write(directory.join("new.txt"), "work\n").unwrap();
+    fs::write(directory.join("deps/tracked"), "one\n").unwrap();
+    sandbox.git_in(&directory, &["add", "--force", "deps/tracked"]);
+    fs::write(directory.join("deps/tracked"), "two\n").unwrap();
+    sandbox.ok(&["destroy", "--rescue"]);
+    let name = sandbox.git(&["for-each-ref", "--format=%(refname)", "refs/seedbed/rescue"]);
+    let saved = sandbox.git(&["ls-tree", "-r", "--name-only", name.trim()]);
+    assert!(saved.contains("deps/tracked\n") && saved.contains("new.txt\n"), "{saved}");
+    assert!(!saved.contains("deps/lock"), "{saved}");
+    assert_eq!(sandbox.git(&["show", &format!("{}:deps/tracked", name.trim())]).trim(), "two");
 }
 
 #[test]
@@ -481,10 +554,11 @@ fn cargo_builds_of_several_commits_are_those_of_a_clean_target_in_every_case() {
         stdout(&run(&sandbox, &directory, &["cargo", "build", "--offline"]));
         let printed = stdout(&run(&sandbox, &directory, &["target/debug/app"]));
         assert_eq!(printed, format!("{text} {}\n", directory.display()), "{name}");
+        let clean = format!("../clean-{name}");
         let clean = stdout(&run(
             &sandbox,
             &directory,
-            &["cargo", "run", "--offline", "--quiet", "--target-dir", "../clean"],
+            &["cargo", "run", "--offline", "--quiet", "--target-dir", clean.as_str()],
         ));
         assert_eq!(printed, clean);
     }

@@ -92,7 +92,17 @@ pub(super) fn working_tree(work: &Work<'_>) -> Result<(), Error> {
     let sparse = read(&work.paths.common, &work.paths.admin_directory.join("info/sparse-checkout"))?;
     // Without this option Git adds nothing outside of a sparse checkout. Git before 2.34 does not have the option.
     let outside = if sparse == Content::Missing { None } else { Some("--sparse") };
-    git.run(work.exact(["add", "--all"].into_iter().chain(outside)))?;
+    let all = || ["add", "--all"].into_iter().chain(outside);
+    let seeded =
+        work.worktree.seeded().map(|directory| format!(":(top,exclude,literal){}", directory.display()));
+    let seeded: Vec<_> = seeded.collect();
+    if seeded.is_empty() {
+        git.run(work.exact(all()))?;
+    } else {
+        // Dependencies are not work, except for files that the session tracks there.
+        git.run(work.exact(["add", "--update"].into_iter().chain(outside)))?;
+        git.run(work.exact(all().chain(["--", ":/"]).chain(seeded.iter().map(String::as_str))))?;
+    }
     let copied_files = CopiedFiles::new(work.worktree, work.paths);
     let edited = files::edited(work.task, work.paths, |path| copied_files.is_untouched(path))?;
     if !edited.is_empty() {

@@ -188,9 +188,10 @@ impl State {
             Event::Seeded { session, path, copied, files, bytes, shared_bytes, .. } => {
                 let path = printable(path);
                 let size = tree_size(*files, *bytes, *shared_bytes);
-                match copied {
-                    true => if_verbose(verbose, || format!("{session}: copied the seed of {path}: {size}")),
-                    false => vec![format!("{session}: populated {path}: {size}")],
+                if *copied {
+                    if_verbose(verbose, || format!("{session}: copied the seed of {path}: {size}"))
+                } else {
+                    vec![format!("{session}: populated {path}: {size}")]
                 }
             }
             Event::SetUp { session } => if_verbose(verbose, || format!("{session}: set up")),

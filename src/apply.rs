@@ -5,6 +5,7 @@
 //! replay a log. The record names everything that can exist, and each provider's `release` and `bring_back` work on the
 //! part that does exist.
 
+mod artifacts;
 mod stop_processes;
 mod take_up;
 mod commands;
@@ -50,6 +51,7 @@ use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 
+pub use artifacts::{artifact_glob, save_artifacts};
 pub use children::{destroy, release_impact};
 pub use container::container_needs;
 pub use error::{Error, ErrorKind, Failure};
@@ -94,7 +96,7 @@ pub use crate::plan::Occupant;
 use crate::plan::{Change, Plan, Session};
 use crate::provider::{self, Allocation, Location, OnPopulated, Provider, Registry, Task};
 pub use crate::state::Unsaved;
-use crate::state::{self, LockedSwarm, Record, Recovery, Release};
+use crate::state::{self, Artifacts, LockedSwarm, Record, Recovery, Release};
 
 /// Swarm, providers and event handler of a run.
 #[derive(Clone, Copy)]
@@ -108,12 +110,14 @@ pub struct Context<'a> {
     pub events: &'a (dyn Fn(&Event) + Sync),
     /// Name of the swarm in the manifest, if [`apply`] creates an instance of it, which has another name.
     pub instance_of: Option<&'a str>,
+    /// Files to save before the swarm is removed, if [`apply`] creates the swarm for one command.
+    pub artifacts: Option<&'a Artifacts>,
 }
 
 impl<'a> Context<'a> {
     /// Creates the context of a run that discards its events.
     pub fn new(swarm: &'a LockedSwarm<'a>, registry: &'a Registry) -> Self {
-        Self { swarm, registry, events: &|_| {}, instance_of: None }
+        Self { swarm, registry, events: &|_| {}, instance_of: None, artifacts: None }
     }
 
     /// Sets the handler of the run's events.
@@ -126,6 +130,12 @@ impl<'a> Context<'a> {
     #[must_use]
     pub fn with_instance_of(self, declared: Option<&'a str>) -> Self {
         Self { instance_of: declared, ..self }
+    }
+
+    /// Sets the files to save before the swarm is removed.
+    #[must_use]
+    pub fn with_artifacts(self, artifacts: Option<&'a Artifacts>) -> Self {
+        Self { artifacts, ..self }
     }
 }
 
@@ -190,6 +200,7 @@ pub fn apply(
             Some(applied) => applied.instance_of.clone(),
             None => context.instance_of.map(ToOwned::to_owned),
         },
+        artifacts: context.artifacts.cloned(),
         not_set_up: applied.map(|applied| provision::still_not_set_up(applied, plan)).unwrap_or_default(),
         forgotten: BTreeMap::new(),
         repositories: applied.map(|applied| applied.repositories.clone()).unwrap_or_default(),

@@ -321,6 +321,7 @@ impl Orchestrator {
                 child: family.as_ref().map(|family| family.child),
                 temporary: false,
                 instance_of: None,
+                artifacts: None,
                 not_set_up: BTreeMap::new(),
                 forgotten: BTreeMap::new(),
                 repositories: BTreeMap::new(),

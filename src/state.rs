@@ -55,7 +55,9 @@ pub use given_up::{GivenUp, GivenUpFile, Remain, given_up};
 pub use journal::{Journal, Milestone};
 pub use locked_swarm::LockedSwarm;
 pub use rebind::is_gone;
-pub use record::{ChildOf, Expiry, NotSetUp, Record, Recovery, Release, SCHEMA_VERSION, Stage, Unsaved};
+pub use record::{
+    Artifacts, ChildOf, Expiry, NotSetUp, Record, Recovery, Release, SCHEMA_VERSION, Stage, Unsaved,
+};
 pub use recorded::{RecordedSwarm, Unfinished, sessions, swarms, sweep_instances, sweep_locks};
 pub use session_runs::{RunLog, SessionRun, TmuxSession, end_of_log, record_end};
 

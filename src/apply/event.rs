@@ -1,6 +1,7 @@
 //! Events that a run reports while it is in progress.
 
 use std::fmt;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
@@ -178,6 +179,15 @@ pub enum Event {
         remains: Vec<String>,
         /// Reason why the resource remains, one line.
         why: String,
+    },
+    /// Files of sessions were copied, before the swarm of a `run` is removed.
+    ArtifactsSaved {
+        /// Directory to which they were copied.
+        directory: PathBuf,
+        /// Number of files.
+        files: usize,
+        /// Reasons for which other files were not copied, one line each.
+        failures: Vec<String>,
     },
     /// A step failed or was interrupted, and the run begins to remove what it provisioned.
     RollingBack,

@@ -7,6 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, PoisonError};
 
+use super::artifacts::save_artifacts;
 use super::occupants::Marks;
 use super::recover::{Recovered, undo_or_finish, unsaved_of};
 use super::release_impact::{Search, SessionFinding};
@@ -63,6 +64,8 @@ fn undo_finish_or_remove(context: &Context<'_>, options: Options) -> Result<Reco
 /// The swarm's work is lost, as `run` documents, unless a rescue is requested.
 fn remove_temporary(context: &Context<'_>, options: Options) -> Result<bool, Error> {
     let Some(record) = context.swarm.applied()?.filter(|record| record.temporary) else { return Ok(false) };
+    // The event names what is not saved.
+    let _ = save_artifacts(context, &record);
     let unsaved = unsaved_of(&record, options.unsaved);
     let everything = Destroy { unsaved, occupants: options.occupants, children: true, ..Destroy::default() };
     children::destroy(context, &record, &everything)?;

@@ -260,6 +260,7 @@ pub fn adopt(context: &Context<'_>, original: &RecordedSwarm) -> Result<Vec<Sess
         owner: owner_of_copy(record, swarm.workspace()),
         workspace: swarm.workspace().to_owned(),
         temporary: false,
+        artifacts: None,
         ..record.clone()
     };
     // Directories aside are named after the ownership marker.

@@ -546,7 +546,9 @@ fn recover_instances(
 ) -> Result<BTreeMap<String, Recovered>, Failure> {
     let mut done = BTreeMap::new();
     let mut failure = None;
-    for (name, recovered) in instances::recover(&project.swarm()?, &project.registry, arguments.options())? {
+    for (name, recovered) in
+        instances::recover(global, &project.swarm()?, &project.registry, arguments.options())?
+    {
         match recovered {
             Ok(recovered) => {
                 if !global.quiet && !global.json {

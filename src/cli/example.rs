@@ -55,6 +55,10 @@ const EXAMPLES: &[(&str, &[Example])] = &[
         &[
             ("Run a test in a swarm that exists only for it", "seedbed run -- ./test.sh"),
             ("Choose the session", "seedbed run --session lead/coder-0 -- ./test.sh"),
+            (
+                "Run it in every session, and save the reports, also after a failure",
+                "seedbed run --all --artifacts out --collect 'reports/**/*.xml' -- ./test.sh",
+            ),
         ],
     ),
     (

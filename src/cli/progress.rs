@@ -4,6 +4,7 @@
 //! is removed at once. So a second Ctrl-C, which ends the process immediately, leaves the terminal clean too.
 
 use std::io::IsTerminal as _;
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
@@ -175,6 +176,9 @@ impl State {
                 lines.extend(remains.iter().map(|line| format!("  {}", printable(line))));
                 lines
             }
+            Event::ArtifactsSaved { directory, files, .. } => {
+                vec![saved(*files, directory)]
+            }
             Event::RollingBack => vec!["rolling back".to_owned()],
             Event::Provisioned { session, resource } => {
                 if_verbose(verbose, || format!("{session}: {resource}"))
@@ -259,6 +263,11 @@ fn print_data(event: &Event) {
         let short = short.map(|name| format!("seedbed rescue restore {}", shell_quoted(name)));
         output::print(&format!("{}\n", printable(&short.unwrap_or_else(|| command.clone()))));
     }
+}
+
+/// Describes files that were saved in a directory.
+pub(super) fn saved(files: usize, directory: &Path) -> String {
+    format!("saved {} in {}", output::count(files, "artifact"), printable(&directory.to_string_lossy()))
 }
 
 fn if_verbose(verbose: bool, line: impl FnOnce() -> String) -> Vec<String> {

@@ -131,6 +131,7 @@ errors! {
     NOT_ROLLED_BACK = "not-rolled-back", 73, "Steps failed, and so did their rollback; see `leftovers`", "Repair the cause, then run `seedbed recover`, or `seedbed recover --give-up`";
     RUN_UNFINISHED = "run-unfinished", 73, "The state directory failed during a run", "Repair the cause, then run `seedbed recover`, or `seedbed recover --give-up`";
     OUTPUT_UNWRITTEN = "output-unwritten", 74, "The command is done, but its output could not be written", "Repair the destination of standard output";
+    ARTIFACTS_UNSAVED = "artifacts-unsaved", 74, "The command of `run` has succeeded, but files of `--collect` could not be copied", "Repair the destination, and run it again";
     LOCKED = "locked", 75, "Another run has the lock of the swarm", "Wait for it with `--lock-timeout TIME`";
     LOCKED_BY_ORPHANS = "locked-by-orphans", 75, "Programs that a killed run had started have the lock of the swarm", "Wait for them, or end them";
     RUN_IN_PROGRESS = "run-in-progress", 75, "A run of the swarm is in progress", "Wait for it to end";

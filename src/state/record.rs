@@ -60,6 +60,9 @@ pub struct Record {
     /// that has the name of its manifest.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub instance_of: Option<String>,
+    /// Files that are saved before the swarm is removed; `None` for none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub artifacts: Option<Artifacts>,
     /// Sessions whose `setup` has not succeeded, which a failed run left with [`keep_failed`](crate::apply::Options).
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub not_set_up: BTreeMap<SessionPath, NotSetUp>,
@@ -134,6 +137,24 @@ impl Record {
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
 fn is_false(value: &bool) -> bool {
     !value
+}
+
+/// Files of sessions that outlast their swarm.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[non_exhaustive]
+pub struct Artifacts {
+    /// Absolute path of the directory to copy them to.
+    pub directory: PathBuf,
+    /// Globs of the files, relative to the directory of each session.
+    pub globs: Vec<String>,
+}
+
+impl Artifacts {
+    /// Creates the artifacts that match `globs`, for a directory with this absolute path.
+    pub fn new(directory: &Path, globs: Vec<String>) -> Self {
+        Self { directory: directory.to_owned(), globs }
+    }
 }
 
 /// A session whose `setup` has not succeeded.

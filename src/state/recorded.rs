@@ -165,7 +165,7 @@ fn all(host: &Host, collection: &'static str) -> Result<Vec<RecordedSwarm>, Erro
     Ok(keys.iter().map(|key| read_swarm(&root, collection, key)).filter(has_records).collect())
 }
 
-/// Removes lock files of swarms and sessions that have no record and that no process owns. A killed run of a moved
+/// Removes lock files and empty directories of swarms and sessions that have no record and that no process owns. A killed run of a moved
 /// workspace leaves such files.
 pub fn sweep_locks(host: &Host) -> Result<(), Error> {
     for collection in [SWARMS, SESSIONS] {
@@ -181,7 +181,8 @@ pub fn sweep_locks(host: &Host) -> Result<(), Error> {
                 _ => continue,
             };
             // A process that waits for the lock detects that the file was removed, and creates a new one.
-            if root.file_type(key.as_ref()).is_none() {
+            let is_removed = root.remove_directory(Path::new(key))?;
+            if is_removed || root.file_type(key.as_ref()).is_none() {
                 root.remove_file(Path::new(&format!("{key}.holder")))?;
                 root.remove_file(Path::new(&name))?;
             }

@@ -9,6 +9,7 @@ mod instances;
 mod occupants;
 mod ready;
 mod repeated_steps;
+mod run_commands;
 mod session_files;
 mod setup;
 mod spawned;

@@ -70,7 +70,7 @@ enum Shown {
 
 impl Supervision {
     /// Returns whether a command needs no supervision, so that it can replace this process.
-    pub(super) fn is_default(self) -> bool {
+    pub(in super::super) fn is_default(self) -> bool {
         let Self { timeout, stall, fail_fast, show } = self;
         timeout.is_none() && stall.is_none() && !fail_fast && show == Shown::default()
     }
@@ -159,12 +159,17 @@ pub(in super::super) fn run<'f>(manner: Manner<'_>, jobs: &[Job<'f>]) -> BTreeMa
 /// Returns the largest of the exit codes, and prints a `done` line with `--json`; an error if the run was interrupted.
 pub(in super::super) fn finish(global: &Global, ended: &BTreeMap<&str, Ended>) -> Result<u8, Failure> {
     global.unless_interrupted()?;
-    let is_own = |ended: &&Ended| ended.has_own_code();
-    let code = ended.values().filter(is_own).map(|ended| ended.code).max().unwrap_or(0);
+    let code = largest_code(ended);
     if global.json {
         output::print_line(Done { exit_code: Some(code), ..Done::default() });
     }
     Ok(code)
+}
+
+/// Returns the largest of the exit codes, of the commands that were not ended because of another one.
+pub(in super::super) fn largest_code(ended: &BTreeMap<&str, Ended>) -> u8 {
+    let is_own = |ended: &&Ended| ended.has_own_code();
+    ended.values().filter(is_own).map(|ended| ended.code).max().unwrap_or(0)
 }
 
 fn printer(Manner { global, supervision, .. }: Manner<'_>) -> Arc<Printer> {
@@ -195,7 +200,7 @@ fn waiting(global: &Global, jobs: &[Job<'_>], at_once: usize) -> String {
 }
 
 /// Describes the sessions whose commands failed, with the reasons.
-pub(super) fn summary(jobs: &[Job<'_>], ended: &BTreeMap<&str, Ended>) -> String {
+pub(in super::super) fn summary(jobs: &[Job<'_>], ended: &BTreeMap<&str, Ended>) -> String {
     let failed: Vec<_> = jobs
         .iter()
         .filter_map(|job| Some((&job.active.session.path, ended.get(job.active.session.id.as_str())?)))
@@ -411,16 +416,4 @@ impl Ended {
     fn failed(code: u8, failure: Failure) -> Self {
         Self { code, failure: Some(failure), ..Self::default() }
     }
-}
-
-/// Runs the command in one session for `run --json`, and returns its exit code.
-pub(in super::super) fn alone(
-    global: &Global,
-    active: Active<'_>,
-    registry: &Registry,
-    words: &[String],
-) -> u8 {
-    let manner = Manner { global, registry, supervision: Supervision::default(), ends_group: false };
-    let job = [Job { active, words: words.to_vec(), mark: None }];
-    run(manner, &job).values().map(|ended| ended.code).max().unwrap_or(FAILED)
 }

@@ -388,6 +388,19 @@ pub(crate) fn copy_large(mut from: &File, to: &mut File, size: u64) -> io::Resul
     Ok(false)
 }
 
+/// Copies a regular file to another directory in one step, with its permissions, and replaces a file of this name there.
+/// `false` if there is no such file. A link is an error.
+pub(crate) fn copy_over(from: &Root, name: &OsStr, to: &Root) -> Result<bool, Error> {
+    let Some((file, size)) = from.regular_file(name, OFlags::RDONLY)? else { return Ok(false) };
+    let temporary = to.copy_temporary(name, &file, size)?;
+    let renamed =
+        failpoint!("copies.place").and_then(|()| rustix::fs::renameat(&to.fd, &temporary.name, &to.fd, name));
+    if renamed.is_err() {
+        to.forget(&temporary.name);
+    }
+    renamed.map(|()| true).map_err(failed("replace", &to.path.join(name)))
+}
+
 /// Makes an empty file share the blocks of another; `false`, with the file still empty, if the file system
 /// cannot.
 fn shares(from: &File, to: &File) -> bool {

@@ -14,6 +14,7 @@ use rustix::fs::{AtFlags, FileType, FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 
 use super::super::failpoint::{crashpoint, failpoint};
+use super::copies::copy_large;
 use super::{DIRECTORY, Error, Root, io};
 
 /// Longest name, in bytes, that a temporary file repeats.
@@ -50,6 +51,23 @@ impl Root {
             Err(source) => {
                 self.forget(&temporary);
                 Err(Error::Io { action: "write", path: self.path.join(name), source })
+            }
+        }
+    }
+
+    /// Copies an open file of `size` bytes, with its permissions, under a temporary name.
+    pub(super) fn copy_temporary(&self, name: &OsStr, from: &File, size: u64) -> Result<Temporary, Error> {
+        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let mode = rustix::fs::fstat(from).map_err(io("inspect", &self.path.join(name)))?.st_mode & 0o777;
+        let (temporary, fd) = self.make_temporary(name, |temporary| {
+            rustix::fs::openat(&self.fd, temporary, flags, Mode::from_raw_mode(mode | 0o600))
+        })?;
+        let mut file = File::from(fd);
+        match copy_large(from, &mut file, size) {
+            Ok(_) => Ok(Temporary { name: temporary, _held: file.into() }),
+            Err(source) => {
+                self.forget(&temporary);
+                Err(Error::Io { action: "copy", path: self.path.join(name), source })
             }
         }
     }

@@ -232,6 +232,8 @@ fn every_point_is_reached() {
     crash(&stuck, &["destroy"], "run.committed#1");
     fs::rename(stuck.repository.join(".git/objects"), stuck.top.join("objects")).unwrap();
     reach(&stuck, &["recover", "--give-up"]);
+    let run = sandbox("[session.a]\nresources = [\"git-worktree\"]\n");
+    reach(&run, &["run", "--artifacts", "out", "--collect", "README.md", "--", "true"]);
     let other = sandbox("[session.a]\nresources = [\"git-worktree\"]\n");
     other.git(&["config", "extensions.unknownOfTests", "true"]);
     // Git writes the files that the work tree does not have as they were committed.

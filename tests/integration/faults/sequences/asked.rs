@@ -134,10 +134,10 @@ impl Sequence<'_> {
         assert_same(&before, &self.sandbox.inventory());
     }
 
-    /// Runs a command in a swarm of its own, where none is applied.
+    /// Runs a command in the swarm, where none is applied, or else in an instance beside it.
     pub(super) fn run(&mut self) {
         if self.sandbox.seedbed(&["status"]).code == 0 || self.is_interrupted() {
-            return;
+            return self.run_instance();
         }
         self.manifest();
         // The file is removed with the swarm; the commit remains if the session has a branch.
@@ -146,5 +146,15 @@ impl Sequence<'_> {
         if code == 0 {
             assert_eq!(self.sandbox.seedbed(&["status"]).code, 64, "the swarm of a run is active");
         }
+    }
+
+    /// Runs a command in an instance, which leaves nothing and changes nothing else.
+    fn run_instance(&mut self) {
+        let before = self.sandbox.inventory();
+        let outcome =
+            self.sandbox.seedbed(&["run", "--session", "lead", "--", "sh", "-c", "echo x > ran.log"]);
+        self.note(format!("run of an instance -> {}", outcome.code));
+        assert!(matches!(outcome.code, 0 | 64 | 65 | 69), "{outcome:?}");
+        assert_same(&before, &self.sandbox.inventory());
     }
 }

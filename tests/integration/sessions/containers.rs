@@ -169,7 +169,7 @@ fn two_sessions_work_in_containers_at_once_and_the_host_sees_their_commits() {
 /// Attempts of a session to change what the host runs, or another session, each of which has to fail. `$git` is the
 /// common Git directory, `$own` the admin directory of the session's worktree, `$other` that of the other session.
 const ATTEMPTS: [&str; 34] = [
-    "cp \"$trap\" \"$git/hooks/post-commit\"",
+    "mkdir -p \"$git/hooks\" && cp \"$trap\" \"$git/hooks/post-commit\"",
     "mv \"$git/hooks\" \"$git/away\"",
     "rm -rf \"$git/hooks\"",
     "git config core.hooksPath \"$PWD/evil\"",
@@ -183,7 +183,7 @@ const ATTEMPTS: [&str; 34] = [
     "mv \"$git/info\" \"$git/away\"",
     "echo /evil > \"$git/objects/info/alternates\"",
     "mv \"$git/objects/info\" \"$git/away\"",
-    "mkdir \"$git/modules/sub\"",
+    "mkdir -p \"$git/modules/sub\"",
     "mv \"$git/modules\" \"$git/away\"",
     "echo > \"$other/HEAD\"",
     "rm \"$other/index\"",
@@ -256,6 +256,7 @@ fn setting_that_the_host_changes_is_writable_inside_until_the_container_starts_a
         inside.command(&sandbox, &waiting).stderr(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
     let directory = sandbox.directory("s-0");
     wait_until("the container runs", || directory.join("ready").exists());
+    sandbox.seedbed(&["destroy", "--discard"]).expect(69).says(&["s-0", "bash"]);
     // Git replaces the file by a rename, which ends the mount over it.
     sandbox.git(&["config", "c.d", "host"]);
     fs::write(directory.join("go"), "").unwrap();

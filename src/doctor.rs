@@ -157,6 +157,8 @@ pub enum Id {
     CommittedDiscovery,
     /// An admin directory under `worktrees` is torn.
     TornAdminDirectory,
+    /// A file in the Git directory leads Git to the settings and hooks of another directory.
+    RedirectedRepository,
     /// A run was interrupted.
     InterruptedRun,
     /// A resource may remain of a run that was given up.

@@ -3,6 +3,7 @@
 #![expect(clippy::disallowed_methods, reason = "looks for programs and directories")]
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsStr;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
@@ -87,6 +88,7 @@ pub(super) fn inspect(case: &Case<'_>, findings: &mut Findings) -> Option<PathBu
     filters(case, &git, &commits, findings);
     submodules(&git, &commits, findings);
     hooks_path(&git, &repository.root, findings);
+    redirected(&repository.root, findings);
     torn_entries(&repository.common_dir, findings);
     Some(repository.common_dir)
 }
@@ -104,6 +106,7 @@ pub(super) fn inspect_others(case: &Case<'_>, findings: &mut Findings) {
         filters(case, &git, &commits, findings);
         submodules(&git, &commits, findings);
         hooks_path(&git, &root, findings);
+        redirected(&root, findings);
         torn_entries(&absolute(case.workspace, &repository.common_directory), findings);
     }
 }
@@ -263,6 +266,24 @@ fn hooks_path(git: &Git<'_>, root: &Path, findings: &mut Findings) {
             format!("core.hooksPath is {path}, which is no directory: no hook runs in any worktree"),
             "make it, or git config --unset core.hooksPath",
         );
+    }
+}
+
+/// Finds a file that makes Git take the settings and hooks of another directory for those of the repository. A program
+/// that can write the Git directory, for example in a container, can create the file.
+fn redirected(root: &Path, findings: &mut Findings) {
+    for path in [root.join(".git"), root.to_owned()] {
+        let Ok(directory) = Root::open(&path) else { continue };
+        let has = |name: &str| directory.file_type(OsStr::new(name)).is_some();
+        if has("objects") && has("commondir") {
+            let file = path.join("commondir");
+            findings.add(
+                Fails,
+                Id::RedirectedRepository,
+                format!("{} makes Git use the settings and hooks of another directory", file.display()),
+                format!("rm {}, unless you have created it", shell_quoted(&file.to_string_lossy())),
+            );
+        }
     }
 }
 

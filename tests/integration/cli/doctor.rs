@@ -233,6 +233,20 @@ fn committed_discovery_path_is_found() {
 }
 
 #[test]
+fn file_that_leads_git_to_other_settings_is_named() {
+    let sandbox = Sandbox::new();
+    let git = sandbox.repository.join(".git");
+    let copied = Command::new("cp").arg("-a").args([&git, &sandbox.top.join("planted")]).status().unwrap();
+    assert!(copied.success());
+    fs::write(git.join("commondir"), "../../planted\n").unwrap();
+    sandbox.git(&["config", "a.b", "planted"]);
+    assert!(fs::read_to_string(sandbox.top.join("planted/config")).unwrap().contains("planted"));
+    check(&sandbox, "fails", "redirected-repository", ".git/commondir");
+    fs::remove_file(git.join("commondir")).unwrap();
+    assert_eq!(examine(&sandbox, &[]), (Vec::new(), 0));
+}
+
+#[test]
 fn torn_admin_directories_are_named_and_left_alone() {
     let sandbox = Sandbox::new();
     sandbox.git(&["worktree", "add", "--quiet", "--detach", "../foreign"]);

@@ -97,10 +97,10 @@ impl Wait<'_> {
         for condition in conditions(self.session, self.after) {
             crashpoint!("ready.check");
             let within = condition.within.duration();
-            let (mut least, mut pause, mut answer) = (FIRST, PAUSE, None);
+            let (mut minimum, mut pause, mut answer) = (FIRST, PAUSE, None);
             loop {
                 let left = within.saturating_sub(begun.elapsed());
-                let checked = self.check(&condition.probe, left.max(least));
+                let checked = self.check(&condition.probe, left.max(minimum));
                 if !is_alive() {
                     return Err(NotReady::Ended(condition.clone()));
                 }
@@ -118,7 +118,7 @@ impl Wait<'_> {
                     return Err(NotReady::Late { condition: condition.clone(), last });
                 }
                 std::thread::sleep(pause.min(left));
-                (least, pause) = (PAUSE, (pause * 2).min(PAUSE_MAX));
+                (minimum, pause) = (PAUSE, (pause * 2).min(PAUSE_MAX));
             }
         }
         Ok(())
@@ -238,7 +238,7 @@ impl Run<'_> {
                 }
                 _ => "",
             };
-            failure(format!("{why}{}{hint}", log))
+            failure(format!("{why}{log}{hint}"))
         })
     }
 }

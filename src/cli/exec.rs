@@ -41,7 +41,7 @@ pub(super) struct Arguments {
     all: bool,
     /// Run the command in the replica with the number of the test runner's worker: of the named session, or of the only one
     /// with replicas. Without VARIABLE, the variables of nextest, pytest-xdist, Playwright and Jest have the number
-    /// (NEXTEST_TEST_GLOBAL_SLOT, PYTEST_XDIST_WORKER, TEST_PARALLEL_INDEX, JEST_WORKER_ID); VARIABLE counts from 0
+    /// (`NEXTEST_TEST_GLOBAL_SLOT`, `PYTEST_XDIST_WORKER`, `TEST_PARALLEL_INDEX`, `JEST_WORKER_ID`); VARIABLE counts from 0
     #[arg(long, value_name = "VARIABLE", num_args = 0..=1, require_equals = true, default_missing_value = "", conflicts_with = "all")]
     slot: Option<String>,
     #[command(flatten)]

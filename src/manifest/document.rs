@@ -144,7 +144,7 @@ impl SessionDefaults {
     /// Returns the text of the table; an entry that was wrong and removed is empty.
     pub(super) fn text(&self) -> SessionText<'_> {
         let Self { inherit: _, env, prompt, metadata, files, setup, ready, teardown, command } = self;
-        text(env, prompt, (metadata, files), (setup, ready, teardown), command.as_ref())
+        text(env, prompt, (metadata, files), (setup, teardown), (ready, command.as_ref()))
     }
 }
 
@@ -277,8 +277,9 @@ pub(super) struct SessionTable {
 impl SessionTable {
     /// Returns the text of the table; an entry that was wrong and removed is empty.
     pub(super) fn text(&self) -> SessionText<'_> {
-        let commands = (&*self.setup, &*self.ready, &*self.teardown);
-        text(&self.env, &self.prompt, (&self.metadata, &self.files), commands, self.command.as_ref())
+        let commands = (&*self.setup, &*self.teardown);
+        let work = (&*self.ready, self.command.as_ref());
+        text(&self.env, &self.prompt, (&self.metadata, &self.files), commands, work)
     }
 }
 
@@ -287,8 +288,8 @@ fn text<'t>(
     env: &'t BTreeMap<String, String>,
     prompt: &[Option<String>],
     (metadata, files): (&'t Map<String, Value>, &BTreeMap<String, FileEntry>),
-    (setup, ready, teardown): (&[Option<Command>], &[Option<ReadyTable>], &[Option<Command>]),
-    command: Option<&'t Command>,
+    (setup, teardown): (&[Option<Command>], &[Option<Command>]),
+    (ready, command): (&[Option<ReadyTable>], Option<&'t Command>),
 ) -> SessionText<'t> {
     let line = |command: &Option<Command>| match command {
         Some(command) => command.0.clone(),
@@ -300,7 +301,7 @@ fn text<'t>(
         metadata: Cow::Borrowed(metadata),
         files: Cow::Owned(files.iter().map(|(path, entry)| (path.clone(), entry.file(path))).collect()),
         setup: Cow::Owned(setup.iter().map(line).collect()),
-        ready: Cow::Owned(ready.iter().map(condition).collect()),
+        ready: Cow::Owned(ready.iter().map(|table| condition(table.as_ref())).collect()),
         teardown: Cow::Owned(teardown.iter().map(line).collect()),
         command: command.map(|command| Cow::Borrowed(&command.0)),
     }
@@ -442,8 +443,7 @@ pub(super) struct ReadyTable {
 }
 
 /// Returns the condition of an entry of `ready`; an empty one if the entry was wrong.
-fn condition(table: &Option<ReadyTable>) -> Ready {
-    let table = table.as_ref();
+fn condition(table: Option<&ReadyTable>) -> Ready {
     let probe = match table.map(|table| (&table.port, &table.command)) {
         Some((Some(port), _)) => Probe::Port { name: port.clone(), number: 0 },
         Some((None, Some(command))) => Probe::Command(command.0.clone()),

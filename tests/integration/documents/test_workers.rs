@@ -100,7 +100,9 @@ impl Recipe {
         };
         green(Outcome::of(self.command().output().unwrap()));
         let runs = [self.command().spawn().unwrap(), self.command().spawn().unwrap()];
-        runs.into_iter().for_each(|run| green(Outcome::of(run.wait_with_output().unwrap())));
+        for run in runs {
+            green(Outcome::of(run.wait_with_output().unwrap()));
+        }
 
         let _ = fs::remove_file(self.marker());
         let mut killed = self.command();
@@ -134,9 +136,9 @@ fn workers_of_nextest_have_a_session_each_in_every_case() {
     let sandbox = &recipe.sandbox;
     sandbox.write("Cargo.toml", "[package]\nname = \"shop\"\nedition = \"2021\"\n");
     sandbox.write("src/lib.rs", "");
-    let tests: String =
-        (0..24).map(|number| format!("#[test]\nfn test_{number}() {{ works_alone() }}\n")).collect();
-    sandbox.write("tests/port.rs", &format!("{RUST_TEST}{tests}"));
+    let test = |tests: String, number| format!("{tests}#[test]\nfn test_{number}() {{ works_alone() }}\n");
+    let tests = (0..24).fold(RUST_TEST.to_owned(), test);
+    sandbox.write("tests/port.rs", &tests);
     recipe.check("24 tests run: 24 passed");
     recipe.refuses_a_ninth_worker(
         "--test-threads 8",

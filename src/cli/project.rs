@@ -413,14 +413,11 @@ fn own_instance(global: &Global, directory: &Path, manifest: &str) -> Option<Str
         return None;
     }
     let around = session_around(directory).filter(|(above, snapshot)| is_in_place(above, snapshot));
-    let snapshot = match around {
-        Some((_, snapshot)) => Some(snapshot),
-        None => {
-            // Commands that need no discovery file work beside one that cannot be read.
-            let own = OwnSession::find(global).ok().flatten();
-            own.filter(|own| own.is_named && own.counts_in(directory)).map(|own| own.snapshot)
-        }
-    };
+    let snapshot = around.map(|(_, snapshot)| snapshot).or_else(|| {
+        // Commands that need no discovery file work beside one that cannot be read.
+        let own = OwnSession::find(global).ok().flatten();
+        own.filter(|own| own.is_named && own.counts_in(directory)).map(|own| own.snapshot)
+    });
     let position = snapshot.and_then(|snapshot| snapshot.swarm);
     let own = position.filter(|position| position.instance_of.is_some());
     let own = own.filter(|own| own.instance_of == manifest::locate(manifest).map(|located| located.swarm));

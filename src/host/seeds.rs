@@ -35,7 +35,7 @@ use crate::name::sha256_hex;
 pub const SCHEMA_VERSION: u32 = 1;
 
 /// Time after which [`reap`] removes a seed that no session was given a copy of.
-pub const UNUSED_MAX: Duration = Duration::from_secs(14 * 24 * 60 * 60);
+pub const UNUSED_MAX: Duration = Duration::from_hours(14 * 24);
 
 const DIRECTORY: &str = "seeds";
 const DOCUMENT: &str = "seed.json";

@@ -100,18 +100,16 @@ fn bring_to(group: &[Member<'_>]) -> Result<(), Failed> {
     let locked = LockedSeed::lock(first.task.host, paths.common.path(), digest, cancel);
     let locked = locked.map_err(|error| of_first(error.into()))?.ok_or(of_first(Error::Interrupted))?;
     let complete = || locked.complete().map_err(|error| of_first(error.into()));
-    let (seed, others) = match complete()? {
-        Some(seed) => (seed, group),
-        None => {
-            first.make(&paths, &locked, digest).map_err(of_first)?;
-            let made = complete()?.ok_or_else(|| {
-                let why =
-                    format!("another process changed the seed of `{}` while it was made", first.seed.path);
-                of_first(Error::Refused(why))
-            })?;
-            first.report(&made, false, made.seed.shared_bytes);
-            (made, &group[1..])
-        }
+    let (seed, others) = if let Some(seed) = complete()? {
+        (seed, group)
+    } else {
+        first.make(&paths, &locked, digest).map_err(of_first)?;
+        let made = complete()?.ok_or_else(|| {
+            let why = format!("another process changed the seed of `{}` while it was made", first.seed.path);
+            of_first(Error::Refused(why))
+        })?;
+        first.report(&made, false, made.seed.shared_bytes);
+        (made, &group[1..])
     };
     for batch in others.chunks(AT_ONCE) {
         copy_to(batch, &seed)?;

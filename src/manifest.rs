@@ -241,6 +241,8 @@ pub struct Manifest {
     /// Root of each repository beside the workspace's own, `[repository.NAME]`, as written in the manifest: relative to
     /// the manifest's directory.
     pub repositories: BTreeMap<String, PathBuf>,
+    /// Hosts that the sessions are distributed over, `[fleet]`; `None` without that table.
+    pub fleet: Option<Fleet>,
     /// Directory of the manifest, absolute or relative to the workspace root. The caller sets it; empty, as it is read,
     /// for the workspace root.
     pub directory: PathBuf,
@@ -263,6 +265,36 @@ impl Manifest {
         let declared = std::mem::replace(&mut self.swarm, name.to_owned());
         self.instance_of.get_or_insert(declared);
     }
+
+    /// Returns a copy without sessions.
+    pub(crate) fn without_sessions(&self) -> Self {
+        let Self { complete, has_every_request, fleet, .. } = *self;
+        Self {
+            complete,
+            has_every_request,
+            swarm: self.swarm.clone(),
+            instance_of: self.instance_of.clone(),
+            workspace_root: self.workspace_root.clone(),
+            repositories: self.repositories.clone(),
+            fleet,
+            directory: self.directory.clone(),
+            overrides: self.overrides.clone(),
+            defaults: self.defaults.clone(),
+            default_text: self.default_text.clone(),
+            providers: self.providers.clone(),
+            sessions: Vec::new(),
+        }
+    }
+}
+
+/// Hosts that sessions are distributed over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Fleet {
+    /// Number of shards, at least 1; `None` if the caller chooses it.
+    pub shards: Option<u32>,
+    /// Number of hosts beside those of the shards; 0 by default.
+    pub spares: u32,
 }
 
 /// Program of an external kind.
@@ -305,6 +337,8 @@ pub struct Session {
     ///
     /// `None` if all children that receive a share are among the sessions: the shares then follow from the sessions.
     pub share: Option<Share>,
+    /// Shard that the session chooses, from 0; `None` if it chooses none, and for each child.
+    pub shard: Option<u32>,
     /// Content of the session's table, shared by all replicas.
     pub declaration: Arc<Declaration>,
     /// Table of a session that was spawned beside the manifest; `None` for a session that the manifest declares.
@@ -456,6 +490,7 @@ fn read_document(
     }
     let tainted = expand::TaintedTables::by(diagnostics);
     let default_text = document.defaults.session.as_ref().map(DefaultText::new);
+    let fleet = document.fleet.map(|table| Fleet { shards: table.shards, spares: table.spares.unwrap_or(0) });
     let sessions =
         expand::sessions(document.session, document.expires.as_deref(), default_text.as_ref(), &tainted);
     Some(Manifest {
@@ -469,6 +504,7 @@ fn read_document(
             .into_iter()
             .map(|(name, repository)| (name, repository.root.into()))
             .collect(),
+        fleet,
         directory: PathBuf::new(),
         overrides: Vec::new(),
         defaults: document.defaults.kinds,

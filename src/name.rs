@@ -260,7 +260,8 @@ pub(crate) fn hex(bytes: &[u8]) -> String {
 }
 
 /// Hash of an item and of the name of its pool: the same for the same item of the same pool, in every manifest.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(try_from = "String", into = "String")]
 pub struct ItemKey(u64);
 
 impl ItemKey {
@@ -277,6 +278,20 @@ impl ItemKey {
     }
 }
 
+impl TryFrom<String> for ItemKey {
+    type Error = &'static str;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        Self::parse(&text).ok_or("a key of an item has 16 hexadecimal digits")
+    }
+}
+
+impl From<ItemKey> for String {
+    fn from(key: ItemKey) -> Self {
+        key.to_string()
+    }
+}
+
 impl fmt::Display for ItemKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:016x}", self.0)
@@ -284,7 +299,7 @@ impl fmt::Display for ItemKey {
 }
 
 /// Run of ports, both ends included; never empty, never port 0.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(try_from = "(u16, u16)", into = "(u16, u16)")]
 pub struct PortBlock {
     start: u16,

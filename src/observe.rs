@@ -31,6 +31,8 @@ pub use base_age::{Age, BaseAge, RemoteBranch, base_ages};
 pub use branches::BranchNames;
 pub use workspace_file::WorkspaceFile;
 
+use schemars::JsonSchema;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::{Map, Value};
 
 use crate::host::git::checkouts::Checkout;
@@ -136,7 +138,8 @@ pub enum Error {
 }
 
 /// One fact of the host that planning needs. Providers derive queries only from the manifest's options.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", rename_all_fields = "camelCase")]
 #[non_exhaustive]
 pub enum Query {
     /// Repository beside the workspace's own. Questions about a repository that is not the workspace's own are only
@@ -243,7 +246,8 @@ pub enum Query {
 }
 
 /// Every external fact that a plan depends on.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
 #[non_exhaustive]
 pub struct Observation {
     /// Absolute path of the workspace root, without links.
@@ -274,7 +278,8 @@ pub struct Observation {
     /// `Ok` if overlays can be mounted, else the reason, one line; `None` if not requested.
     pub overlays: Option<Result<(), String>>,
     /// Output of the program of each external kind, or the reason for which it gave no answer; `None` if no program was
-    /// run.
+    /// run. A document does not have it.
+    #[serde(skip)]
     pub programs: Option<BTreeMap<String, Result<Vec<u8>, String>>>,
     /// Ports that this host gives to outgoing connections; `None` if unknown.
     pub ephemeral: Option<PortBlock>,
@@ -325,7 +330,8 @@ impl Observation {
 pub const WORKSPACE_REPOSITORY: &str = "";
 
 /// Requested facts about one repository.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
 #[non_exhaustive]
 pub struct RepositoryObservation {
     /// The repository, or the reason, one line, for which it cannot be used; `None` if no query was about it.
@@ -335,9 +341,13 @@ pub struct RepositoryObservation {
     /// Age of each ref whose age was requested and that is a branch.
     pub ages: BTreeMap<String, Age>,
     /// Distance of each branch from the commit of each ref, for all branches that a query about the ref covers.
+    #[serde(with = "pairs")]
+    #[schemars(with = "Vec<((String, String), Distance)>")]
     pub distances: BTreeMap<(String, String), Distance>,
     /// Type of each requested path at each ref; nothing for a ref that names no commit. Branches that contain a ref's
     /// commit are listed too, by [`branch_ref`].
+    #[serde(with = "pairs")]
+    #[schemars(with = "Vec<((String, String), TreeEntry)>")]
     pub trees: BTreeMap<(String, String), TreeEntry>,
     /// Object id of each requested file, by the commit and the path.
     pub blobs: BTreeMap<(Commit, String), String>,
@@ -365,7 +375,8 @@ impl RepositoryObservation {
 }
 
 /// An allocation of an external kind that belongs to a session which is not planned.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
 #[non_exhaustive]
 pub struct RelativeAllocation {
     /// Id of the session.
@@ -393,7 +404,8 @@ impl RelativeAllocation {
 }
 
 /// A repository: the one that contains the workspace, or another one that the manifest names.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
 #[non_exhaustive]
 pub struct Repository {
     /// Absolute path of the top of the work tree; for a bare repository, of the workspace itself.
@@ -434,7 +446,8 @@ impl Repository {
 }
 
 /// A branch of the repository.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
 #[non_exhaustive]
 pub struct Branch {
     /// Commit that the branch names.
@@ -446,7 +459,8 @@ pub struct Branch {
 }
 
 /// The first entry of a branch's reflog.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
 #[non_exhaustive]
 pub struct FirstLogEntry {
     /// Commit that the branch named then.
@@ -456,7 +470,8 @@ pub struct FirstLogEntry {
 }
 
 /// Distance of a branch from a commit.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
 #[non_exhaustive]
 pub struct Distance {
     /// Number of commits that only the branch reaches.
@@ -469,7 +484,8 @@ pub struct Distance {
 pub type Commit = String;
 
 /// A ref that names no commit.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
 #[non_exhaustive]
 pub struct UnknownRef {
     /// Git's message about the ref, one line.
@@ -479,7 +495,8 @@ pub struct UnknownRef {
 }
 
 /// Type of a path in a commit.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", rename_all_fields = "camelCase")]
 #[non_exhaustive]
 pub enum TreeEntry {
     /// The path does not exist; the field lists similar paths.
@@ -499,7 +516,8 @@ pub enum TreeEntry {
 }
 
 /// Untracked files of the workspace that a glob matches.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", rename_all_fields = "camelCase")]
 #[non_exhaustive]
 pub enum Untracked {
     /// Matched files; none for a glob with a wildcard.
@@ -516,7 +534,8 @@ pub enum Untracked {
 }
 
 /// Type of a path of the workspace.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", rename_all_fields = "camelCase")]
 #[non_exhaustive]
 pub enum Directory {
     /// The path, or a directory above it, does not exist.
@@ -532,7 +551,8 @@ pub enum Directory {
 }
 
 /// Ports in use.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
 #[non_exhaustive]
 pub struct PortsInUse {
     /// Ports.
@@ -549,7 +569,8 @@ impl PortsInUse {
 }
 
 /// An item of a pool that a session of this host has leased.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
 #[non_exhaustive]
 pub struct ItemInUse {
     /// Key of the item.
@@ -568,7 +589,8 @@ impl ItemInUse {
 }
 
 /// Owner of a port.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", rename_all_fields = "camelCase")]
 #[non_exhaustive]
 pub enum PortOwner {
     /// A session of some swarm of this host, according to the host-wide registry.
@@ -590,6 +612,34 @@ pub enum PortOwner {
     /// A process that listens on the port (TCP) or is bound to it (UDP).
     Socket {
         /// `tcp` or `udp`.
-        protocol: &'static str,
+        #[serde(deserialize_with = "protocol")]
+        protocol: String,
     },
+}
+
+/// Reads the protocol of a socket.
+fn protocol<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+    let protocol = String::deserialize(deserializer)?;
+    if ["tcp", "udp"].contains(&protocol.as_str()) {
+        return Ok(protocol);
+    }
+    Err(serde::de::Error::custom("a protocol is `tcp` or `udp`"))
+}
+
+/// Form of a map in JSON whose keys are no strings: the list of its entries.
+mod pairs {
+    use super::{BTreeMap, Deserialize, Deserializer, Serialize, Serializer};
+
+    pub(super) fn serialize<K: Serialize, V: Serialize, S: Serializer>(
+        map: &BTreeMap<K, V>,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(map)
+    }
+
+    pub(super) fn deserialize<'de, K: Deserialize<'de> + Ord, V: Deserialize<'de>, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<BTreeMap<K, V>, D::Error> {
+        Ok(Vec::deserialize(deserializer)?.into_iter().collect())
+    }
 }

@@ -21,6 +21,8 @@ mod template_scope;
 mod program_queries;
 mod read;
 mod render;
+mod placement;
+mod shards;
 mod external_options;
 mod files;
 mod spawn_error;
@@ -39,6 +41,7 @@ use serde_json::{Map, Value};
 
 pub use diff::{Action, Again, Change, DISCOVERY, Field, SETUP, WORKING_DIRECTORY};
 pub use read::Unreadable;
+pub use shards::{Shard, plan_shards, shard_manifests};
 pub use spawn_error::SpawnError;
 pub use spawned::{Spawn, plan_spawned, spawn, with_spawned};
 
@@ -448,23 +451,7 @@ pub fn plan(
     applied: Option<&AppliedPlan>,
 ) -> Result<Plan, Diagnostics> {
     let sessions = sessions(manifest, registry, observation, applied)?;
-    let mut plan = Plan {
-        schema_version: SCHEMA_VERSION,
-        swarm: manifest.swarm.clone(),
-        digest: String::new(),
-        applied: applied.map(|applied| applied.plan.digest.clone()),
-        repositories: repositories::planned(&sessions, registry, observation),
-        overrides: manifest.overrides.clone(),
-        sessions,
-        changes: Vec::new(),
-        again: Again::default(),
-        unsaved_work: Vec::new(),
-        occupants: Vec::new(),
-        behind: Vec::new(),
-    };
-    plan.digest = plan.computed_digest();
-    plan.changes = plan.changes_from(registry, applied);
-    Ok(plan)
+    Ok(Plan::assembled(manifest, registry, observation, applied, sessions))
 }
 
 /// Finds the diagnostics that [`plan`] would find, without producing a plan.
@@ -490,12 +477,8 @@ fn sessions(
     let manifest = &*spawned::with_spawned(manifest, applied);
     let (manifest, unreadable) = template_files::with_content(manifest, observation);
     let manifest = &*manifest;
-    // Records, discovery files and environments contain the path, and are text.
-    if observation.workspace.to_str().is_none() {
-        let location = Location::default().key("workspace").key("root");
-        let message = "the path of the workspace is not UTF-8, so it cannot be passed to sessions";
-        let diagnostic = Diagnostic::new(rule::WORKSPACE_ROOT, location, message, "leads to it");
-        return Err(vec![diagnostic.with_help("rename the directory above it whose name is not UTF-8")]);
+    if let Some(diagnostic) = unusable_workspace(observation) {
+        return Err(vec![diagnostic]);
     }
     // This thread continues in place: only this thread can reuse the memory that it freed while it read the manifest.
     let mut compiled = render::Compiled::default();
@@ -506,7 +489,7 @@ fn sessions(
     let mut unusable = repositories::diagnostics(manifest, observation, applied);
     unusable.extend(spawned::numbers_in_use(manifest));
     unusable.extend(unreadable);
-    match render::render(manifest, registry, allocated, compiled) {
+    match render::render(manifest, registry, allocated, compiled, Vec::new()) {
         Ok(sessions) if manifest.complete && unusable.is_empty() => {
             match files::diagnostics(manifest, registry, observation, &sessions) {
                 wrong if wrong.is_empty() => Ok(sessions),
@@ -527,7 +510,45 @@ fn sessions(
     }
 }
 
+/// Returns the diagnostic of a workspace whose path is no text: records, discovery files and environments contain the path.
+fn unusable_workspace(observation: &Observation) -> Option<Diagnostic> {
+    if observation.workspace.to_str().is_some() {
+        return None;
+    }
+    let location = Location::default().key("workspace").key("root");
+    let message = "the path of the workspace is not UTF-8, so it cannot be passed to sessions";
+    let diagnostic = Diagnostic::new(rule::WORKSPACE_ROOT, location, message, "leads to it");
+    Some(diagnostic.with_help("rename the directory above it whose name is not UTF-8"))
+}
+
 impl Plan {
+    /// Creates the plan of complete sessions.
+    fn assembled(
+        manifest: &Manifest,
+        registry: &Registry,
+        observation: &Observation,
+        applied: Option<&AppliedPlan>,
+        sessions: Vec<Session>,
+    ) -> Self {
+        let mut plan = Self {
+            schema_version: SCHEMA_VERSION,
+            swarm: manifest.swarm.clone(),
+            digest: String::new(),
+            applied: applied.map(|applied| applied.plan.digest.clone()),
+            repositories: repositories::planned(&sessions, registry, observation),
+            overrides: manifest.overrides.clone(),
+            sessions,
+            changes: Vec::new(),
+            again: Again::default(),
+            unsaved_work: Vec::new(),
+            occupants: Vec::new(),
+            behind: Vec::new(),
+        };
+        plan.digest = plan.computed_digest();
+        plan.changes = plan.changes_from(registry, applied);
+        plan
+    }
+
     /// Returns the name of the swarm; empty in the plan of a standalone session.
     pub fn swarm(&self) -> &str {
         &self.swarm

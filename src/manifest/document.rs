@@ -27,6 +27,9 @@ pub(crate) const AGE_PATTERN: &str = "^[0-9]{1,6}[smhdw]$";
 /// Maximum number of replicas of one table: a thousand times the largest swarm seen, and still planned within a second.
 pub(super) const COUNT_MAX: u32 = 10_000;
 
+/// Maximum number of shards of a fleet, and of its spares.
+const SHARDS_MAX: u32 = 10_000;
+
 /// A swarm of sessions, each with the git worktree and the ports it works with.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
@@ -51,6 +54,8 @@ pub(super) struct Document {
     /// Time after which each session has expired, for sessions without an `expires` of their own. Default: `"never"`.
     #[schemars(regex(pattern = EXPIRES_PATTERN), extend("examples" = ["2w"]))]
     pub(super) expires: Option<String>,
+    /// Hosts that the sessions are distributed over, for `seedbed fleet`.
+    pub(super) fleet: Option<FleetTable>,
     /// Default options of a kind, for every session that requests it, e.g. `[defaults.git-worktree]`. The options of an
     /// entry of `resources` take precedence. `[defaults.session]` is text for every session.
     #[serde(default)]
@@ -63,6 +68,19 @@ pub(super) struct Document {
     #[serde(default)]
     #[schemars(with = "BTreeMap<Name, SessionTable>")]
     pub(super) session: BTreeMap<String, SessionTable>,
+}
+
+/// Hosts that the sessions are distributed over. Other commands than `seedbed fleet` ignore them.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+#[schemars(title = "`fleet`", rename = "fleet")]
+pub(super) struct FleetTable {
+    /// Number of shards, 1 to 10000. Each is the part of one host. Default: the number of `seedbed fleet plan --shards`.
+    #[schemars(range(min = 1, max = SHARDS_MAX), extend("examples" = [4]))]
+    pub(super) shards: Option<u32>,
+    /// Number of hosts beside those of the shards, 0 to 10000, that take the place of lost ones. Default: 0.
+    #[schemars(range(max = SHARDS_MAX), extend("examples" = [1]))]
+    pub(super) spares: Option<u32>,
 }
 
 /// Defaults: `[defaults.session]`, and the options of each kind.
@@ -214,6 +232,10 @@ pub(super) struct SessionTable {
     /// the table's children. Default: one session, named NAME.
     #[schemars(range(min = 1, max = COUNT_MAX), extend("examples" = [4]))]
     pub(super) count: Option<u32>,
+    /// Shard of `seedbed fleet` that has the session with all below it, from 0. Only at the top. Default: the shard that
+    /// balances the fleet.
+    #[schemars(range(max = SHARDS_MAX - 1), extend("examples" = [2]))]
+    pub(super) shard: Option<u32>,
     /// Resources of the session, each the name of a kind, or a table with `kind` and its options. `[]` requests
     /// nothing. Default: nothing at the top; in a child, a share of everything that its parent has.
     #[schemars(extend("examples" = [["git-worktree", "port-range"]]))]

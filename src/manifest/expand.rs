@@ -104,6 +104,7 @@ impl<'a> Above<'a> {
 struct Node {
     name: String,
     count: Option<u32>,
+    shard: Option<u32>,
     declaration: Arc<Declaration>,
     children: Vec<Node>,
 }
@@ -120,7 +121,8 @@ impl Node {
         let below = way.key("child");
         let children = std::mem::take(&mut table.child).into_iter();
         table.expires = table.expires.or_else(|| above.expires.map(str::to_owned));
-        let (count, expires, base) = (table.count, table.expires.clone(), above.base(&table));
+        let (count, shard) = (table.count, table.shard);
+        let (expires, base) = (table.expires.clone(), above.base(&table));
         let mut declaration = declaration(table, &way, above.parent.is_some(), tainted);
         if let Some(base) = base {
             declaration.inherit(base);
@@ -128,7 +130,7 @@ impl Node {
         let declaration = Arc::new(declaration);
         let above = Above { expires: expires.as_deref(), parent: Some(&declaration), ..above };
         let children = children.map(|(name, table)| Self::new(name, table, &below, above, tainted)).collect();
-        Self { name, count, declaration, children }
+        Self { name, count, shard, declaration, children }
     }
 
     fn count_out(&self, parent: Option<usize>, sessions: &mut Vec<Session>) {
@@ -153,6 +155,7 @@ impl Node {
             parent,
             replica,
             share: None,
+            shard: self.shard,
             declaration: Arc::clone(&self.declaration),
             spawned: None,
         });

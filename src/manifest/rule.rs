@@ -69,6 +69,9 @@ rules! {
     NAMES_MEET = "names-meet", "Names of sessions in one table differ in more than upper and lower case";
     NAME_TOO_LONG = "name-too-long", "The names of replicas are not too long";
     NO_PARENT = "no-parent", "Only a child has something of a parent";
+    SHARD = "shard", "A session at the top chooses one of the shards of the fleet";
+    FLEET_KIND = "fleet-kind", "No session of a fleet requests an external kind";
+    FLEET_HOSTS = "fleet-hosts", "Each shard of a fleet has a host";
     NOTHING_TO_SHARE = "nothing-to-share", "The parent has the resource of which a child takes a share";
     INDIVISIBLE = "indivisible", "A resource of which children take shares can be divided";
     RESERVED_VARIABLE = "reserved-variable", "The environment of a session sets no variable that decides which programs run";

@@ -67,6 +67,10 @@ pub(super) fn check(
         semantics.arguments(&provider.command, &providers.key(kind).key("command"));
     }
     let sessions = KeyPath::ROOT.key("session");
+    let shards = document.fleet.as_ref().and_then(|fleet| fleet.shards);
+    for (name, table) in &document.session {
+        semantics.shard(table.shard, shards, &sessions.key(name).key("shard"));
+    }
     semantics.siblings(&document.session, &sessions);
     let of_session = |(name, table): (&String, &SessionTable)| {
         let mut diagnostics = Vec::new();
@@ -116,6 +120,17 @@ impl Semantics<'_> {
         let message = format!("{what} {wrong}");
         let help = "write the path from the directory of this file to the repository: `root = \".\"`";
         self.diagnostic(rule::WORKSPACE_ROOT, at.location(), message, "not a relative path", help);
+    }
+
+    /// Checks that the shard of a session at the top is one of the fleet's.
+    fn shard(&mut self, shard: Option<u32>, shards: Option<u32>, at: &KeyPath<'_>) {
+        if let (Some(shard), Some(shards)) = (shard, shards)
+            && shard >= shards
+        {
+            let message = format!("the fleet has no shard {shard}");
+            let help = format!("the shards are 0 to {}", shards - 1);
+            self.diagnostic(rule::SHARD, at.location(), message, "no such shard", help);
+        }
     }
 
     /// Checks one table of sessions: no two names may collide, with replicas expanded.
@@ -196,6 +211,15 @@ impl Semantics<'_> {
                 "a session at the top has no parent to inherit from".to_owned(),
                 "no parent here",
                 "omit `inherit`: every session has the text of `[defaults.session]`",
+            );
+        }
+        if parent.is_some() && table.shard.is_some() {
+            self.diagnostic(
+                rule::SHARD,
+                at.key("shard").location(),
+                "only a session at the top chooses a shard".to_owned(),
+                "below another session",
+                "omit `shard`: a child is on the host of its parent",
             );
         }
         let has = match (&table.resources, parent) {

@@ -9,6 +9,9 @@ use std::fs::Metadata;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, UNIX_EPOCH};
 
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
 use crate::host::Host;
 use crate::host::clock;
 use crate::host::git::Git;
@@ -42,7 +45,8 @@ pub struct RemoteBranch {
 }
 
 /// Time since the commit of a base ref, and since the last fetch.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
 #[non_exhaustive]
 pub struct Age {
     /// Time since the commit was committed; 0 if that is in the future.

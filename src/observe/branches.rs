@@ -4,6 +4,9 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::io::ErrorKind;
 use std::path::Path;
 
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
 use super::repository::LocatedRepository;
 use super::{Branch, Commit, Distance, Error, FirstLogEntry, UnknownRef};
 use crate::host::files::{self, Root};
@@ -13,7 +16,8 @@ use crate::host::git::{Git, checkouts};
 const LOG_MAX: usize = 16 << 20;
 
 /// Names of branches that a template can give: the texts before its first placeholder and after its last one.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
 #[non_exhaustive]
 pub struct BranchNames {
     /// Prefix of every such name.

@@ -87,7 +87,7 @@ pub(super) fn served(host: &Host) -> Vec<PortsInUse> {
     let all: BTreeSet<(u16, &'static str)> = served.chain(host.bound.all()).collect();
     all.into_iter()
         .filter_map(|(port, protocol)| {
-            Some(PortsInUse { block: PortBlock::single(port)?, owner: PortOwner::Socket { protocol } })
+            Some(PortsInUse { block: PortBlock::single(port)?, owner: PortOwner::Socket { protocol: protocol.to_owned() } })
         })
         .collect()
 }
@@ -209,7 +209,7 @@ mod tests {
             {
                 let expected = PortsInUse {
                     block: PortBlock::single(port).unwrap(),
-                    owner: PortOwner::Socket { protocol },
+                    owner: PortOwner::Socket { protocol: protocol.to_owned() },
                 };
                 assert_eq!(in_use.iter().filter(|one| **one == expected).count(), 1, "{address} {protocol}");
             }
@@ -225,7 +225,7 @@ mod tests {
         let _v4 = TcpListener::bind(("127.0.0.1", port)).unwrap();
         let expected = PortsInUse {
             block: PortBlock::single(port).unwrap(),
-            owner: PortOwner::Socket { protocol: "tcp" },
+            owner: PortOwner::Socket { protocol: "tcp".to_owned() },
         };
         let in_use = sandbox.observe([Query::Ports]).ports_in_use;
         assert_eq!(in_use.iter().filter(|one| **one == expected).count(), 1);

@@ -262,6 +262,7 @@ impl Relative {
             parent,
             replica: self.session.replica,
             share: self.child.map(|child| Share { index: child.index, of: child.count }),
+            shard: None,
             declaration: Arc::new(declaration),
             spawned: None,
         }

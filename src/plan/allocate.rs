@@ -20,6 +20,7 @@ use crate::provider::external::request_key;
 use crate::provider::{Allocation, Allocator, Kind, Parent, Planner, Registry, Request, Scope};
 
 /// Identity and allocations of every session, in the manifest's order.
+#[derive(Default)]
 pub(super) struct Allocated {
     pub(super) identities: Vec<Identity>,
     pub(super) allocations: Vec<Vec<Allocation>>,
@@ -29,6 +30,17 @@ pub(super) struct Allocated {
     pub(super) is_undecided: bool,
     /// Diagnostics of requests that cannot be satisfied.
     pub(super) diagnostics: Vec<Diagnostic>,
+}
+
+impl Allocated {
+    /// Adds the sessions of another part of the swarm behind these.
+    pub(super) fn append(&mut self, part: Self) {
+        self.identities.extend(part.identities);
+        self.allocations.extend(part.allocations);
+        self.unresolved.extend(part.unresolved);
+        self.is_undecided |= part.is_undecided;
+        self.diagnostics.extend(part.diagnostics);
+    }
 }
 
 /// Allocates the requested resources; collects every diagnostic, not only the first.

@@ -16,26 +16,34 @@ use super::requests;
 use super::resolve_variables::{ROUNDS_MAX, Resolver};
 use super::session_identity::Identity;
 use super::template_files;
-use super::template_scope::{ExternalValues, SessionScope, TemplateScopes};
+use super::template_scope::{ExternalValues, SessionScope, ShardHost, TemplateScopes};
 use super::template_variables::MissingVariables;
 use super::{Session, compose_prompt, discovery_file};
 use crate::manifest::{Declaration, Diagnostic, Manifest, SessionText, rule};
 use crate::provider::{Allocation, Context, Registry};
 use crate::template::{Problem, Templates};
 
-/// Renders every template and assembles the sessions; returns every diagnostic, including those of the allocations.
+/// Renders every template and assembles the sessions. `hosts` is empty for a swarm on one host. Returns every diagnostic, including those of the allocations.
 pub(super) fn render(
     manifest: &Manifest,
     registry: &Registry,
     allocated: Allocated,
     compiled: Compiled<'_>,
+    hosts: Vec<ShardHost>,
 ) -> Result<Vec<Session>, Vec<Diagnostic>> {
     let Allocated { identities, allocations, unresolved, is_undecided, mut diagnostics } = allocated;
     let Compiled { templates, diagnostics: broken } = compiled;
     diagnostics.extend(broken);
     let external_values = if is_undecided { ExternalValues::Any } else { ExternalValues::Planned };
-    let names =
-        TemplateScopes::new(manifest, registry, &identities, allocations, &unresolved, external_values);
+    let names = TemplateScopes::new(
+        manifest,
+        registry,
+        &identities,
+        allocations,
+        &unresolved,
+        external_values,
+        hosts,
+    );
     let renderer = TextRenderer { manifest, registry, templates: &templates, names: &names };
     let mut attempts: Vec<Attempt> =
         (0..manifest.sessions.len()).into_par_iter().map(|at| renderer.attempt(at)).collect();

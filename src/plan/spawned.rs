@@ -59,6 +59,7 @@ pub fn with_spawned<'m>(manifest: &'m Manifest, applied: Option<&AppliedPlan>) -
             parent: parent.flatten(),
             replica: session.replica,
             share: None,
+            shard: None,
             declaration: Arc::new(spawned.declaration(&session.path)),
             spawned: Some(Arc::new(spawned.clone())),
         };
@@ -187,7 +188,8 @@ fn spawned(
 ) -> manifest::Session {
     let spawned = Spawned::new(template, declaration);
     let declaration = Arc::new(spawned.declaration(&path));
-    manifest::Session { path, parent, replica, share: None, declaration, spawned: Some(Arc::new(spawned)) }
+    let spawned = Some(Arc::new(spawned));
+    manifest::Session { path, parent, replica, share: None, shard: None, declaration, spawned }
 }
 
 /// Returns the path of the new session, if no other session has it.
@@ -395,6 +397,7 @@ fn manifest_of(manifest: &Manifest, registry: &Registry, applied: Option<&Plan>)
         instance_of: manifest.instance_of.clone(),
         workspace_root: manifest.workspace_root.clone(),
         repositories: manifest.repositories.clone(),
+        fleet: manifest.fleet,
         directory: manifest.directory.clone(),
         overrides: applied.map(|applied| applied.overrides.clone()).unwrap_or_default(),
         defaults: manifest.defaults.clone(),
@@ -459,6 +462,7 @@ fn declared(session: &Session, parent: Option<usize>, registry: &Registry) -> ma
         parent,
         replica,
         share: None,
+        shard: None,
         declaration: Arc::new(declaration),
         spawned: None,
     }

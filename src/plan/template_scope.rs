@@ -1,10 +1,11 @@
 //! Names that templates can use: every session's id, paths and ports.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
 use minijinja::Value;
-use minijinja::value::{Enumerator, Object};
+use minijinja::value::{Enumerator, Object, ValueKind};
 
 use super::contributions;
 use super::session_identity::Identity;
@@ -28,10 +29,27 @@ struct ScopeData {
     registry: Registry,
     sessions: Vec<SessionNames>,
     external_values: ExternalValues,
+    /// Host of each shard; empty for a swarm on one host.
+    hosts: Vec<ShardHost>,
     rendered_variables: Arc<RenderedVariables>,
-    /// Positions in `sessions`, computed when a template first names a session by its path.
-    by_path: OnceLock<HashMap<String, usize>>,
+    /// Positions in `sessions`, computed when a template first names a session by its path. Sessions that are spawned on
+    /// several hosts may have one path.
+    by_path: OnceLock<HashMap<String, Vec<usize>>>,
 }
+
+/// Host of one shard of a fleet.
+#[derive(Clone, Debug)]
+pub(super) struct ShardHost {
+    /// Name under which other hosts reach this one.
+    pub(super) name: String,
+    /// Workspace root of the host.
+    pub(super) workspace: PathBuf,
+    /// Position behind the last session of the shard.
+    pub(super) end: usize,
+}
+
+/// Name of the host of a swarm that is planned for one host only.
+const ONE_HOST: &str = "localhost";
 
 #[derive(Clone, Debug)]
 struct SessionNames {
@@ -43,6 +61,8 @@ struct SessionNames {
     parent: Option<usize>,
     /// `true` if the session's allocations are incomplete because of an earlier diagnostic.
     unresolved: bool,
+    /// Shard of a fleet that has the session; 0 for a swarm on one host.
+    shard: usize,
     allocations: Vec<Allocation>,
     declaration: Arc<Declaration>,
     /// Variables that the session has without its manifest, computed when a template first uses one.
@@ -78,9 +98,12 @@ impl TemplateScopes {
         allocations: Vec<Vec<Allocation>>,
         unresolved: &[bool],
         external_values: ExternalValues,
+        hosts: Vec<ShardHost>,
     ) -> Self {
+        let shard = |at: usize| hosts.partition_point(|host| host.end <= at);
         let sessions = manifest.sessions.iter().zip(identities).zip(allocations).zip(unresolved);
-        let sessions = sessions.map(|(((session, identity), allocations), unresolved)| SessionNames {
+        let sessions = sessions.enumerate();
+        let sessions = sessions.map(|(at, (((session, identity), allocations), unresolved))| SessionNames {
             path: session.path.clone(),
             id: identity.id.clone(),
             index: identity.index,
@@ -88,6 +111,7 @@ impl TemplateScopes {
             slug: identity.slug.clone(),
             parent: session.parent,
             unresolved: *unresolved,
+            shard: shard(at),
             allocations,
             declaration: Arc::clone(&session.declaration),
             contributed_env: OnceLock::new(),
@@ -99,6 +123,7 @@ impl TemplateScopes {
                 registry: registry.clone(),
                 sessions: sessions.collect(),
                 external_values,
+                hosts,
                 rendered_variables: Arc::default(),
                 by_path: OnceLock::new(),
             }),
@@ -108,15 +133,16 @@ impl TemplateScopes {
     /// Returns the names that the templates of the session at this position can use.
     pub(super) fn scope(&self, at: usize) -> SessionScope {
         let missing = Arc::default();
-        let all = Arc::clone(&self.all);
-        let scope = Scope { all, at, complete: true, prompt: None, missing: Arc::clone(&missing) };
+        let (all, viewer) = (Arc::clone(&self.all), self.all.sessions[at].shard);
+        let scope = Scope { all, at, viewer, complete: true, prompt: None, missing: Arc::clone(&missing) };
         SessionScope { names: Value::from_object(scope), missing }
     }
 
     /// Returns the names that the command of the session at this position can use: also `prompt`.
     pub(super) fn scope_with_prompt(&self, at: usize, prompt: &str, missing: &Arc<Missing>) -> Value {
         let (all, prompt) = (Arc::clone(&self.all), Some(Value::from(prompt)));
-        Value::from_object(Scope { all, at, complete: true, prompt, missing: Arc::clone(missing) })
+        let viewer = all.sessions[at].shard;
+        Value::from_object(Scope { all, at, viewer, complete: true, prompt, missing: Arc::clone(missing) })
     }
 
     /// Returns the variables that templates of other sessions use.
@@ -136,12 +162,32 @@ impl TemplateScopes {
 }
 
 impl ScopeData {
-    fn by_path(&self, path: &str) -> Option<usize> {
+    /// Returns the session at a path, of several that of the shard which names it.
+    fn by_path(&self, path: &str, viewer: usize) -> Option<usize> {
         let positions = self.by_path.get_or_init(|| {
-            let paths = self.sessions.iter().map(|session| session.path.to_string());
-            paths.enumerate().map(|(at, path)| (path, at)).collect()
+            let mut positions: HashMap<String, Vec<usize>> = HashMap::with_capacity(self.sessions.len());
+            for (at, session) in self.sessions.iter().enumerate() {
+                positions.entry(session.path.to_string()).or_default().push(at);
+            }
+            positions
         });
-        positions.get(path).copied()
+        let found = positions.get(path)?;
+        found.iter().find(|at| self.sessions[**at].shard == viewer).or_else(|| found.first()).copied()
+    }
+
+    /// Returns the name of the host of a session.
+    fn host(&self, at: usize) -> &str {
+        self.hosts.get(self.sessions[at].shard).map_or(ONE_HOST, |host| &host.name)
+    }
+
+    /// Returns a value of the session at this position for the templates of a shard: markers of another host have their
+    /// values there.
+    fn shown(&self, at: usize, viewer: usize, value: Value) -> Value {
+        let shard = self.sessions[at].shard;
+        match self.hosts.get(shard).filter(|_| shard != viewer) {
+            Some(host) => resolved(&value, &host.workspace),
+            None => value,
+        }
     }
 }
 
@@ -183,6 +229,25 @@ fn names_of_kinds(registry: &Registry) -> impl Iterator<Item = (&'static str, &s
     registry.iter().filter_map(|kind| Some((kind.template_name()?, kind.kind())))
 }
 
+/// Returns the value with the markers in all of its strings replaced. A value without known fields stays as it is.
+fn resolved(value: &Value, workspace: &Path) -> Value {
+    if let Some(text) = value.as_str() {
+        return Value::from(placeholders::resolve(text, workspace));
+    }
+    let Ok(items) = value.try_iter() else { return value.clone() };
+    match value.kind() {
+        ValueKind::Seq => items.map(|item| resolved(&item, workspace)).collect(),
+        ValueKind::Map => {
+            let fields = items.filter_map(|key| {
+                let field = resolved(&value.get_item(&key).ok()?, workspace);
+                Some((key.as_str()?.to_owned(), field))
+            });
+            Value::from_pairs(fields.collect::<Vec<_>>())
+        }
+        _ => value.clone(),
+    }
+}
+
 /// Unknown value: it has every name.
 #[derive(Debug)]
 struct AnyValue;
@@ -208,6 +273,8 @@ impl Object for Unplanned {
 struct Scope {
     all: Arc<ScopeData>,
     at: usize,
+    /// Shard of the session whose templates use the names.
+    viewer: usize,
     complete: bool,
     /// The composed prompt, in the templates of the session's command.
     prompt: Option<Value>,
@@ -220,30 +287,39 @@ impl Object for Scope {
         match key.as_str()? {
             "session" => {
                 let SessionNames { path, id, index, replica, slug, .. } = session;
-                let hash = ("hash", Value::from(placeholders::session_hash_placeholder(id)));
+                let hash = Value::from(placeholders::session_hash_placeholder(id));
+                let hash = ("hash", self.all.shown(self.at, self.viewer, hash));
                 Some(template::session_value(path, id, *index, *replica, slug, Some(hash)))
             }
             "parent" => session.parent.map(|at| {
                 let (all, missing) = (Arc::clone(&self.all), Arc::clone(&self.missing));
-                Value::from_object(Self { all, at, complete: false, prompt: None, missing })
+                let viewer = self.viewer;
+                Value::from_object(Self { all, at, viewer, complete: false, prompt: None, missing })
             }),
+            "host" => Some(Value::from(self.all.host(self.at))),
             "swarm" if self.complete => Some(Value::from(self.all.swarm.as_str())),
             "workspace" if self.complete => Some(Value::from_pairs([("root", WORKSPACE_ROOT)])),
             "prompt" if self.prompt.is_some() => self.prompt.clone(),
             "sessions" if self.complete => {
                 let (all, missing) = (Arc::clone(&self.all), Arc::clone(&self.missing));
-                Some(Value::from_object(Sessions { all, missing }))
+                Some(Value::from_object(Sessions { all, viewer: self.viewer, missing }))
             }
             ENV if !self.complete => Some(self.environment()),
-            RESOURCES => Some(Value::from_object(Resources { all: Arc::clone(&self.all), at: self.at })),
+            RESOURCES => {
+                let all = Arc::clone(&self.all);
+                Some(Value::from_object(Resources { all, at: self.at, viewer: self.viewer }))
+            }
             KINDS => Some(Value::from_pairs(names_of_kinds(&self.all.registry))),
-            key => session.resource(&self.all.registry, key),
+            key => {
+                let value = session.resource(&self.all.registry, key)?;
+                Some(self.all.shown(self.at, self.viewer, value))
+            }
         }
     }
 
     fn enumerate(self: &Arc<Self>) -> Enumerator {
         let session = &self.all.sessions[self.at];
-        let mut keys = vec![Value::from("session"), Value::from(RESOURCES)];
+        let mut keys = vec![Value::from("session"), Value::from(RESOURCES), Value::from("host")];
         keys.extend(session.parent.map(|_| Value::from("parent")));
         if session.unresolved {
             keys.extend(names_of_kinds(&self.all.registry).map(|(name, _)| Value::from(name)));
@@ -271,7 +347,7 @@ impl Scope {
             ));
         }
         let (all, missing) = (Arc::clone(&self.all), Arc::clone(&self.missing));
-        Value::from_object(SessionEnvironment { all, at: self.at, missing })
+        Value::from_object(SessionEnvironment { all, at: self.at, viewer: self.viewer, missing })
     }
 }
 
@@ -280,6 +356,7 @@ impl Scope {
 struct SessionEnvironment {
     all: Arc<ScopeData>,
     at: usize,
+    viewer: usize,
     missing: Arc<Missing>,
 }
 
@@ -290,7 +367,8 @@ impl Object for SessionEnvironment {
         let unknown = || Some(Value::from_object(AnyValue));
         let Some(source) = session.declaration.text.env.get(name) else {
             let contributed = session.contributed_env(&self.all.registry).get(name);
-            let contributed = contributed.map(|value| Value::from(value.as_str()));
+            let contributed = contributed
+                .map(|value| self.all.shown(self.at, self.viewer, Value::from(value.as_str())));
             let is_known = !session.unresolved
                 && !session
                     .allocations
@@ -303,7 +381,9 @@ impl Object for SessionEnvironment {
         }
         let variable = (self.at, name.to_owned());
         match self.all.rendered_variables.get(&variable) {
-            Some(RenderedVariable::Value(value)) => Some(Value::from(value)),
+            Some(RenderedVariable::Value(value)) => {
+                Some(self.all.shown(self.at, self.viewer, Value::from(value)))
+            }
             Some(RenderedVariable::Failed) => {
                 self.missing.fail();
                 unknown()
@@ -328,6 +408,7 @@ impl Object for SessionEnvironment {
 struct Resources {
     all: Arc<ScopeData>,
     at: usize,
+    viewer: usize,
 }
 
 impl Object for Resources {
@@ -339,7 +420,10 @@ impl Object for Resources {
             Some(allocation) if is_undecided(&self.all.external_values, allocation) => {
                 Some(Value::from_object(AnyValue))
             }
-            Some(allocation) => Some(resource_value(&self.all.registry, allocation)),
+            Some(allocation) => {
+                let value = resource_value(&self.all.registry, allocation);
+                Some(self.all.shown(self.at, self.viewer, value))
+            }
             None if session.unresolved => Some(Value::from_object(AnyValue)),
             None => match &self.all.external_values {
                 ExternalValues::Later(names)
@@ -385,16 +469,18 @@ fn resource_value(registry: &Registry, allocation: &Allocation) -> Value {
 #[derive(Debug)]
 struct Sessions {
     all: Arc<ScopeData>,
+    viewer: usize,
     missing: Arc<Missing>,
 }
 
 impl Object for Sessions {
     fn get_value(self: &Arc<Self>, key: &Value) -> Option<Value> {
-        let Some(at) = self.all.by_path(key.as_str()?) else {
+        let Some(at) = self.all.by_path(key.as_str()?, self.viewer) else {
             return (!self.all.complete).then(|| Value::from_object(AnyValue));
         };
         let (all, missing) = (Arc::clone(&self.all), Arc::clone(&self.missing));
-        Some(Value::from_object(Scope { all, at, complete: false, prompt: None, missing }))
+        let viewer = self.viewer;
+        Some(Value::from_object(Scope { all, at, viewer, complete: false, prompt: None, missing }))
     }
 
     fn enumerate(self: &Arc<Self>) -> Enumerator {

@@ -5,6 +5,9 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
 use crate::host::files::{Error, Root};
 
 /// Largest file of an admin directory that is read, in bytes; Git's own files contain one line.
@@ -14,7 +17,8 @@ const LINE_MAX: usize = 64 * 1024;
 const RETURNS: [&str; 3] = ["rebase-merge/head-name", "rebase-apply/head-name", "BISECT_START"];
 
 /// A worktree that has a branch checked out, or will return to it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
 #[non_exhaustive]
 pub struct Checkout {
     /// Name of the admin directory under `worktrees`; `None` for the repository's own work tree.

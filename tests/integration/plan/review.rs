@@ -148,9 +148,9 @@ pub(crate) fn crowded(plan: &Plan) -> Observation {
     let mut observation = Observation::default();
     observation.ports_in_use = vec![
         taken(start - 32, start - 1, lease("other/<b>one")),
-        taken(start, start, PortOwner::Socket { protocol: "tcp" }),
+        taken(start, start, PortOwner::Socket { protocol: "tcp".to_owned() }),
         taken(end + 1, end + 8, lock),
-        taken(end + 20, end + 20, PortOwner::Socket { protocol: "udp" }),
+        taken(end + 20, end + 20, PortOwner::Socket { protocol: "udp".to_owned() }),
     ];
     observation.ephemeral = PortBlock::new(32768, 60999);
     observation

@@ -52,7 +52,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 pub use artifacts::{artifact_glob, save_artifacts};
-pub use children::{destroy, release_impact};
+pub use children::{destroy, prepare_destroy, release_impact};
 pub use container::container_needs;
 pub use error::{Error, ErrorKind, Failure};
 pub use event::{Event, Phase};
@@ -96,7 +96,7 @@ pub use crate::plan::Occupant;
 use crate::plan::{Change, Plan, Session};
 use crate::provider::{self, Allocation, Location, OnPopulated, Provider, Registry, Task};
 pub use crate::state::Unsaved;
-use crate::state::{self, Artifacts, LockedSwarm, Record, Recovery, Release};
+use crate::state::{self, Artifacts, FleetPart, LockedSwarm, Record, Recovery, Release};
 
 /// Swarm, providers and event handler of a run.
 #[derive(Clone, Copy)]
@@ -181,6 +181,33 @@ pub fn apply(
     if is_applied && !plan.has_changes() {
         return Ok(());
     }
+    let record = begun(context, plan, applied, options)?;
+    let done = transaction::run(context, &record, applied, options);
+    kept_branches::report(context, &record, &done);
+    done
+}
+
+/// Does everything of [`apply`] except the commit, as the part of a run over several hosts. [`recover`] then follows the
+/// decision about that run. After an error, everything is rolled back.
+pub fn prepare(
+    context: &Context<'_>,
+    plan: &Plan,
+    applied: Option<&Record>,
+    options: Options,
+    part: FleetPart,
+) -> Result<(), Error> {
+    context.swarm.require_recovered()?;
+    let record = begun(context, plan, applied, options)?;
+    transaction::prepare(context, &Record { fleet: Some(part), ..record }, applied, options)
+}
+
+/// Returns the record of a run that applies a plan, once the work that the run would release is secured.
+fn begun(
+    context: &Context<'_>,
+    plan: &Plan,
+    applied: Option<&Record>,
+    options: Options,
+) -> Result<Record, Error> {
     let kinds = release_set::planned(plan);
     let owner = match applied {
         Some(applied) => applied.owner.clone(),
@@ -201,6 +228,8 @@ pub fn apply(
             None => context.instance_of.map(ToOwned::to_owned),
         },
         artifacts: context.artifacts.cloned(),
+        fleet: applied.and_then(|applied| applied.fleet.clone()),
+        prepared: false,
         not_set_up: applied.map(|applied| provision::still_not_set_up(applied, plan)).unwrap_or_default(),
         forgotten: BTreeMap::new(),
         repositories: applied.map(|applied| applied.repositories.clone()).unwrap_or_default(),
@@ -218,9 +247,7 @@ pub fn apply(
         let (before, unsaved) = (before.clone(), options.unsaved);
         record.release = Some(Box::new(Release { before, kinds, unsaved, recovery: Recovery::RollBack }));
     }
-    let done = transaction::run(context, &record, applied, options);
-    kept_branches::report(context, &record, &done);
-    done
+    Ok(record)
 }
 
 /// Returns the error with which [`apply`] would refuse `plan` because of unsaved work or processes. Unknown unsaved work

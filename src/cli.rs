@@ -29,12 +29,14 @@ mod exec;
 mod exit;
 mod explain;
 mod export;
+mod fleet;
 mod plan_format;
 mod init;
 mod last_runs;
 mod list;
 mod lock;
 mod man;
+mod observe;
 mod plan;
 mod plan_file;
 mod overrides;
@@ -278,6 +280,16 @@ enum Command {
     /// Nothing is merged or changed. The report shows which sessions conflict, which have landed, and how to merge the rest.
     #[command(after_help = example::help("collect"))]
     Collect(collect::Arguments),
+    /// Write what planning needs of this host, to plan a fleet elsewhere
+    ///
+    /// The observation has paths, ports and commits, and nothing of the environment. Nothing is changed.
+    #[command(after_help = example::help("observe"))]
+    Observe(observe::Arguments),
+    /// Plan and apply one manifest on several hosts
+    ///
+    /// `[fleet]` of the manifest has the number of shards. All hosts take up their part, or none does.
+    #[command(after_help = example::help("fleet"))]
+    Fleet(fleet::Arguments),
     /// Release sessions, children first
     ///
     /// Worktrees are removed and ports are released. Unsaved work is a reason to refuse, unless `--rescue` or `--discard`
@@ -345,6 +357,8 @@ impl Command {
             | Self::Status(_)
             | Self::Collect(_)
             | Self::Explain(_)
+            | Self::Observe(_)
+            | Self::Fleet(_)
             | Self::Spawn(_)
             | Self::Release(_)
             | Self::Hook(_)
@@ -476,6 +490,8 @@ fn run(command: &Command, global: &Global) -> Result<ExitCode, Failure> {
         Command::Release(arguments) => spawn::release(global, arguments),
         Command::Hook(arguments) => hook::run(global, arguments),
         Command::Explain(arguments) => explain::run(global, arguments),
+        Command::Observe(arguments) => observe::run(global, arguments),
+        Command::Fleet(arguments) => fleet::run(global, arguments),
         Command::Destroy(arguments) => destroy::run(global, arguments),
         Command::Doctor(arguments) => doctor::run(global, arguments),
         Command::Recover(arguments) => destroy::recover(global, arguments),

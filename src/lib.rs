@@ -119,6 +119,7 @@ pub mod review;
 pub mod state;
 pub mod discovery;
 pub mod apply;
+pub mod fleet;
 pub mod collect;
 pub mod doctor;
 pub mod orchestrator;

@@ -291,7 +291,7 @@ impl Manifest {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Fleet {
-    /// Number of shards, at least 1; `None` if the caller chooses it.
+    /// Number of shards, at least 1; `None` for one on each host that is no spare.
     pub shards: Option<u32>,
     /// Number of hosts beside those of the shards; 0 by default.
     pub spares: u32,

@@ -322,6 +322,8 @@ impl Orchestrator {
                 temporary: false,
                 instance_of: None,
                 artifacts: None,
+                fleet: None,
+                prepared: false,
                 not_set_up: BTreeMap::new(),
                 forgotten: BTreeMap::new(),
                 repositories: BTreeMap::new(),

@@ -377,7 +377,8 @@ pub struct Damage {
 }
 
 /// Way in which damage is repaired.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
 #[non_exhaustive]
 pub enum DamageKind {
     /// The allocation has to be created again.

@@ -147,7 +147,7 @@ fn sign(action: Action) -> &'static str {
 }
 
 /// Returns the name of an action, as in the plan document.
-fn verb(action: Action) -> &'static str {
+pub(crate) fn verb(action: Action) -> &'static str {
     match action {
         Action::Create => "create",
         Action::Keep => "keep",

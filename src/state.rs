@@ -36,6 +36,7 @@
 #![expect(clippy::disallowed_methods, reason = "this module keeps the state on disk")]
 
 mod children;
+mod fleet_part;
 mod recorded;
 mod given_up;
 mod journal;
@@ -51,6 +52,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 pub use children::{ChildrenGuard, children, owners, standalone_sessions};
+pub use fleet_part::{Decision, FleetPart, Verdict, decide, decision, lock_coordinator, run_directory};
 pub use given_up::{GivenUp, GivenUpFile, Remain, given_up};
 pub use journal::{Journal, Milestone};
 pub use locked_swarm::LockedSwarm;
@@ -124,6 +126,24 @@ pub enum Error {
         /// Name of the swarm, or id of the standalone session.
         swarm: String,
     },
+    /// A run over several hosts has prepared this part, and its coordinator has not decided yet.
+    #[error("`{swarm}` is prepared for run {run} of the fleet in {}, which is not decided yet", directory.display())]
+    Undecided {
+        /// Name of the swarm.
+        swarm: String,
+        /// Name of the run.
+        run: String,
+        /// Directory of the fleet.
+        directory: PathBuf,
+    },
+    /// A prepared part cannot be resolved, because the directory of its fleet is not there.
+    #[error("a prepared run cannot be resolved without the directory of its fleet, {}: {why}", directory.display())]
+    FleetUnreachable {
+        /// Directory of the fleet.
+        directory: PathBuf,
+        /// Reason.
+        why: String,
+    },
     /// The workspace is not a usable directory.
     #[error("cannot use the workspace {}: {source}", path.display())]
     Workspace {
@@ -153,7 +173,10 @@ pub enum Error {
 impl Error {
     /// Returns whether another run of the swarm is in progress, or was interrupted and is not recovered.
     pub fn is_in_progress(&self) -> bool {
-        matches!(self, Self::Locked { .. } | Self::Orphaned { .. } | Self::Unrecovered { .. })
+        matches!(
+            self,
+            Self::Locked { .. } | Self::Orphaned { .. } | Self::Unrecovered { .. } | Self::Undecided { .. }
+        )
     }
 }
 
@@ -241,7 +264,9 @@ impl<'h> Swarm<'h> {
 
     /// Returns the record of the last committed run, which may have nothing left except asides to release.
     pub fn committed(&self) -> Result<Option<Record>, Error> {
-        read(&self.directory(), COMMITTED)
+        let record: Option<Record> = read(&self.directory(), COMMITTED)?;
+        // A committed part is no longer prepared.
+        Ok(record.map(|record| Record { prepared: false, ..record }))
     }
 
     /// Returns the run that was interrupted before it was committed, and its stage.

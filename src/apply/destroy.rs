@@ -7,7 +7,7 @@ use super::{
     Context, Error, Options, kept_branches, occupants, repositories, stop_processes, transaction,
     unsaved_work,
 };
-use crate::state::{Record, Recovery, Release};
+use crate::state::{FleetPart, Record, Recovery, Release};
 
 /// Releases sessions of an applied swarm, those below others first. Returns the record of the sessions that remain.
 ///
@@ -18,10 +18,39 @@ pub(super) fn destroy(
     destroy: &Destroy,
 ) -> Result<Option<Record>, Error> {
     context.swarm.require_recovered()?;
+    let options = Options { unsaved: destroy.unsaved, occupants: destroy.occupants, ..Options::default() };
+    let mut record = begun(context, applied, destroy, options, Recovery::Finish)?;
+    let done = transaction::run(context, &record, Some(applied), options);
+    kept_branches::report(context, &record, &done);
+    done?;
+    record.release = None;
+    Ok((!record.plan.sessions.is_empty()).then_some(record))
+}
+
+/// Does everything of [`destroy`] except the commit, as the part of a run over several hosts.
+pub(super) fn prepare(
+    context: &Context<'_>,
+    applied: &Record,
+    destroy: &Destroy,
+    part: FleetPart,
+) -> Result<(), Error> {
+    context.swarm.require_recovered()?;
+    let options = Options { unsaved: destroy.unsaved, occupants: destroy.occupants, ..Options::default() };
+    let record = begun(context, applied, destroy, options, Recovery::RollBack)?;
+    transaction::prepare(context, &Record { fleet: Some(part), ..record }, Some(applied), options)
+}
+
+/// Returns the record of a run that releases sessions, once their work is secured.
+fn begun(
+    context: &Context<'_>,
+    applied: &Record,
+    destroy: &Destroy,
+    options: Options,
+    recovery: Recovery,
+) -> Result<Record, Error> {
     let kinds = destroy.kinds(applied);
     let before = &repositories::with_forgotten(context.swarm.host(), context.registry, applied, destroy);
     repositories::require(context, before, &kinds)?;
-    let options = Options { unsaved: destroy.unsaved, occupants: destroy.occupants, ..Options::default() };
     stop_processes::refuse_or_stop(
         context,
         before,
@@ -30,15 +59,10 @@ pub(super) fn destroy(
         &occupants::left_for_teardown(before, &kinds),
     )?;
     unsaved_work::secure(context, before, &kinds, destroy.unsaved)?;
-    let release =
-        Release { before: before.clone(), kinds, unsaved: destroy.unsaved, recovery: Recovery::Finish };
+    let release = Release { before: before.clone(), kinds, unsaved: destroy.unsaved, recovery };
     let mut record = without(applied, &release.kinds);
     record.release = Some(Box::new(release));
-    let done = transaction::run(context, &record, Some(applied), options);
-    kept_branches::report(context, &record, &done);
-    done?;
-    record.release = None;
-    Ok((!record.plan.sessions.is_empty()).then_some(record))
+    Ok(record)
 }
 
 /// Returns the record without the released sessions and without their allocations.

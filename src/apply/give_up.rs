@@ -80,7 +80,7 @@ fn is_for(error: &Error) -> bool {
         Error::Refused(_)
         | Error::UnknownKind { .. }
         | Error::Unusable(_)
-        | Error::State(state::Error::File(_))
+        | Error::State(state::Error::File(_) | state::Error::FleetUnreachable { .. })
         | Error::Unfinished(state::Error::File(_)) => true,
         Error::Failed { interrupted, .. } | Error::NotRescued { interrupted, .. } => !interrupted,
         Error::Stale(_)

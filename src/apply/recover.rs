@@ -18,7 +18,7 @@ use super::{
 use crate::host::failpoint::crashpoint;
 use crate::host::files::{self, Root};
 use crate::provider::Location;
-use crate::state::{self, Record, Recovery, Release, Stage, Unsaved};
+use crate::state::{self, Record, Recovery, Release, Stage, Unsaved, Verdict};
 
 /// Result of a recovery.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -31,6 +31,8 @@ pub enum Recovered {
     RolledBack,
     /// An interrupted destroy was finished.
     Finished,
+    /// A prepared part of a run over several hosts was committed, as the fleet has decided.
+    Committed,
     /// The swarm of a killed `run` was removed.
     Removed,
     /// A run that could be neither rolled back nor finished was abandoned; `givenUp` events name what may remain.
@@ -45,6 +47,7 @@ impl fmt::Display for Recovered {
             Self::Nothing => "nothing to recover",
             Self::RolledBack => "rolled back an interrupted apply",
             Self::Finished => "finished an interrupted destroy",
+            Self::Committed => "committed what a fleet has decided to commit",
             Self::Removed => "removed the swarm of a killed `run`",
             Self::GivenUp => {
                 "gave up a run that could not be recovered; the resources named above may remain"
@@ -58,6 +61,12 @@ impl fmt::Display for Recovered {
 pub(super) fn undo_or_finish(context: &Context<'_>, options: Options) -> Result<Recovered, Error> {
     let unsaved = options.unsaved;
     let (interrupted, stage) = context.swarm.interrupted()?.unzip();
+    if let Some((record, stage)) = interrupted.as_ref().zip(stage)
+        && is_to_be_committed(context, record)?
+    {
+        transaction::commit_prepared(context, record, stage)?;
+        return Ok(Recovered::Committed);
+    }
     if let Some(record) = &interrupted {
         unsaved_work::refuse_unknown_kinds(context, record, &release_set::provisioned(record))?;
     }
@@ -124,6 +133,17 @@ pub(super) fn undo_or_finish(context: &Context<'_>, options: Options) -> Result<
     )?;
     transaction::finish(context, &record, Vec::new())?;
     Ok(Recovered::Finished)
+}
+
+/// Returns whether a run is prepared and the decision of its fleet is to commit it; `false` for any other run.
+fn is_to_be_committed(context: &Context<'_>, record: &Record) -> Result<bool, Error> {
+    let Some(part) = record.fleet.as_ref().filter(|_| record.prepared) else { return Ok(false) };
+    let undecided = || state::Error::Undecided {
+        swarm: context.swarm.name().to_owned(),
+        run: part.run.clone(),
+        directory: part.directory.clone(),
+    };
+    Ok(part.resolve()?.ok_or_else(undecided)?.verdict == Verdict::Commit)
 }
 
 /// Refuses to recover a run with resources of a repository that cannot be used.

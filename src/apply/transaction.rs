@@ -40,6 +40,41 @@ pub(super) fn run(
     run_begun(context, record, applied, Teardowns::All, options)
 }
 
+/// Carries out the run of `record` except its commit, and records that it is prepared. [`recover`](super::recover) then
+/// follows the decision of the fleet. A failed teardown is a failure of this run, because the run can still be rolled back.
+pub(super) fn prepare(
+    context: &Context<'_>,
+    record: &Record,
+    applied: Option<&Record>,
+    options: Options,
+) -> Result<(), Error> {
+    begin(context, record)?;
+    let attempted = match attempt(context, record, Teardowns::All, options) {
+        Ok(Attempt { stage, not_torn_down, .. }) if not_torn_down.is_empty() => {
+            crashpoint!("fleet.made");
+            match context.swarm.amend(&Record { prepared: true, ..record.clone() }, stage) {
+                Ok(()) => {
+                    crashpoint!("fleet.prepared");
+                    return Ok(());
+                }
+                Err(error) => Err(error.into()),
+            }
+        }
+        Ok(Attempt { not_torn_down: failures, .. }) => {
+            Err(Error::Failed { failures, leftovers: Vec::new(), interrupted: false })
+        }
+        Err(error) => Err(error),
+    };
+    conclude(context, record, applied, attempted)
+}
+
+/// Commits a prepared run.
+pub(super) fn commit_prepared(context: &Context<'_>, record: &Record, stage: Stage) -> Result<(), Error> {
+    context.swarm.commit(stage)?;
+    crashpoint!("fleet.committed");
+    finish(context, record, Vec::new())
+}
+
 /// Writes the record of a run, unless a child was provisioned meanwhile from a session that the run releases.
 pub(crate) fn begin(context: &Context<'_>, record: &Record) -> Result<(), Error> {
     forget_logs(context, record)?;

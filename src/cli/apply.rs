@@ -242,7 +242,7 @@ pub(super) fn apply_manifest(
 }
 
 /// Parses a digest as [`Plan::digest`] has it.
-fn digest(text: &str) -> Result<String, String> {
+pub(super) fn digest(text: &str) -> Result<String, String> {
     let digits = text.strip_prefix("sha256:").unwrap_or_default();
     let is_digit = |byte: u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
     if digits.len() == 64 && digits.bytes().all(is_digit) {
@@ -274,7 +274,7 @@ fn check_digest(plan: &Plan, expected: Option<&str>, applied: Option<&Record>) -
 }
 
 /// Returns a saved plan, if it is not stale.
-fn checked(
+pub(super) fn checked(
     project: &Project,
     swarm: &LockedSwarm<'_>,
     manifest: &Manifest,

@@ -36,6 +36,40 @@ const EXAMPLES: &[(&str, &[Example])] = &[
         ],
     ),
     (
+        "observe",
+        &[
+            ("Print the observation of this host", "seedbed observe"),
+            ("Save it under a name that other hosts reach", "seedbed observe --host n1.local -o n1.json"),
+        ],
+    ),
+    (
+        "fleet",
+        &[("Plan all hosts from their observations", "seedbed fleet plan --observations observations")],
+    ),
+    (
+        "fleet apply",
+        &[
+            (
+                "Apply on two hosts, or on none",
+                "seedbed fleet apply ../fleet --hosts n1,n2 --launcher 'ssh {host} {command}'",
+            ),
+            ("Apply the changed manifest on the same hosts", "seedbed fleet apply ../fleet --yes"),
+        ],
+    ),
+    ("fleet status", &[("Show every host", "seedbed fleet status ../fleet")]),
+    (
+        "fleet destroy",
+        &[("Release everything, and save unsaved work", "seedbed fleet destroy ../fleet --rescue --yes")],
+    ),
+    ("fleet recover", &[("Finish interrupted runs on all hosts", "seedbed fleet recover ../fleet")]),
+    (
+        "fleet plan",
+        &[
+            ("Review the parts of all hosts", "seedbed fleet plan --observations observations"),
+            ("Save one plan for each host", "seedbed fleet plan --observations observations -o plans"),
+        ],
+    ),
+    (
         "show",
         &[
             ("Show a saved plan", "seedbed show swarm.plan"),

@@ -84,6 +84,14 @@ pub(super) fn write_plan(to: impl Write + Send, plan: &Plan) -> std::io::Result<
     to.flush()
 }
 
+/// Writes one JSON document, indented.
+pub(super) fn write_json(to: impl Write, document: &impl Serialize) -> std::io::Result<()> {
+    let mut to = BufWriter::with_capacity(1 << 16, to);
+    serde_json::to_writer_pretty(&mut to, document)?;
+    to.write_all(b"\n")?;
+    to.flush()
+}
+
 /// Prints one JSON document, indented.
 pub(super) fn print_json_pretty(document: &impl Serialize) {
     if let Ok(text) = serde_json::to_string_pretty(document) {

@@ -7,6 +7,9 @@ use clap::{Args, ValueEnum};
 use schemars::schema_for;
 use seedbed::discovery::Snapshot;
 use seedbed::host::seeds::Seed;
+use seedbed::fleet::directory::Index;
+use seedbed::fleet::report::FleetStatus;
+use seedbed::fleet::{FleetPlan, HostObservation};
 use seedbed::manifest::{self, Validation};
 use seedbed::plan::Plan;
 use seedbed::provider::Registry;
@@ -29,6 +32,14 @@ pub(super) enum Schema {
     Manifest,
     /// Output of `plan --json` and `plan -o`
     Plan,
+    /// Output of `observe`
+    Observation,
+    /// Output of `fleet plan --json`
+    Fleet,
+    /// Output of `fleet apply`, `fleet destroy` and `fleet recover` with `--json`; `index.json` of a fleet
+    FleetIndex,
+    /// Output of `fleet status --json`
+    FleetStatus,
     /// Output of `init --json`
     Init,
     /// Output of `validate --format json`
@@ -93,6 +104,10 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode, Fa
     let schema = match arguments.document {
         Schema::Manifest => manifest::schema(&kinds),
         Schema::Plan => generate::<Plan>(&registry),
+        Schema::Observation => generate::<HostObservation>(&registry),
+        Schema::Fleet => generate::<FleetPlan>(&registry),
+        Schema::FleetIndex => generate::<Index>(&registry),
+        Schema::FleetStatus => generate::<FleetStatus>(&registry),
         Schema::Init => generate::<Initialized>(&registry),
         Schema::Diagnostics => generate::<Validation>(&registry),
         Schema::Provider => schema_for!(Protocol).to_value(),

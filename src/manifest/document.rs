@@ -75,10 +75,10 @@ pub(super) struct Document {
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 #[schemars(title = "`fleet`", rename = "fleet")]
 pub(super) struct FleetTable {
-    /// Number of shards, 1 to 10000. Each is the part of one host. Default: the number of `seedbed fleet plan --shards`.
+    /// Number of shards, 1 to 10000. Each is the part of one host. Default: one for each host that is no spare.
     #[schemars(range(min = 1, max = SHARDS_MAX), extend("examples" = [4]))]
     pub(super) shards: Option<u32>,
-    /// Number of hosts beside those of the shards, 0 to 10000, that take the place of lost ones. Default: 0.
+    /// Number of hosts without a shard, 0 to 10000, which can take the place of lost ones. Default: 0.
     #[schemars(range(max = SHARDS_MAX), extend("examples" = [1]))]
     pub(super) spares: Option<u32>,
 }

@@ -87,7 +87,10 @@ pub(super) fn served(host: &Host) -> Vec<PortsInUse> {
     let all: BTreeSet<(u16, &'static str)> = served.chain(host.bound.all()).collect();
     all.into_iter()
         .filter_map(|(port, protocol)| {
-            Some(PortsInUse { block: PortBlock::single(port)?, owner: PortOwner::Socket { protocol: protocol.to_owned() } })
+            Some(PortsInUse {
+                block: PortBlock::single(port)?,
+                owner: PortOwner::Socket { protocol: protocol.to_owned() },
+            })
         })
         .collect()
 }

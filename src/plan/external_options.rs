@@ -70,7 +70,8 @@ pub(super) fn resolve<'m>(
         external.map(|wanted| wanted.name.to_owned()).collect()
     });
     let later = ExternalValues::Later(later.collect());
-    let names = TemplateScopes::new(manifest, registry, &identities, allocations, &unresolved, later, Vec::new());
+    let names =
+        TemplateScopes::new(manifest, registry, &identities, allocations, &unresolved, later, Vec::new());
 
     let mut templates = Templates::default();
     let mut without = BTreeSet::new();

@@ -4,15 +4,14 @@
 //! active ones. The rest follows from paths alone:
 //!
 //! - The weight of a session is 1 and the number of sessions below it.
-//! - The capacity of a shard is `ceil(T / N) + W - 1`, for `N` shards, sessions of weight `T` in all, and a largest weight
-//!   `W`.
+//! - The share of a shard is `ceil(T / N)`, for `N` shards and sessions of weight `T` in all.
 //! - The hash of a path gives an endless sequence of shards. Sessions are placed by falling weight, then by path, each on the
-//!   first shard of its sequence with enough room. After [`PROBES`] shards without room, it is placed on the least loaded
-//!   shard.
+//!   first shard of its sequence whose share has room for it. After [`PROBES`] shards without room, it is placed on the least
+//!   loaded shard.
 //!
-//! The least loaded shard has at most `(T - w) / N` before a session of weight `w` is placed, which is always enough room. So
-//! no shard passes its capacity, unless chosen shards and active sessions do. With equal weights, shards differ only by what
-//! the capacity allows: no shard has more than `ceil(T / N)`.
+//! The least loaded shard has at most `(T - w) / N` before a session of weight `w` is placed. So no shard has more than
+//! `ceil(T / N) + W - 1`, for a largest weight `W`, unless chosen shards and active sessions fill it. With equal sessions
+//! without children, no shard has more than its share.
 //!
 //! Another shard at the end of the fleet changes the first choice of one session in `N + 1` (jump consistent hash, Lamping and
 //! Veach 2014). Another session changes no first choice.
@@ -42,9 +41,9 @@ pub(super) fn shards_of_tops(
             _ => tops.push((at, 1)),
         }
     }
-    let largest = tops.iter().map(|(_, weight)| *weight).max().unwrap_or(1);
-    let capacity = sessions.len().div_ceil(shards) + largest - 1;
-    let mut loads = Loads { of_shards: vec![0; shards], order: (0..shards).map(|shard| (0, shard)).collect() };
+    let share = sessions.len().div_ceil(shards);
+    let mut loads =
+        Loads { of_shards: vec![0; shards], order: (0..shards).map(|shard| (0, shard)).collect() };
     let mut placed = Vec::with_capacity(tops.len());
     let mut free = Vec::new();
     for (at, weight) in tops {
@@ -62,7 +61,7 @@ pub(super) fn shards_of_tops(
     for (Reverse(weight), path, at) in free {
         let seed = u64::from_str_radix(&sha256_hex(path.as_bytes())[..16], 16).unwrap_or_default();
         let mut sequence = (0..PROBES).map(|probe| jump(mixed(seed.wrapping_add(probe)), shards));
-        let room = sequence.find(|shard| loads.of_shards[*shard] + weight <= capacity);
+        let room = sequence.find(|shard| loads.of_shards[*shard] + weight <= share);
         let shard = room.unwrap_or_else(|| loads.least());
         loads.add(shard, weight);
         placed.push((at, shard));
@@ -138,7 +137,7 @@ mod tests {
     }
 
     #[test]
-    fn no_shard_passes_its_capacity() {
+    fn no_shard_has_more_than_its_share_and_one_session() {
         let tables = (1..=40).map(|at| format!("[session.t{at}.child.c]\ncount = {at}\n"));
         let placed = placed(&tables.collect::<String>(), 6, &HashMap::new());
         let weight = |path: &str| path[1..].parse::<usize>().unwrap() + 1;

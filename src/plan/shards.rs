@@ -11,8 +11,8 @@ use rayon::prelude::*;
 use super::allocate::Allocated;
 use super::template_scope::ShardHost;
 use super::{
-    AppliedPlan, Plan, Session, dedupe, external_options, files, placement, render, repositories,
-    spawned, template_files, unusable_workspace,
+    AppliedPlan, Plan, Session, dedupe, external_options, files, placement, render, repositories, spawned,
+    template_files, unusable_workspace,
 };
 use crate::manifest::{Diagnostic, Diagnostics, Location, Manifest, rule};
 use crate::observe::Observation;
@@ -182,7 +182,8 @@ fn combined(manifest: &Manifest, parts: &[Part<'_>]) -> (Manifest, Vec<ShardHost
 /// hosts.
 fn external_requests(manifest: &Manifest, registry: &Registry) -> Vec<Diagnostic> {
     let built_in = registry.kinds();
-    let requests = manifest.sessions.iter().flat_map(|session| session.declaration.resources.iter().flatten());
+    let requests =
+        manifest.sessions.iter().flat_map(|session| session.declaration.resources.iter().flatten());
     let external = requests.filter(|request| !built_in.contains_key(&request.kind));
     let diagnostic = |kind: &str, location: Location| {
         let message = format!("`{}` is an external kind, which a fleet cannot plan", kind.escape_debug());

@@ -367,8 +367,8 @@ impl Object for SessionEnvironment {
         let unknown = || Some(Value::from_object(AnyValue));
         let Some(source) = session.declaration.text.env.get(name) else {
             let contributed = session.contributed_env(&self.all.registry).get(name);
-            let contributed = contributed
-                .map(|value| self.all.shown(self.at, self.viewer, Value::from(value.as_str())));
+            let contributed =
+                contributed.map(|value| self.all.shown(self.at, self.viewer, Value::from(value.as_str())));
             let is_known = !session.unresolved
                 && !session
                     .allocations

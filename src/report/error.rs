@@ -3,7 +3,7 @@
 //! An id once published keeps its meaning and its exit code; a later release may add some.
 
 use crate::host::{files, process, state_directory};
-use crate::{apply, collect, observe, orchestrator, provider, state};
+use crate::{apply, collect, fleet, observe, orchestrator, provider, state};
 
 /// An error of the command line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -48,6 +48,8 @@ errors! {
     FILE_IRREGULAR = "file-irregular", 1, "Another kind of file, or a file of another user, is at the path of a file", "Move it away";
     FILE_MOUNTED = "file-mounted", 1, "A file system is mounted at a path where none is allowed", "Run `umount` on it";
     FILE_TOO_LARGE = "file-too-large", 1, "A file is larger than allowed", "Move it away";
+    FLEET_ABORTED = "fleet-aborted", 1, "A host of a fleet did not prepare its part, so no host keeps its part", "Repair what the message names, and repeat the command";
+    FLEET_DIRECTORY = "fleet-directory", 1, "A file in the directory of a fleet cannot be read", "Repair what the message names";
     INPUT_UNREADABLE = "input-unreadable", 1, "Standard input cannot be read", "Pass the text as an argument";
     LOCK_UNUSABLE = "lock-unusable", 1, "A lock file cannot be used", "Repair what the message names";
     PATH_LINK = "path-link", 1, "A symbolic link is in a path, and is not followed", "Remove the link";
@@ -68,6 +70,7 @@ errors! {
     SIGNALS_UNAVAILABLE = "signals-unavailable", 1, "The system refuses to report signals", "Report it: this is a bug";
     VARIABLE_NAME = "variable-name", 1, "The record of the swarm has a variable whose name no shell accepts", "Run `seedbed apply`, which writes the record again";
     WORKSPACE_UNUSABLE = "workspace-unusable", 1, "The workspace is not a directory that can be used", "Repair what the message names";
+    FLEET_DEGRADED = "fleet-degraded", 30, "A run over the hosts of a fleet is decided, and hosts have not followed", "Run `seedbed fleet recover DIR` once the hosts can be reached";
     COMMAND_MISSING = "command-missing", 64, "The session has no `command`", "Add one to the manifest and run `seedbed apply`, or run `seedbed exec`";
     COMMAND_UNKNOWN = "command-unknown", 64, "The command does not exist", "Run `seedbed help`, which lists the commands";
     DIRECTORY_NOT_EMPTY = "directory-not-empty", 64, "The directory to write to has files", "Name a new directory";
@@ -100,13 +103,16 @@ errors! {
     SWARM_UNKNOWN = "swarm-unknown", 64, "No swarm of this host, or of the workspace, has this name", "Run `seedbed list`";
     TEMPLATE_UNUSABLE = "template-unusable", 64, "A session cannot be made from the template at this position of the tree", "Choose another template or parent";
     USAGE = "usage", 64, "The arguments cannot be parsed, or contradict one another", "Run `seedbed help COMMAND`";
+    FLEET_UNPLANNABLE = "fleet-unplannable", 65, "The observations do not fit the fleet of the manifest, or one another", "Observe each host again with `seedbed observe`";
     MANIFEST_INVALID = "manifest-invalid", 65, "The manifest has diagnostics, each in `diagnostics` with its rule", "Correct them, and check with `seedbed validate`";
+    OBSERVATION_INVALID = "observation-invalid", 65, "The file is not an observation that this version can read", "Write a new one with `seedbed observe -o FILE`";
     PLAN_FILE_FOREIGN = "plan-file-foreign", 65, "The plan file belongs to another swarm than the manifest, or to a repository that the manifest does not declare", "Apply it with its own manifest";
     PLAN_FILE_INVALID = "plan-file-invalid", 65, "The file is not a plan that this version can apply or show", "Save a new one with `seedbed plan -o FILE`";
     COMMAND_RUNNING = "command-running", 69, "`start` would run a second command in a session where one runs", "Wait for it, or end it";
     CONSENT_REQUIRED = "consent-required", 69, "The command would remove something, or a saved plan would change other repositories, and there is no terminal to ask on", "Read `seedbed plan`, then pass `--yes`";
     DECLINED = "declined", 69, "The question on the terminal was not answered with yes; nothing was changed", "Answer `y`, or pass `--yes`";
     FETCH_FAILED = "fetch-failed", 69, "`--fetch` could not fetch a base ref; nothing was planned", "Check the network and the remote, or plan without `--fetch`";
+    FLEET_UNREACHABLE = "fleet-unreachable", 69, "The host is prepared for a run over a fleet whose directory is not there", "Bring the directory back, or run `seedbed recover --give-up`";
     INSIDE_SESSION = "inside-session", 69, "`destroy` was called from inside a session that it would remove", "Leave the session, or pass `--yes`";
     KIND_UNKNOWN = "kind-unknown", 69, "Only the program that provisioned a resource of this kind can release it", "Release it with that program";
     PLAN_STALE = "plan-stale", 69, "The facts of the saved plan are no longer true, for `reasons`; nothing was changed", "Save a new plan with `seedbed plan -o FILE`";
@@ -132,6 +138,8 @@ errors! {
     RUN_UNFINISHED = "run-unfinished", 73, "The state directory failed during a run", "Repair the cause, then run `seedbed recover`, or `seedbed recover --give-up`";
     OUTPUT_UNWRITTEN = "output-unwritten", 74, "The command is done, but its output could not be written", "Repair the destination of standard output";
     ARTIFACTS_UNSAVED = "artifacts-unsaved", 74, "The command of `run` has succeeded, but files of `--collect` could not be copied", "Repair the destination, and run it again";
+    FLEET_BUSY = "fleet-busy", 75, "Another command coordinates a run of the fleet", "Wait for it to end";
+    FLEET_UNDECIDED = "fleet-undecided", 75, "The host is prepared for a run over a fleet, whose coordinator has not decided yet", "Wait for it, or run `seedbed fleet recover DIR`";
     LOCKED = "locked", 75, "Another run has the lock of the swarm", "Wait for it with `--lock-timeout TIME`";
     LOCKED_BY_ORPHANS = "locked-by-orphans", 75, "Programs that a killed run had started have the lock of the swarm", "Wait for them, or end them";
     RUN_IN_PROGRESS = "run-in-progress", 75, "A run of the swarm is in progress", "Wait for it to end";
@@ -184,6 +192,26 @@ impl Identified for apply::PlanningInputError {
     }
 }
 
+impl Identified for fleet::Error {
+    fn id(&self) -> &'static ErrorId {
+        match self {
+            Self::TooFewHosts { .. } | Self::Twice(_) | Self::Unusable { .. } => FLEET_UNPLANNABLE,
+            Self::Diagnostics(_) => MANIFEST_INVALID,
+        }
+    }
+}
+
+impl Identified for fleet::directory::DirectoryError {
+    fn id(&self) -> &'static ErrorId {
+        match self {
+            Self::File(error) => error.id(),
+            Self::State(error) => error.id(),
+            Self::Invalid { .. } => FLEET_DIRECTORY,
+            Self::Busy(_) => FLEET_BUSY,
+        }
+    }
+}
+
 impl Identified for state::Error {
     fn id(&self) -> &'static ErrorId {
         match self {
@@ -191,6 +219,8 @@ impl Identified for state::Error {
             Self::Locked { .. } => LOCKED,
             Self::Orphaned { .. } => LOCKED_BY_ORPHANS,
             Self::Unrecovered { .. } => RUN_INTERRUPTED,
+            Self::Undecided { .. } => FLEET_UNDECIDED,
+            Self::FleetUnreachable { .. } => FLEET_UNREACHABLE,
             Self::Workspace { .. } => WORKSPACE_UNUSABLE,
             Self::Lock { .. } => LOCK_UNUSABLE,
             Self::Unreadable { .. } => RECORD_UNREADABLE,

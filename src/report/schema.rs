@@ -20,7 +20,7 @@ pub fn generate<T: JsonSchema>(registry: &Registry) -> Value {
     let has_allocations = |name: &&str| generator.definitions().contains_key(*name);
     let definitions: Vec<&str> = WITH_ALLOCATION.into_iter().filter(has_allocations).collect();
     if definitions.is_empty() {
-        return schema.to_value();
+        return of_one_document(schema.to_value());
     }
     let mut kinds = Vec::new();
     for provider in registry.iter() {
@@ -34,6 +34,17 @@ pub fn generate<T: JsonSchema>(registry: &Registry) -> Value {
     let mut schema = generator.root_schema_for::<T>().to_value();
     for name in definitions {
         schema["$defs"][name]["allOf"] = Value::Array(kinds.clone());
+    }
+    of_one_document(schema)
+}
+
+/// Removes the ids of documents inside this one: references below them would be relative to them.
+fn of_one_document(mut schema: Value) -> Value {
+    let definitions = schema.get_mut("$defs").and_then(Value::as_object_mut);
+    for definition in definitions.into_iter().flat_map(|definitions| definitions.values_mut()) {
+        if let Some(definition) = definition.as_object_mut() {
+            definition.remove("$id");
+        }
     }
     schema
 }

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use super::Error;
+use super::{Error, FleetPart};
 use crate::host::clock;
 use crate::host::files::{self, Root};
 use crate::manifest::Lifetime;
@@ -63,6 +63,13 @@ pub struct Record {
     /// Files that are saved before the swarm is removed; `None` for none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub artifacts: Option<Artifacts>,
+    /// Run over the hosts of a fleet that this record is a part of; `None` for a swarm on one host.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fleet: Option<FleetPart>,
+    /// `true` if everything of the run is made and only the decision of its fleet decides whether it is committed. Of no
+    /// meaning in the record of a committed run. Default: `false`.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub prepared: bool,
     /// Sessions whose `setup` has not succeeded, which a failed run left with [`keep_failed`](crate::apply::Options).
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub not_set_up: BTreeMap<SessionPath, NotSetUp>,

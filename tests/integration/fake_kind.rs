@@ -4,6 +4,8 @@ use std::env;
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use rayon::prelude::*;
 use seedbed::host::Host;
@@ -33,6 +35,7 @@ pub(crate) struct Fake {
     act: Act,
     is_claim: bool,
     panics_in: &'static str,
+    planned: Arc<AtomicUsize>,
 }
 
 impl Fake {
@@ -50,7 +53,12 @@ impl Fake {
         kind: &'static str,
         act: impl Fn(Step, &Task<'_>) -> Result<(), provider::Error> + Send + Sync + 'static,
     ) -> Self {
-        Self { kind, act: Box::new(act), is_claim: false, panics_in: "" }
+        Self { kind, act: Box::new(act), is_claim: false, panics_in: "", planned: Arc::default() }
+    }
+
+    /// Returns the number of resources that this kind has planned.
+    pub(crate) fn calls(&self) -> Arc<AtomicUsize> {
+        Arc::clone(&self.planned)
     }
 
     /// Returns this kind, provisioned together with the claims of a run.
@@ -185,6 +193,7 @@ impl Provider for Fake {
 
 impl Allocator for &Fake {
     fn allocate(&mut self, _request: &Request<'_>) -> Result<Planned, Diagnostics> {
+        self.planned.fetch_add(1, Ordering::Relaxed);
         Ok(Planned::default())
     }
 

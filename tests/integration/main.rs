@@ -11,6 +11,7 @@ mod sandbox;
 mod cli;
 mod documents;
 mod faults;
+mod fleet;
 mod kinds;
 mod library;
 mod manifest;

@@ -333,9 +333,24 @@ impl Sandbox {
                 found.insert(format!("{name}: git {}", args[0]), self.git_in(&other, args));
             }
         }
+        found.extend(self.git_inventory(&self.repository, &self.state()));
+        found
+    }
+
+    /// Returns the inventory of a repository and a state directory, as [`Sandbox::inventory`] does.
+    pub(crate) fn inventory_of(&self, repository: &Path, state: &Path) -> Inventory {
+        let mut found = Inventory::new();
+        walk(repository, Path::new("repository"), &mut found);
+        found.remove("repository/.git/index");
+        found.extend(self.git_inventory(repository, state));
+        found
+    }
+
+    /// Returns what Git lists of a repository, and the inventory of a state directory.
+    fn git_inventory(&self, repository: &Path, directory: &Path) -> Inventory {
         let mut state = Inventory::new();
-        if self.state().exists() {
-            walk(&self.state(), Path::new("state"), &mut state);
+        if directory.exists() {
+            walk(directory, Path::new("state"), &mut state);
         }
         let is_temporary = |name: &std::ffi::OsStr| name.to_string_lossy().contains(".seedbed-");
         let is_kept = |path: &str| {
@@ -348,10 +363,10 @@ impl Sandbox {
                     && Path::new(path).extension() == Some("lock".as_ref())
         };
         state.retain(|path, what| !what.ends_with("directory") && !is_kept(path));
-        found.extend(state);
-        found.insert("git worktree list".to_owned(), self.git(&["worktree", "list", "--porcelain"]));
-        found.insert("git for-each-ref".to_owned(), self.git(&["for-each-ref"]));
-        found
+        let listed = self.git_in(repository, &["worktree", "list", "--porcelain"]);
+        state.insert("git worktree list".to_owned(), listed);
+        state.insert("git for-each-ref".to_owned(), self.git_in(repository, &["for-each-ref"]));
+        state
     }
 
     /// Returns the inventory without the records of applied swarms, which list what their last run did.
@@ -406,6 +421,11 @@ impl Outcome {
     pub(crate) fn json(&self) -> Value {
         serde_json::from_str(&self.stdout).unwrap_or_else(|error| panic!("{error}: {}", self.stdout))
     }
+}
+
+/// Returns the directory of the binary.
+pub(crate) fn bin() -> &'static Path {
+    Path::new(env!("CARGO_BIN_EXE_seedbed")).parent().unwrap()
 }
 
 /// Returns the sessions of a plan.

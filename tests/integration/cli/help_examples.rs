@@ -34,9 +34,11 @@ fn commands(sandbox: &Sandbox) -> Vec<Vec<String>> {
         names.filter(|name| name != "help").collect::<Vec<_>>()
     };
     let mut commands: Vec<_> = list(&["--help"]).into_iter().map(|name| vec![name]).collect();
-    let rescues = list(&["rescue", "--help"]).into_iter().map(|name| vec!["rescue".to_owned(), name]);
-    let after = commands.iter().position(|command| command == &["rescue"]).unwrap() + 1;
-    commands.splice(after..after, rescues);
+    for above in ["rescue", "fleet"] {
+        let below = list(&[above, "--help"]).into_iter().map(|name| vec![above.to_owned(), name]);
+        let after = commands.iter().position(|command| command == &[above]).unwrap() + 1;
+        commands.splice(after..after, below.collect::<Vec<_>>());
+    }
     commands
 }
 
@@ -74,6 +76,10 @@ fn prepare(sandbox: &Sandbox, command: &[String], line: &str, is_applied: bool) 
         _ if is_applied && command[0] != "start" => {}
         _ => drop(sandbox.ok(&["apply", "--yes", "--quiet"])),
     }
+    if line.contains("--observations ") {
+        std::fs::create_dir_all(sandbox.repository.join("observations")).unwrap();
+        sandbox.ok(&["observe", "--quiet", "-o", "observations/n0.json"]);
+    }
     if line.contains(" swarm.plan") && command[0] != "plan" {
         sandbox.ok(&["plan", "--quiet", "-o", "swarm.plan"]);
     }
@@ -87,6 +93,20 @@ fn rescue(sandbox: &Sandbox) -> String {
     list.lines().last().unwrap().split_whitespace().last().unwrap().to_owned()
 }
 
+/// Writes a program `ssh` whose hosts are clones with a state directory of their own.
+fn fake_ssh(sandbox: &Sandbox) {
+    let top = sandbox.top.display();
+    let script = format!(
+        "#!/bin/sh\nset -e\nhost={top}/$1\nshift\n\
+         test -d $host || git clone -q {top}/repository $host\ncp {top}/repository/seedbed.toml $host\n\
+         export SEEDBED_STATE_DIR=$host.state\n\
+         exec sh -c \"$(echo \"$*\" | sed \"s# -C [^ ]* # -C $host #\")\"\n"
+    );
+    let path = sandbox.top.join("ssh");
+    std::fs::write(&path, script).unwrap();
+    std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+}
+
 #[test]
 fn every_example_in_the_help_runs() {
     let sandbox = Sandbox::new();
@@ -95,8 +115,9 @@ fn every_example_in_the_help_runs() {
     sandbox.git(&["add", "."]);
     sandbox.git(&["update-index", "--chmod=+x", "test.sh"]);
     sandbox.git(&["commit", "--quiet", "--message", "test"]);
+    fake_ssh(&sandbox);
     let bin = Path::new(env!("CARGO_BIN_EXE_seedbed")).parent().unwrap().to_str().unwrap().to_owned();
-    let path = format!("{bin}:{}", std::env::var("PATH").unwrap());
+    let path = format!("{}:{bin}:{}", sandbox.top.display(), std::env::var("PATH").unwrap());
     let mut is_applied = false;
     for command in commands(&sandbox) {
         for (mut line, code) in examples(&sandbox, &command) {

@@ -7,6 +7,9 @@ use std::path::Path;
 use std::process::Command;
 
 use seedbed::discovery::Snapshot;
+use seedbed::fleet::directory::Index;
+use seedbed::fleet::report::FleetStatus;
+use seedbed::fleet::{FleetPlan, HostObservation};
 use seedbed::manifest::Validation;
 use seedbed::plan::Plan;
 use seedbed::provider::external::protocol::PROTOCOL;
@@ -21,11 +24,11 @@ use serde_json::{Value, json};
 
 use crate::fixtures::repository;
 use crate::manifest::editors::client;
-use crate::sandbox::{Outcome, Sandbox};
+use crate::sandbox::{Outcome, Sandbox, bin};
 
 /// Every command, and the schema of its output with `--json`; `None` if its output is the same with and without
 /// `--json`.
-const COMMANDS: [(&str, Option<&str>); 30] = [
+const COMMANDS: [(&str, Option<&str>); 36] = [
     ("apply", Some("events")),
     ("collect", Some("collected")),
     ("completions", None),
@@ -35,12 +38,18 @@ const COMMANDS: [(&str, Option<&str>); 30] = [
     ("exec", Some("events")),
     ("explain", Some("explain")),
     ("export", None),
+    ("fleet apply", Some("fleet-index")),
+    ("fleet destroy", Some("fleet-index")),
+    ("fleet plan", Some("fleet")),
+    ("fleet recover", Some("fleet-index")),
+    ("fleet status", Some("fleet-status")),
     ("hook claude create", None),
     ("hook claude remove", None),
     ("init", Some("init")),
     ("list", Some("list")),
     ("logs", None),
     ("man", None),
+    ("observe", Some("observation")),
     ("plan", Some("plan")),
     ("prompt", Some("prompt")),
     ("recover", Some("events")),
@@ -59,7 +68,7 @@ const COMMANDS: [(&str, Option<&str>); 30] = [
 ];
 
 /// The commands that also have `--format json`.
-const WITH_FORMAT: [&str; 5] = ["collect", "env", "plan", "show", "validate"];
+const WITH_FORMAT: [&str; 6] = ["collect", "env", "fleet plan", "plan", "show", "validate"];
 
 /// Documents by the names of their schemas.
 type Documents = BTreeMap<&'static str, Vec<Value>>;
@@ -179,6 +188,9 @@ fn record(sandbox: &Sandbox) -> Documents {
     );
     r.run(0, "validate", &[]);
     r.run(0, "plan", &["-o", "../saved"]);
+    fs::create_dir(sandbox.top.join("observed")).unwrap();
+    r.run(0, "observe", &["-o", "../observed/n0.json"]);
+    r.run(0, "fleet plan", &["--observations", "../observed", "-o", "../parts"]);
     r.run(0, "show", &["../saved"]);
     r.run(0, "explain", &["a"]);
     r.run(0, "doctor", &["--reap"]);
@@ -188,6 +200,7 @@ fn record(sandbox: &Sandbox) -> Documents {
     r.run(0, "apply", &[]);
     r.run(69, "run", &["--in-place", "--", "true"]);
     r.run(0, "list", &[]);
+    r.run(0, "observe", &["-o", "../observed/n0.json"]);
     r.run(0, "status", &[]);
     sandbox.git_in(&directory, &["commit", "--quiet", "--allow-empty", "--message", "work"]);
     r.run(0, "collect", &[]);
@@ -223,6 +236,11 @@ fn record(sandbox: &Sandbox) -> Documents {
     r.run(0, "rescue restore", &[&rescue, "--into", "../restored"]);
     r.run(0, "rescue drop", &[&rescue, "--yes"]);
     r.run(0, "run", &["--session", "c", "--", "true"]);
+    let launcher = format!("PATH={}:$PATH sh -c {{command}}", bin().display());
+    r.run(0, "fleet apply", &["../fleet", "--hosts", "n0", "--launcher", &launcher]);
+    r.run(0, "fleet status", &["../fleet"]);
+    r.run(0, "fleet recover", &["../fleet"]);
+    r.run(0, "fleet destroy", &["../fleet", "--discard", "--yes"]);
     let with_document = COMMANDS.iter().filter(|(_, schema)| schema.is_some()).map(|(name, _)| *name);
     assert_eq!(recorder.commands, with_document.collect(), "a command is not run here");
     recorder.documents
@@ -257,6 +275,10 @@ fn read_by_the_library(name: &str, document: &Value) -> Value {
         "events" => again::<Line>(document),
         "explain" => again::<Explanation>(document),
         "diagnostics" => again::<Validation>(document),
+        "fleet-index" => again::<Index>(document),
+        "fleet-status" => again::<FleetStatus>(document),
+        "fleet" => again::<FleetPlan>(document),
+        "observation" => again::<HostObservation>(document),
         "init" => again::<Initialized>(document),
         "list" => again::<List>(document),
         "plan" => again::<Plan>(document),

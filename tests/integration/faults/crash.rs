@@ -8,7 +8,7 @@ use super::{
     OVERLAYS, PAIR, TREE, assert_put_back, check_all, crash, is_of_overlays, land, listed, sandbox, some_of,
     traced, twice, with_overlays,
 };
-use crate::sandbox::{Sandbox, assert_same};
+use crate::sandbox::{Sandbox, assert_same, bin};
 
 #[test]
 fn an_apply_killed_anywhere_is_undone() {
@@ -240,6 +240,9 @@ fn every_point_is_reached() {
     other.write("README.md", "changed\n");
     reach(&other, &["apply"]);
     other.ok(&["destroy"]);
+    let fleet = sandbox("[session.a]\nresources = [\"git-worktree\"]\n");
+    let launcher = format!("PATH={}:$PATH sh -c {{command}}", bin().display());
+    reach(&fleet, &["fleet", "apply", "../fleet", "--hosts", "n0", "--launcher", &launcher]);
     other.manifest("[session.a]\nresources = [\"git-worktree\"]\nsetup = [\"false\"]\n");
     let kept = traced(&other, &["apply", "--keep-failed"], None);
     assert_eq!(kept.outcome.code, 1, "{:?}", kept.outcome);

@@ -1,0 +1,65 @@
+//! `fleet`: one manifest on several hosts.
+
+use std::process::ExitCode;
+
+use clap::{Args, Subcommand};
+
+use super::exit::Failure;
+use super::{Global, example};
+
+mod phase;
+mod plan;
+mod run;
+
+/// Arguments of `fleet`.
+#[derive(Debug, Args)]
+pub(super) struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Plan the parts of all hosts from their observations
+    ///
+    /// Each session at the top of the tree is placed on a shard with all below it. Nothing is changed, and no host is
+    /// contacted.
+    #[command(after_help = example::help("fleet plan"))]
+    Plan(plan::Arguments),
+    /// Apply the manifest on all hosts, or on none
+    ///
+    /// Every host is observed, prepares its part and votes. The parts are committed only if all hosts have voted for the same
+    /// plan.
+    #[command(after_help = example::help("fleet apply"))]
+    Apply(run::ApplyArguments),
+    /// Show the state of every host
+    ///
+    /// A host that gives no report is not heard of, with the time of its last report. Exits with 30 unless every host is as it
+    /// was committed.
+    #[command(after_help = example::help("fleet status"))]
+    Status(run::FleetArguments),
+    /// Release the sessions of all hosts, or none
+    ///
+    /// Unsaved work on any host is a reason to refuse, unless `--rescue` or `--discard` is given.
+    #[command(after_help = example::help("fleet destroy"))]
+    Destroy(run::DestroyArguments),
+    /// Let every host follow the decisions of interrupted runs
+    ///
+    /// A run without a decision is aborted. Any other seedbed on a host follows the decisions first, too.
+    #[command(after_help = example::help("fleet recover"))]
+    Recover(run::FleetArguments),
+    /// Do the part of one host in a run over all hosts
+    #[command(hide = true)]
+    Phase(phase::Arguments),
+}
+
+pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode, Failure> {
+    match &arguments.command {
+        Command::Plan(arguments) => plan::run(global, arguments),
+        Command::Apply(arguments) => run::apply(global, arguments),
+        Command::Status(arguments) => run::status(global, arguments),
+        Command::Destroy(arguments) => run::destroy(global, arguments),
+        Command::Recover(arguments) => run::recover(global, arguments),
+        Command::Phase(arguments) => phase::run(global, arguments),
+    }
+}

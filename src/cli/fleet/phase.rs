@@ -1,0 +1,214 @@
+//! `fleet phase`: the part of one host in a run over all hosts. The coordinator runs it; its answer is a file.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, ValueEnum};
+use seedbed::apply::{self, Context, Destroy};
+use seedbed::fleet::directory::{Answer, FleetDirectory, HostReport, ReportedSession};
+use seedbed::fleet::{self, FleetPlan, PlannedShard};
+use seedbed::host::clock;
+use seedbed::plan::DamageKind;
+use seedbed::report::error;
+use seedbed::state::FleetPart;
+
+use crate::cli::exit::{Failure, Status};
+use crate::cli::lock::{recover, with_lock};
+use crate::cli::observe::{host_name, observe};
+use crate::cli::project::Project;
+use crate::cli::release_options::{StopProcesses, UnsavedWork, options};
+use crate::cli::{Global, apply as apply_command, signals};
+
+/// Arguments of `fleet phase`.
+#[derive(Debug, Args)]
+pub(super) struct Arguments {
+    /// Phase
+    phase: Phase,
+    /// Directory of the fleet, absolute
+    #[arg(value_name = "DIR")]
+    shared: PathBuf,
+    /// Name of this host in the fleet
+    #[arg(long, value_parser = host_name)]
+    host: String,
+    /// Name of the run, or of the request for a report
+    #[arg(long, value_parser = run_name)]
+    run: String,
+    /// Digest of the plan of the fleet
+    #[arg(long, default_value = "")]
+    expect: String,
+    #[command(flatten)]
+    unsaved: UnsavedWork,
+    #[command(flatten)]
+    stop: StopProcesses,
+}
+
+/// Phase of a run over the hosts of a fleet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Phase {
+    /// Write the observation of this host
+    Observe,
+    /// Make everything of this host's part of the plan except its commit, and vote
+    Prepare,
+    /// Move everything of the swarm aside, to be released if that is decided, and vote
+    Release,
+    /// Follow the decision about the run
+    Resolve,
+    /// Write a report
+    Report,
+}
+
+pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode, Failure> {
+    let directory = FleetDirectory::open(&arguments.shared).map_err(Failure::from_error)?;
+    let Arguments { phase, host, run, .. } = arguments;
+    let project = Project::find_applied(global)?;
+    let answered = match phase {
+        Phase::Report => {
+            directory.write_report(&report(&project, host, run)?).map_err(Failure::from_error)?;
+            return Ok(Status::Done.into());
+        }
+        Phase::Observe => {
+            resolved(global, &project, arguments)?;
+            let observation = observe(&project, host.clone(), None)?;
+            directory.write_observation(run, &observation).map_err(Failure::from_error)?;
+            return Ok(Status::Done.into());
+        }
+        Phase::Prepare => prepare(global, &project, &directory, arguments),
+        Phase::Release => release(global, &project, &directory, arguments),
+        Phase::Resolve => resolved(global, &project, arguments),
+    };
+    let name = if *phase == Phase::Resolve { "resolve" } else { "prepare" };
+    let digest = answered.as_ref().map(Clone::clone).map_err(Failure::summary);
+    signals::while_computing(&global.cancel, || {
+        directory.write_answer(name, &Answer::new(run, host, digest))
+    })
+    .map_err(Failure::from_error)?;
+    answered.map(|_| Status::Done.into())
+}
+
+/// Parses the name of a run.
+fn run_name(text: &str) -> Result<String, String> {
+    let is_name = !text.is_empty() && text.len() <= 40 && text.chars().all(|c| c.is_ascii_alphanumeric());
+    if is_name { Ok(text.to_owned()) } else { Err("a run has a name of letters and digits".to_owned()) }
+}
+
+/// Prepares the part of this host, and returns the digest of its plan; `None` for a part without sessions.
+fn prepare(
+    global: &Global,
+    project: &Project,
+    directory: &FleetDirectory,
+    arguments: &Arguments,
+) -> Result<Option<String>, Failure> {
+    let manifest = project.manifest()?;
+    let saved = directory.plan_directory(&arguments.run).map_err(Failure::from_error)?;
+    let invalid = |error: fleet::SavedError| Failure::new(error::PLAN_FILE_INVALID, error.to_string());
+    let plan = fleet::load(&saved).map_err(invalid)?;
+    if plan.digest != arguments.expect {
+        return Err(Failure::new(error::PLAN_UNEXPECTED, "the plan of the run is not the expected one"));
+    }
+    let shard = own_shard(&plan, project, &arguments.host)?.shard;
+    let part = fleet::load_shard(&saved, &plan, shard, &project.registry).map_err(invalid)?;
+    let digest = (!part.sessions().is_empty()).then(|| part.digest().to_owned());
+    let path = saved.path().join(fleet::shard_file(shard));
+    with_lock(global, project, "fleet", |context| {
+        let options = options(arguments.unsaved, arguments.stop);
+        recover(global, context, options)?;
+        undecided(directory, arguments)?;
+        let (part, record) = apply_command::checked(project, context.swarm, &manifest, part, &path)?;
+        if digest.is_none() && record.is_none() {
+            return Ok(());
+        }
+        apply::check_releases(context, &part, record.as_ref(), options)?;
+        Ok(apply::prepare(context, &part, record.as_ref(), options, own_part(directory, arguments))?)
+    })?;
+    Ok(digest)
+}
+
+/// Moves everything that the swarm has on this host aside.
+fn release(
+    global: &Global,
+    project: &Project,
+    directory: &FleetDirectory,
+    arguments: &Arguments,
+) -> Result<Option<String>, Failure> {
+    with_lock(global, project, "fleet", |context| {
+        recover(global, context, options(arguments.unsaved, arguments.stop))?;
+        undecided(directory, arguments)?;
+        let Some(record) = context.swarm.applied()? else { return Ok(()) };
+        let mut destroy = Destroy::default();
+        destroy.unsaved = arguments.unsaved.into();
+        destroy.occupants = arguments.stop.into();
+        let impact = apply::release_impact(context.swarm, &project.registry, &record, &destroy)?;
+        let findings = impact.refused(destroy.unsaved);
+        if !findings.is_empty() {
+            return Err(apply::Error::Refused(findings).into());
+        }
+        Ok(apply::prepare_destroy(context, &record, &destroy, own_part(directory, arguments))?)
+    })?;
+    Ok(None)
+}
+
+/// Recovers, which follows the decision about what is prepared; returns the digest of the plan that is applied then.
+fn resolved(global: &Global, project: &Project, arguments: &Arguments) -> Result<Option<String>, Failure> {
+    with_lock(global, project, "fleet", |context: &Context<'_>| {
+        recover(global, context, options(arguments.unsaved, arguments.stop))?;
+        let applied = context.swarm.applied()?;
+        Ok(applied.map(|record| record.plan.digest().to_owned()))
+    })
+}
+
+/// Refuses a run that is decided already: this host is late.
+fn undecided(directory: &FleetDirectory, arguments: &Arguments) -> Result<(), Failure> {
+    match directory.decision(&arguments.run).map_err(Failure::from_error)? {
+        None => Ok(()),
+        Some(_) => {
+            Err(Failure::new(error::FLEET_ABORTED, format!("run {} is decided already", arguments.run)))
+        }
+    }
+}
+
+fn own_part(directory: &FleetDirectory, arguments: &Arguments) -> FleetPart {
+    FleetPart::new(directory.path().to_owned(), arguments.run.clone(), arguments.host.clone())
+}
+
+/// Returns the shard of this host, which has to be planned for this workspace.
+fn own_shard<'p>(plan: &'p FleetPlan, project: &Project, host: &str) -> Result<&'p PlannedShard, Failure> {
+    let foreign = |why: String| Failure::new(error::PLAN_FILE_FOREIGN, why);
+    let shard = plan.shards.iter().find(|shard| shard.host == host);
+    let shard =
+        shard.ok_or_else(|| foreign(format!("the plan of the fleet has no shard for host {host}")))?;
+    let workspace = project.swarm()?.workspace().to_owned();
+    if shard.workspace == workspace {
+        return Ok(shard);
+    }
+    let (planned, own) = (shard.workspace.display(), workspace.display());
+    Err(foreign(format!("the part of host {host} is planned for {planned}, and this workspace is {own}")))
+}
+
+/// Reports the state of the swarm on this host, without changing it.
+fn report(project: &Project, host: &str, request: &str) -> Result<HostReport, Failure> {
+    let swarm = project.swarm()?;
+    let mut report = HostReport::new(host, request, clock::now());
+    report.unfinished = swarm.is_unfinished()?;
+    if let Some((record, _)) = swarm.interrupted()?.filter(|(record, _)| record.prepared) {
+        report.prepared = record.fleet.map(|part| part.run);
+    }
+    let Some(record) = swarm.applied()? else { return Ok(report) };
+    report.plan = Some(record.plan.digest().to_owned());
+    let (broken, impact) = apply::examine(&swarm, &project.registry, &record)?;
+    let findings = [impact.obstacles, impact.work, impact.beyond_rescue, impact.unknown].concat();
+    report.sessions = record
+        .plan
+        .sessions()
+        .iter()
+        .map(|session| {
+            let damage = broken
+                .iter()
+                .filter(|((path, _), damage)| *path == session.path && damage.kind != DamageKind::Older);
+            let damage = damage.map(|((_, kind), damage)| format!("{kind}: {}", damage.why));
+            let unsaved = findings.iter().filter(|finding| finding.session == session.path);
+            let unsaved = unsaved.map(|finding| finding.description.clone());
+            ReportedSession::new(session.path.clone(), damage.collect(), unsaved.collect())
+        })
+        .collect();
+    Ok(report)
+}

@@ -1,0 +1,239 @@
+//! Coordinator of a run over the hosts of a fleet, in two phases.
+//!
+//! 1. Every host prepares its part: it makes everything except the commit of its record, and votes.
+//! 2. The coordinator decides, by the creation of one file. It commits only if every host has voted for this plan.
+//! 3. Every host follows the decision. A host that is not reached does so at its next command.
+
+use std::fs::File;
+use std::time::Duration;
+
+use super::directory::{Answer, DirectoryError, FleetDirectory, Index};
+use super::launcher::{Ended, HostCommand, Launcher};
+use super::{Config, HostObservation};
+use crate::host::failpoint::crashpoint;
+use crate::host::process::Cancel;
+use crate::state::{Decision, Verdict};
+
+/// Limits of time of the phases.
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub struct Limits {
+    /// Limit for preparing, and for following the decision.
+    pub run: Duration,
+    /// Limit for observing and reporting.
+    pub read: Duration,
+}
+
+impl Limits {
+    /// Creates the limits.
+    pub fn new(run: Duration, read: Duration) -> Self {
+        Self { run, read }
+    }
+}
+
+/// Coordinator, which has the lock of the fleet.
+#[non_exhaustive]
+pub struct Coordinator<'c> {
+    /// Directory of the fleet.
+    pub directory: &'c FleetDirectory,
+    /// Hosts, and their directories.
+    pub config: &'c Config,
+    launcher: &'c dyn Launcher,
+    limits: Limits,
+    cancel: &'c Cancel,
+    _lock: File,
+}
+
+/// Host that did not do a phase, with the reason.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct HostProblem {
+    /// Name of the host.
+    pub host: String,
+    /// Reason.
+    pub why: String,
+}
+
+/// Part that a host is asked to prepare.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Part {
+    /// Name of the host.
+    pub host: String,
+    /// Digest of the plan that the host has to vote for; `None` if its part is to release everything.
+    pub plan: Option<String>,
+}
+
+impl HostProblem {
+    /// Creates the problem of a host.
+    pub fn new(host: &str, why: &str) -> Self {
+        Self { host: host.to_owned(), why: why.to_owned() }
+    }
+}
+
+impl Part {
+    /// Creates the part of a host.
+    pub fn new(host: String, plan: Option<String>) -> Self {
+        Self { host, plan }
+    }
+}
+
+/// Result of a run over the hosts.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Outcome {
+    /// Decision.
+    pub decision: Decision,
+    /// Hosts that have not followed the decision yet.
+    pub unresolved: Vec<HostProblem>,
+}
+
+impl<'c> Coordinator<'c> {
+    /// Takes the lock of the fleet, and decides about runs whose coordinator has ended without a decision.
+    pub fn new(
+        directory: &'c FleetDirectory,
+        config: &'c Config,
+        launcher: &'c dyn Launcher,
+        limits: Limits,
+        cancel: &'c Cancel,
+    ) -> Result<Self, DirectoryError> {
+        let lock = directory.lock()?;
+        for run in directory.runs()? {
+            if directory.decision(&run)?.is_none() {
+                directory.abort(&run, vec!["its coordinator ended without a decision".to_owned()])?;
+            }
+        }
+        directory.publish()?;
+        Ok(Self { directory, config, launcher, limits, cancel, _lock: lock })
+    }
+
+    /// Observes hosts; also returns those that gave no observation.
+    pub fn observe(&self, run: &str, hosts: &[String]) -> (Vec<HostObservation>, Vec<HostProblem>) {
+        let ended = self.phase("observe", &["--run", run], hosts, self.limits.read, self.cancel);
+        let (mut observations, mut problems) = (Vec::new(), Vec::new());
+        for host in hosts {
+            match self.directory.observation(run, host) {
+                Ok(observation) => observations.push(observation),
+                Err(why) => problems.push(problem(host, why, &ended)),
+            }
+        }
+        crashpoint!("fleet.observed");
+        (observations, problems)
+    }
+
+    /// Prepares all parts, decides, and lets the hosts follow the decision. `words` are further arguments of the phase.
+    pub fn run(
+        &self,
+        phase: &str,
+        parts: &[Part],
+        words: &[&str],
+        index: &Index,
+    ) -> Result<Outcome, DirectoryError> {
+        let hosts: Vec<String> = parts.iter().map(|part| part.host.clone()).collect();
+        let run = index.run.as_str();
+        let words = [&["--run", run], words].concat();
+        let ended = self.phase(phase, &words, &hosts, self.limits.run, self.cancel);
+        let mut refusals = Vec::new();
+        for part in parts {
+            let why = match self.directory.answer(run, "prepare", &part.host) {
+                Ok(Some(Answer { done: true, plan, .. })) if plan == part.plan => continue,
+                Ok(Some(Answer { error: Some(error), .. })) => error,
+                Ok(Some(_)) => "it voted for another plan".to_owned(),
+                Ok(None) => "it did not vote".to_owned(),
+                Err(error) => error.to_string(),
+            };
+            refusals.push(problem(&part.host, why, &ended));
+        }
+        crashpoint!("fleet.voted");
+        let decision = if self.cancel.is_requested() {
+            self.directory.abort(run, vec!["interrupted".to_owned()])?
+        } else if refusals.is_empty() {
+            self.directory.commit(index)?
+        } else {
+            let reasons = refusals.iter().map(|HostProblem { host, why }| format!("{host}: {why}"));
+            self.directory.abort(run, reasons.collect())?
+        };
+        if decision.verdict == Verdict::Commit {
+            self.directory.publish()?;
+            crashpoint!("fleet.published");
+        }
+        let unresolved = self.resolve(run, parts, decision.verdict)?;
+        Ok(Outcome { decision, unresolved })
+    }
+
+    /// Lets hosts follow the decision about a run. Returns the hosts that did not, or have another plan than was committed.
+    pub fn resolve(
+        &self,
+        run: &str,
+        parts: &[Part],
+        verdict: Verdict,
+    ) -> Result<Vec<HostProblem>, DirectoryError> {
+        let hosts: Vec<String> = parts.iter().map(|part| part.host.clone()).collect();
+        // A decision is followed despite a Ctrl-C.
+        let ended = self.phase("resolve", &["--run", run], &hosts, self.limits.run, &Cancel::default());
+        let mut unresolved = Vec::new();
+        for part in parts {
+            let why = match self.directory.answer(run, "resolve", &part.host)? {
+                Some(Answer { done: true, plan, .. }) if verdict == Verdict::Abort || plan == part.plan => {
+                    continue;
+                }
+                Some(Answer { done: true, .. }) => "another plan is applied there".to_owned(),
+                Some(Answer { error, .. }) => error.unwrap_or_default(),
+                None => "it did not answer".to_owned(),
+            };
+            unresolved.push(problem(&part.host, why, &ended));
+        }
+        crashpoint!("fleet.resolved");
+        Ok(unresolved)
+    }
+
+    fn phase(
+        &self,
+        phase: &str,
+        words: &[&str],
+        hosts: &[String],
+        limit: Duration,
+        cancel: &Cancel,
+    ) -> Ended {
+        self.launcher.run(hosts, &command(self.directory, self.config, phase, words), limit, cancel)
+    }
+}
+
+/// Asks hosts for their reports, which needs no lock of the fleet; returns how the command ended on each.
+pub fn report(
+    directory: &FleetDirectory,
+    config: &Config,
+    launcher: &dyn Launcher,
+    request: &str,
+    limit: Duration,
+    cancel: &Cancel,
+) -> Ended {
+    launcher.run(&config.hosts, &command(directory, config, "report", &["--run", request]), limit, cancel)
+}
+
+/// Returns the command of a phase.
+fn command(directory: &FleetDirectory, config: &Config, phase: &str, words: &[&str]) -> HostCommand {
+    let directory = directory.path().to_string_lossy();
+    let own = [
+        "seedbed",
+        "-C",
+        &config.directory,
+        "--quiet",
+        "fleet",
+        "phase",
+        phase,
+        &directory,
+        "--host",
+        "{host}",
+    ];
+    HostCommand::new(own.iter().chain(words).map(|word| (*word).to_owned()).collect())
+}
+
+/// Returns the problem of a host, with how its command ended if the host has not answered.
+fn problem(host: &str, why: String, ended: &Ended) -> HostProblem {
+    let why = match ended.get(host) {
+        Some(Err(error)) if !why.contains('\n') && why.starts_with("it ") => format!("{why}: {error}"),
+        _ => why,
+    };
+    HostProblem { host: host.to_owned(), why }
+}

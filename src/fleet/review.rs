@@ -1,0 +1,229 @@
+//! Renderings of the plan of a fleet for review. Pure.
+//!
+//! Shards whose parts differ only in their sessions, hosts and numbers are shown as one entry, so that the plan of a thousand
+//! shards is a page.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
+
+use super::{FleetPlan, PlannedShard};
+use crate::host::text::{printable, thousands};
+use crate::name::PortBlock;
+use crate::plan::{Action, Plan};
+use crate::provider::Registry;
+use crate::review::{self, Review};
+
+/// Number of names that a list shows at each end before the rest is counted.
+const NAMES: usize = 3;
+
+/// Maximum number of rows of the Markdown table.
+const ROWS: usize = 200;
+
+/// Maximum number of notices.
+const NOTICES: usize = 20;
+
+/// Shards that are shown together.
+struct Entry<'f> {
+    shards: Vec<&'f PlannedShard>,
+    /// Lowest and highest port of the shards; `None` without any.
+    ports: Option<(u16, u16)>,
+}
+
+/// Facts that are equal for all shards of an entry: workspace, number of sessions, actions.
+type Key<'f> = (&'f str, u32, String);
+
+/// Returns the plan of a fleet as text. With `full`, each shard has an entry of its own, with the plan of its host.
+pub fn text(fleet: &FleetPlan, registry: &Registry, full: bool) -> String {
+    let mut page = format!("fleet of swarm {}: {}\n", printable(&fleet.swarm), summary(fleet));
+    let _ = writeln!(page, "plan {}\n", printable(&fleet.digest));
+    let entries = entries(fleet, registry, full);
+    for entry in &entries {
+        let first = entry.shards[0];
+        let _ = writeln!(page, "{}: {}", heading(entry), sessions(entry));
+        let _ = writeln!(page, "    workspace     {}", printable(&first.workspace.to_string_lossy()));
+        if let Some((start, end)) = entry.ports {
+            let _ = writeln!(page, "    ports         {start}-{end}");
+        }
+        match &first.plan {
+            Some(plan) if full => {
+                let tree = Review::new(plan)
+                    .with_registry(registry)
+                    .text(review::text::Style::default().with_full(true));
+                page.extend(
+                    tree.lines().skip(2).map(|line| format!("    {line}").trim_end().to_owned() + "\n"),
+                );
+            }
+            Some(plan) if entry.shards.len() == 1 => {
+                let _ = writeln!(page, "    sessions      {}", tops(plan));
+            }
+            _ => {}
+        }
+    }
+    if entries.len() < fleet.shards.len() {
+        page.push_str("\nShards that differ only in names and numbers are shown as one; -v shows each.\n");
+    }
+    for notice in notices(fleet) {
+        let _ = writeln!(page, "\nnote: {notice}");
+    }
+    page
+}
+
+/// Returns the plan of a fleet as Markdown for a comment on a pull request; rows that do not fit are counted.
+pub fn markdown(fleet: &FleetPlan, registry: &Registry) -> String {
+    let mut page = format!("### Fleet of {}: {}\n\n", code(&fleet.swarm), summary(fleet));
+    page.push_str("| shards | hosts | sessions | ports | workspace |\n|---|---|---|---|---|\n");
+    let entries = entries(fleet, registry, false);
+    for entry in entries.iter().take(ROWS) {
+        let ports = entry.ports.map_or_else(|| "-".to_owned(), |(start, end)| format!("{start}-{end}"));
+        let workspace = code(&entry.shards[0].workspace.to_string_lossy());
+        let (shards, hosts) = (numbers(entry), code(&hosts(entry)));
+        let _ = writeln!(page, "| {shards} | {hosts} | {} | {ports} | {workspace} |", sessions(entry));
+    }
+    if entries.len() > ROWS {
+        let _ = writeln!(page, "\n{} more rows are left out.", thousands(entries.len() - ROWS));
+    }
+    for notice in notices(fleet) {
+        let _ = writeln!(page, "\n> {}", code(&notice));
+    }
+    let _ = writeln!(page, "\n<sub>plan {}</sub>", code(&fleet.digest));
+    page
+}
+
+/// Returns the numbers of shards, sessions and spares, and of the sessions per planned action.
+fn summary(fleet: &FleetPlan) -> String {
+    let plans = || fleet.shards.iter().filter_map(|shard| shard.plan.as_ref());
+    let mut actions: BTreeMap<Action, usize> = BTreeMap::new();
+    for change in plans().flat_map(Plan::changes) {
+        *actions.entry(change.action).or_default() += 1;
+    }
+    let actions: Vec<_> = actions
+        .iter()
+        .map(|(action, count)| format!("{} to {}", thousands(*count), review::verb(*action)))
+        .collect();
+    let actions = if actions.is_empty() { "no sessions".to_owned() } else { actions.join(", ") };
+    let spares = match fleet.spares.len() {
+        0 => String::new(),
+        many => format!(" and {}", counted(many, "spare")),
+    };
+    format!(
+        "{}{spares}, {}: {actions}",
+        counted(fleet.shards.len(), "shard"),
+        counted(fleet.sessions(), "session")
+    )
+}
+
+fn counted(count: usize, noun: &str) -> String {
+    format!("{} {noun}{}", thousands(count), if count == 1 { "" } else { "s" })
+}
+
+/// Returns the entries, in the order of their first shards.
+fn entries<'f>(fleet: &'f FleetPlan, registry: &Registry, full: bool) -> Vec<Entry<'f>> {
+    let mut entries: Vec<Entry<'f>> = Vec::new();
+    let mut positions: BTreeMap<Key<'f>, usize> = BTreeMap::new();
+    for shard in &fleet.shards {
+        let actions = shard.plan.as_ref().map(review::summary).unwrap_or_default();
+        let key = (shard.workspace.to_str().unwrap_or_default(), shard.sessions, actions);
+        let at = *positions.entry(key).or_insert(entries.len());
+        let ports = ports(shard, registry);
+        match entries.get_mut(at) {
+            Some(entry) if !full => {
+                entry.shards.push(shard);
+                entry.ports = match (entry.ports, ports) {
+                    (Some((start, end)), Some((low, high))) => Some((start.min(low), end.max(high))),
+                    (one, other) => one.or(other),
+                };
+            }
+            _ => entries.push(Entry { shards: vec![shard], ports }),
+        }
+    }
+    entries
+}
+
+/// Returns the lowest and the highest port of a shard.
+fn ports(shard: &PlannedShard, registry: &Registry) -> Option<(u16, u16)> {
+    let allocations = shard.plan.iter().flat_map(Plan::sessions).flat_map(|session| &session.allocations);
+    let blocks = allocations.filter_map(|held| registry.get(&held.kind)?.ports(held));
+    let blocks: BTreeSet<PortBlock> = blocks.collect();
+    Some((blocks.first()?.start(), blocks.iter().map(|block| block.end()).max()?))
+}
+
+fn heading(entry: &Entry<'_>) -> String {
+    let noun = if entry.shards.len() == 1 { "shard" } else { "shards" };
+    format!("{noun} {} on {}", numbers(entry), hosts(entry))
+}
+
+/// Returns the numbers of the entry's shards, runs of them as `FIRST-LAST`.
+fn numbers(entry: &Entry<'_>) -> String {
+    let mut runs: Vec<(u32, u32)> = Vec::new();
+    for shard in &entry.shards {
+        match runs.last_mut() {
+            Some((_, last)) if *last + 1 == shard.shard => *last = shard.shard,
+            _ => runs.push((shard.shard, shard.shard)),
+        }
+    }
+    let runs = runs
+        .into_iter()
+        .map(|(first, last)| if first == last { first.to_string() } else { format!("{first}-{last}") });
+    shortened(&runs.collect::<Vec<_>>())
+}
+
+fn hosts(entry: &Entry<'_>) -> String {
+    shortened(&entry.shards.iter().map(|shard| printable(&shard.host)).collect::<Vec<_>>())
+}
+
+fn sessions(entry: &Entry<'_>) -> String {
+    let first = entry.shards[0];
+    let each = if entry.shards.len() == 1 { "" } else { " each" };
+    let actions = first.plan.as_ref().map(|plan| format!(": {}", review::summary(plan))).unwrap_or_default();
+    format!("{}{each}{actions}", counted(first.sessions as usize, "session"))
+}
+
+/// Returns the sessions of a plan that have no parent.
+fn tops(plan: &Plan) -> String {
+    let tops = plan.sessions().iter().filter(|session| session.parent.is_none());
+    let tops: Vec<_> = tops.map(|session| session.path.to_string()).collect();
+    if tops.is_empty() { "none".to_owned() } else { shortened(&tops) }
+}
+
+/// Returns a list of names; the middle of a long one is counted.
+fn shortened(names: &[String]) -> String {
+    if names.len() <= 2 * NAMES + 1 {
+        return names.join(", ");
+    }
+    let left = names.len() - 2 * NAMES;
+    format!(
+        "{}, … {} more …, {}",
+        names[..NAMES].join(", "),
+        thousands(left),
+        names[names.len() - NAMES..].join(", ")
+    )
+}
+
+/// Describes the hosts whose refs name other commits than the plan has.
+fn notices(fleet: &FleetPlan) -> Vec<String> {
+    let all = fleet.shards.iter().flat_map(|shard| shard.lacking.iter().map(move |other| (shard, other)));
+    let mut by_ref: BTreeMap<(&str, &str, &str), Vec<String>> = BTreeMap::new();
+    for (shard, other) in all {
+        let key = (other.repository.as_str(), other.base_ref.as_str(), other.commit.as_str());
+        by_ref.entry(key).or_default().push(printable(&shard.host));
+    }
+    let line = |((repository, base_ref, commit), hosts): ((&str, &str, &str), Vec<String>)| {
+        let of = if repository.is_empty() {
+            String::new()
+        } else {
+            format!(" of repository {}", printable(repository))
+        };
+        format!(
+            "{}{of} is not at {} on {}, which will refuse the plan until it is: fetch it there",
+            printable(base_ref),
+            commit.get(..12).unwrap_or(commit),
+            shortened(&hosts)
+        )
+    };
+    by_ref.into_iter().map(line).take(NOTICES).collect()
+}
+
+/// Returns text as a code span. Names of sessions and hosts have no backticks; a path may have some.
+fn code(text: &str) -> String {
+    format!("`{}`", printable(text).replace('`', "'").replace('|', "\\|"))
+}

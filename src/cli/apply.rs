@@ -10,7 +10,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use seedbed::apply::{self, Context, Fetched, Occupant, PlanningInput};
 use seedbed::host::absolute;
-use seedbed::host::text::printable;
+use seedbed::host::text::{printable, shell_quoted};
 use seedbed::manifest::Manifest;
 use seedbed::observe;
 use seedbed::plan::{Action, Plan, PlannedRepository, SessionFinding};
@@ -81,6 +81,7 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode, Fa
             options.keep_failed = arguments.keep_failed;
             let approval = Approval { expected: arguments.expect.as_deref(), agreed };
             let Some((plan, path)) = saved.clone().zip(arguments.plan.as_ref()) else {
+                refuse_part(context.swarm)?;
                 let fetched = match &fetched {
                     Some(fetched) => fetched,
                     None => {
@@ -123,6 +124,17 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode, Fa
         }
     }
     Ok(Status::Done.into())
+}
+
+/// Refuses to apply the whole manifest on a host that has a part of a fleet.
+fn refuse_part(swarm: &LockedSwarm<'_>) -> Result<(), Failure> {
+    let Some(part) = swarm.applied()?.and_then(|record| record.fleet) else { return Ok(()) };
+    let directory = shell_quoted(&printable(&part.directory.to_string_lossy()));
+    let message = format!(
+        "the swarm is the part of host {} of a fleet\nhelp: run `seedbed fleet apply {directory}`, or `seedbed destroy` first",
+        printable(&part.host)
+    );
+    Err(Failure::new(error::FLEET_PART, message))
 }
 
 /// Steps of a run beside those of the plan.

@@ -82,6 +82,11 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode, Fa
         directory.write_answer(name, &Answer::new(run, host, digest))
     })
     .map_err(Failure::from_error)?;
+    let is_late = *phase != Phase::Resolve && directory.decision(run).map_err(Failure::from_error)?.is_some();
+    if is_late {
+        // The coordinator has not waited for this host, and may not come again.
+        resolved(global, &project, arguments)?;
+    }
     answered.map(|_| Status::Done.into())
 }
 

@@ -308,3 +308,20 @@ fn a_fleet_with_more_hosts_than_sessions_is_applied() {
     hosts.fleet("destroy", &["--yes"]).expect(0);
     hosts.assert_as(&before);
 }
+
+#[test]
+#[ignore = "`every_case` runs it"]
+fn a_host_that_is_prepared_too_late_rolls_back_by_itself_in_every_case() {
+    let (hosts, before) = three();
+    let slow = "export SEEDBED_FAILPOINT=fleet.prepared=run SEEDBED_FAILPOINT_RUN='sleep 10'; ";
+    let launcher = hosts.launcher_with(&format!(
+        "case {{host}}{{command}} in n1*\" prepare \"*) {slow}{} & sleep 1000;; esac; ",
+        hosts.launcher().replace("sh -c", "setsid sh -c")
+    ));
+    hosts.first_with(&launcher, &["--timeout", "5"]).expect(30).says(&["n1: it did not vote", "locked"]);
+    let begun = Instant::now();
+    while hosts.inventories() != before && begun.elapsed() < Duration::from_secs(60) {
+        thread::sleep(Duration::from_millis(100));
+    }
+    hosts.assert_as(&before);
+}

@@ -12,6 +12,7 @@ fn a_fleet_is_applied_shown_changed_and_destroyed() {
     let before = hosts.inventories();
     hosts.first(&[]).expect(0).says(&["run 000001 is committed: 12 sessions on 3 hosts"]);
     let applied: Vec<_> = hosts.names.iter().map(|name| hosts.active(name)).collect();
+    hosts.on("n0", &["apply"]).expect(69).says(&["the swarm is the part of host n0", "seedbed fleet apply"]);
     assert_eq!(applied.iter().flatten().count(), 12, "{applied:?}");
     let index = hosts.index();
     for session in index["sessions"].as_array().unwrap() {

@@ -26,6 +26,7 @@ use super::{FleetPlan, HostObservation, SCHEMA_VERSION, is_host_name};
 use crate::host::failpoint::crashpoint;
 use crate::host::files::{self, Root};
 use crate::name::{PortBlock, SessionPath, sha256_hex};
+use crate::plan::Plan;
 use crate::provider::Registry;
 use crate::state::{self, Decision, Verdict, run_directory};
 
@@ -226,7 +227,7 @@ impl Index {
     pub fn new(swarm: &str, run: &str, plan: Option<&FleetPlan>, registry: &Registry) -> Self {
         let shards = plan.into_iter().flat_map(|plan| &plan.shards);
         let sessions = shards.flat_map(|shard| {
-            let sessions = shard.plan.iter().flat_map(|plan| plan.sessions());
+            let sessions = shard.plan.iter().flat_map(Plan::sessions);
             sessions.map(move |session| {
                 let blocks = session.allocations.iter();
                 IndexedSession {

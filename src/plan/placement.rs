@@ -41,7 +41,7 @@ pub(super) fn shards_of_tops(
             _ => tops.push((at, 1)),
         }
     }
-    let share = sessions.len().div_ceil(shards);
+    let quota = sessions.len().div_ceil(shards);
     let mut loads =
         Loads { of_shards: vec![0; shards], order: (0..shards).map(|shard| (0, shard)).collect() };
     let mut placed = Vec::with_capacity(tops.len());
@@ -61,7 +61,7 @@ pub(super) fn shards_of_tops(
     for (Reverse(weight), path, at) in free {
         let seed = u64::from_str_radix(&sha256_hex(path.as_bytes())[..16], 16).unwrap_or_default();
         let mut sequence = (0..PROBES).map(|probe| jump(mixed(seed.wrapping_add(probe)), shards));
-        let room = sequence.find(|shard| loads.of_shards[*shard] + weight <= share);
+        let room = sequence.find(|shard| loads.of_shards[*shard] + weight <= quota);
         let shard = room.unwrap_or_else(|| loads.least());
         loads.add(shard, weight);
         placed.push((at, shard));
@@ -90,7 +90,7 @@ impl Loads {
     }
 }
 
-/// Returns a number in which each bit depends on each bit of `key`: the finalizer of SplitMix64.
+/// Returns a number in which each bit depends on each bit of `key`: the finalizer of `SplitMix64`.
 fn mixed(key: u64) -> u64 {
     let key = (key ^ (key >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     let key = (key ^ (key >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
@@ -103,9 +103,10 @@ fn jump(mut key: u64, shards: usize) -> usize {
     while next < shards as u64 {
         shard = next;
         key = key.wrapping_mul(2_862_933_555_777_941_757).wrapping_add(1);
-        next = ((u128::from(shard + 1) << 31) / u128::from((key >> 33) + 1)) as u64;
+        // A number of shards has far less than 32 bits.
+        next = ((shard + 1) << 31) / ((key >> 33) + 1);
     }
-    shard as usize
+    usize::try_from(shard).unwrap_or_default()
 }
 
 #[cfg(test)]

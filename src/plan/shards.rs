@@ -92,7 +92,9 @@ pub fn plan_shards(
     let mut diagnostics = Vec::new();
     let mut all = Allocated::default();
     let allocated: Vec<_> = parts.par_iter().map(|part| part.allocate(registry)).collect();
-    allocated.into_iter().for_each(|part| all.append(part));
+    for part in allocated {
+        all.append(part);
+    }
     diagnostics.extend(parts.iter().flat_map(Part::diagnostics));
     let compiled = render::compile(&combined);
     let mut sessions = match render::render(&combined, registry, all, compiled, hosts) {

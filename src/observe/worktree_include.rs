@@ -168,10 +168,8 @@ mod tests {
         for file in FILES {
             sandbox.write(file, file);
         }
-        let nested = sandbox.workspace.join("d/nested");
-        std::fs::create_dir_all(&nested).unwrap();
-        sandbox.git_in(&nested, &["init", "-q"]);
-        std::fs::write(nested.join("a"), "a").unwrap();
+        sandbox.git(&["init", "-q", "d/nested"]);
+        sandbox.write("d/nested/a", "a");
         std::os::unix::fs::symlink("d", sandbox.workspace.join("e/link")).unwrap();
         sandbox
     }

@@ -130,10 +130,10 @@ mod tests {
 
     #[test]
     fn equal_sessions_are_spread_evenly() {
-        for (sessions, shards) in [(1, 1), (10, 4), (100, 7), (1000, 64)] {
+        for (sessions, shards) in [(1_usize, 1), (10, 4), (100, 7), (1000, 64)] {
             let placed = placed(&format!("[session.a]\ncount = {sessions}\n"), shards, &HashMap::new());
             let most = loads(&placed, shards).into_iter().max().unwrap();
-            assert_eq!(most, (sessions as usize).div_ceil(shards), "{sessions} on {shards}");
+            assert_eq!(most, sessions.div_ceil(shards), "{sessions} on {shards}");
         }
     }
 

@@ -168,7 +168,9 @@ impl Hosts {
     /// Returns the inventories without records of applied swarms.
     fn inventories_without_records(&self) -> Vec<Inventory> {
         let mut all = self.inventories();
-        all.iter_mut().for_each(|found| found.retain(|path, _| !path.ends_with("/applied.json")));
+        for found in &mut all {
+            found.retain(|path, _| !path.ends_with("/applied.json"));
+        }
         all
     }
 

@@ -18,18 +18,12 @@ fn three() -> (Hosts, Vec<crate::sandbox::Inventory>) {
 /// Kills the process of one host, or the coordinator, at a failpoint of its first run.
 fn killed(hosts: &Hosts, host: Option<&str>, point: &str) -> Outcome {
     let failpoint = format!("SEEDBED_FAILPOINT={point}=crash");
-    match host {
-        Some(host) => {
-            let launcher = hosts.launcher_with(&format!(
-                "case {{host}}{{command}} in {host}*\" prepare \"*) export {failpoint};; esac; "
-            ));
-            hosts.first_with(&launcher, &[])
-        }
-        None => {
-            let mut command = hosts.first_command(&hosts.launcher_with("unset SEEDBED_FAILPOINT; "), &[]);
-            Outcome::of(command.env("SEEDBED_FAILPOINT", format!("{point}=crash")).output().unwrap())
-        }
-    }
+    let Some(host) = host else {
+        let mut command = hosts.first_command(&hosts.launcher_with("unset SEEDBED_FAILPOINT; "), &[]);
+        return Outcome::of(command.env("SEEDBED_FAILPOINT", format!("{point}=crash")).output().unwrap());
+    };
+    let exported = format!("case {{host}}{{command}} in {host}*\" prepare \"*) export {failpoint};; esac; ");
+    hosts.first_with(&hosts.launcher_with(&exported), &[])
 }
 
 #[test]
@@ -202,7 +196,7 @@ fn a_host_that_hangs_is_waited_for_no_longer_than_allowed() {
     let launcher = hosts.launcher_with("case {host}{command} in n1*\" prepare \"*) sleep 1000;; esac; ");
     let begun = Instant::now();
     hosts.first_with(&launcher, &["--timeout", "5"]).expect(1).says(&["n1: it did not vote", "after 5 s"]);
-    assert!(begun.elapsed() < Duration::from_secs(60));
+    assert!(begun.elapsed() < Duration::from_mins(1));
     hosts.assert_as(&before);
 }
 
@@ -219,7 +213,7 @@ fn a_prepared_host_waits_for_its_coordinator_and_no_other_run_begins() {
         hosts.first_command(&launcher, &[]).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
     let vote = hosts.sandbox.top.join("fleet/runs/000001/prepare/n0.json");
     let begun = Instant::now();
-    while !(wait.exists() && vote.exists()) && begun.elapsed() < Duration::from_secs(60) {
+    while !(wait.exists() && vote.exists()) && begun.elapsed() < Duration::from_mins(1) {
         thread::sleep(Duration::from_millis(50));
     }
     hosts.on("n0", &["recover"]).expect(75).says(&["is prepared for run 000001", "not decided yet"]);
@@ -320,7 +314,7 @@ fn a_host_that_is_prepared_too_late_rolls_back_by_itself_in_every_case() {
     ));
     hosts.first_with(&launcher, &["--timeout", "5"]).expect(30).says(&["n1: it did not vote", "locked"]);
     let begun = Instant::now();
-    while hosts.inventories() != before && begun.elapsed() < Duration::from_secs(60) {
+    while hosts.inventories() != before && begun.elapsed() < Duration::from_mins(1) {
         thread::sleep(Duration::from_millis(100));
     }
     hosts.assert_as(&before);

@@ -186,9 +186,10 @@ fn large(shards: u32, sessions: u32) -> (String, usize) {
     let calls = fake.calls();
     let mut registry = Registry::built_in();
     registry.register(Box::new(fake)).unwrap();
-    let tables: String = (0..sessions)
+    let tables: Vec<_> = (0..sessions)
         .map(|at| format!("[session.t{at}]\ncount = {shards}\nresources = [\"fake\"]\n"))
         .collect();
+    let tables = tables.concat();
     let text = format!("version = 1\nswarm = \"large\"\n[fleet]\nshards = {shards}\n{tables}");
     let manifest = manifest::parse(&text, &registry.kinds()).unwrap();
     let queries = serde_json::to_value(fleets::queries(&manifest, &registry, None)).unwrap();

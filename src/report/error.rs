@@ -76,6 +76,7 @@ errors! {
     DIRECTORY_NOT_EMPTY = "directory-not-empty", 64, "The directory to write to has files", "Name a new directory";
     DIRECTORY_UNUSABLE = "directory-unusable", 64, "The directory of the command cannot be used", "Run it in another, or pass `-C DIR`";
     ENVIRONMENT_INVALID = "environment-invalid", 64, "An environment variable has a value that cannot be used", "Set it as the message describes";
+    EXPORT_VALUE = "export-value", 64, "A path or a value cannot be written in the format of the export", "Use another `--format`, or change the value";
     GLOB_INVALID = "glob-invalid", 64, "A glob for files cannot be read", "Correct the glob";
     LOG_MISSING = "log-missing", 64, "The sessions have no log of a command", "Run one with `seedbed start`";
     MANIFEST_EXISTS = "manifest-exists", 64, "`init` would overwrite a file", "Remove it, or name another with `-f FILE`";
@@ -87,7 +88,6 @@ errors! {
     PORT_INVALID = "port-invalid", 64, "The number is not a port", "Write a number from 1 to 65535";
     REF_UNKNOWN = "ref-unknown", 64, "A ref names no commit of the repository", "Name a branch, a tag or a commit";
     RESCUE_UNKNOWN = "rescue-unknown", 64, "No rescue has this name", "Run `seedbed rescue list`";
-    EXPORT_VALUE = "export-value", 64, "A path or a value cannot be written in the format of the export", "Use another `--format`, or change the value";
     SESSION_AMBIGUOUS = "session-ambiguous", 64, "More than one session has this name", "Write the path of one";
     SESSION_DECLARED = "session-declared", 64, "The session was not spawned: the manifest declares it", "Release it with `seedbed destroy`";
     SESSION_NAME = "session-name", 64, "The name of a session to spawn is invalid, or another session has it", "Choose another name";
@@ -137,8 +137,8 @@ errors! {
     NOT_RELEASED = "not-released", 73, "Resources of a deleted workspace could not be released", "Repair the cause and repeat the command, or pass `--discard`";
     NOT_ROLLED_BACK = "not-rolled-back", 73, "Steps failed, and so did their rollback; see `leftovers`", "Repair the cause, then run `seedbed recover`, or `seedbed recover --give-up`";
     RUN_UNFINISHED = "run-unfinished", 73, "The state directory failed during a run", "Repair the cause, then run `seedbed recover`, or `seedbed recover --give-up`";
-    OUTPUT_UNWRITTEN = "output-unwritten", 74, "The command is done, but its output could not be written", "Repair the destination of standard output";
     ARTIFACTS_UNSAVED = "artifacts-unsaved", 74, "The command of `run` has succeeded, but files of `--collect` could not be copied", "Repair the destination, and run it again";
+    OUTPUT_UNWRITTEN = "output-unwritten", 74, "The command is done, but its output could not be written", "Repair the destination of standard output";
     FLEET_BUSY = "fleet-busy", 75, "Another command coordinates a run of the fleet", "Wait for it to end";
     FLEET_UNDECIDED = "fleet-undecided", 75, "The host is prepared for a run over a fleet, whose coordinator has not decided yet", "Wait for it, or run `seedbed fleet recover DIR`";
     LOCKED = "locked", 75, "Another run has the lock of the swarm", "Wait for it with `--lock-timeout TIME`";

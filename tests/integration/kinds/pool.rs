@@ -145,7 +145,7 @@ fn children_take_their_items_from_their_parent() {
     sandbox.unchanged(|| {
         sandbox
             .seedbed(&["spawn", "late", "--parent", "lead"])
-            .expect(65)
+            .expect(69)
             .says(&["raise the parent's `slots`"])
     });
     sandbox.ok(&["release", "helper"]);

@@ -366,9 +366,9 @@ echo "{$answer}"
 "#;
     sandbox.write("mover.sh", program);
     sandbox.manifest("[provider.mover]\ncommand = [\"sh\", \"mover.sh\"]\n[session.coder]\ncount = 1\nresources = [\"mover\", { kind = \"git-worktree\", branch = \"agents/{{ session.name }}\" }]\n");
-    // The session is planned again, and the branch's new commit does not contain the base.
-    let outcome = sandbox.seedbed(&["apply"]).expect(65);
-    says(&outcome, &["does not contain `HEAD`"]);
+    // The branch's new commit does not contain the base, so the session cannot be planned again.
+    let outcome = sandbox.seedbed(&["apply"]).expect(1);
+    says(&outcome, &["branch `agents/coder-0` has moved from"]);
     assert_eq!(tip(&sandbox, "agents/coder-0"), sandbox.git(&["rev-parse", "old"]));
     assert_eq!(sandbox.git(&["worktree", "list"]).lines().count(), 1);
 }

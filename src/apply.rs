@@ -187,7 +187,7 @@ pub fn apply(
     done
 }
 
-/// Does everything of [`apply`] except the commit, as the part of a run over several hosts. [`recover`] then follows the
+/// Does everything of [`apply`] except the commit, as the part of a run over several hosts. [`recover()`] then follows the
 /// decision about that run. After an error, everything is rolled back.
 pub fn prepare(
     context: &Context<'_>,

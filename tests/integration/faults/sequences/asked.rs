@@ -148,13 +148,19 @@ impl Sequence<'_> {
         }
     }
 
-    /// Runs a command in an instance, which leaves nothing and changes nothing else.
+    /// Runs a command in an instance, which leaves nothing and changes nothing else. It may remove the empty directory of
+    /// worktrees that a killed `apply` has left.
     fn run_instance(&mut self) {
-        let before = self.sandbox.inventory();
+        let mut before = self.sandbox.inventory();
         let outcome =
             self.sandbox.seedbed(&["run", "--session", "lead", "--", "sh", "-c", "echo x > ran.log"]);
         self.note(format!("run of an instance -> {}", outcome.code));
         assert!(matches!(outcome.code, 0 | 64 | 65 | 69), "{outcome:?}");
-        assert_same(&before, &self.sandbox.inventory());
+        let after = self.sandbox.inventory();
+        let of_worktrees = |path: &String| path.starts_with("repository/.ai_ops");
+        if before.keys().filter(|path| of_worktrees(path)).count() <= 3 && !after.keys().any(of_worktrees) {
+            before.retain(|path, _| !of_worktrees(path));
+        }
+        assert_same(&before, &after);
     }
 }

@@ -191,7 +191,8 @@ fn an_exit_code_is_no_vote() {
 }
 
 #[test]
-fn a_host_that_hangs_is_waited_for_no_longer_than_allowed() {
+#[ignore = "`every_case` runs it"]
+fn a_host_that_hangs_is_waited_for_no_longer_than_allowed_in_every_case() {
     let (hosts, before) = three();
     let launcher = hosts.launcher_with("case {host}{command} in n1*\" prepare \"*) sleep 1000;; esac; ");
     let begun = Instant::now();

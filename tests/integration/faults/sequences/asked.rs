@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::sequence::Sequence;
 use super::tokens::Safety;
-use crate::sandbox::assert_same;
+use crate::sandbox::{Inventory, assert_same};
 
 impl Sequence<'_> {
     pub(super) fn apply(&mut self) {
@@ -148,19 +148,27 @@ impl Sequence<'_> {
         }
     }
 
-    /// Runs a command in an instance, which leaves nothing and changes nothing else. It may remove the empty directory of
-    /// worktrees that a killed `apply` has left.
+    /// Runs a command in an instance, which leaves nothing and changes nothing else. It may remove empty directories that a
+    /// killed run has left.
     fn run_instance(&mut self) {
-        let mut before = self.sandbox.inventory();
+        let before = without_empty_directories(self.sandbox.inventory());
         let outcome =
             self.sandbox.seedbed(&["run", "--session", "lead", "--", "sh", "-c", "echo x > ran.log"]);
         self.note(format!("run of an instance -> {}", outcome.code));
         assert!(matches!(outcome.code, 0 | 64 | 65 | 69), "{outcome:?}");
-        let after = self.sandbox.inventory();
-        let of_worktrees = |path: &String| path.starts_with("repository/.ai_ops");
-        if before.keys().filter(|path| of_worktrees(path)).count() <= 3 && !after.keys().any(of_worktrees) {
-            before.retain(|path, _| !of_worktrees(path));
-        }
+        let after = without_empty_directories(self.sandbox.inventory());
         assert_same(&before, &after);
     }
+}
+
+/// Returns an inventory without directories in which there are only directories.
+fn without_empty_directories(inventory: Inventory) -> Inventory {
+    let is_directory = |what: &String| what.ends_with("directory");
+    let files: Vec<String> =
+        inventory.iter().filter(|(_, what)| !is_directory(what)).map(|(path, _)| path.clone()).collect();
+    let has_file = |path: &String| {
+        let below = format!("{path}/");
+        files.iter().any(|file| file.starts_with(&below))
+    };
+    inventory.into_iter().filter(|(path, what)| !is_directory(what) || has_file(path)).collect()
 }

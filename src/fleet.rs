@@ -127,8 +127,12 @@ pub fn queries(manifest: &Manifest, registry: &Registry, applied: Option<&Applie
 
 /// Returns the queries about commits, which the coordinator answers for all hosts.
 pub fn commit_queries(manifest: &Manifest, registry: &Registry) -> BTreeSet<Query> {
-    let of_commits =
-        |query: &Query| matches!(query, Query::Repository { .. } | Query::Commit { .. } | Query::Tree { .. });
+    let of_commits = |query: &Query| {
+        matches!(
+            query,
+            Query::Repository { .. } | Query::Commit { .. } | Query::Tree { .. } | Query::Blob { .. }
+        )
+    };
     plan::queries(manifest, registry).into_iter().filter(of_commits).collect()
 }
 
@@ -300,6 +304,7 @@ fn with_commits<'o>(
             changed.trees.retain(|(of, _), _| of != base_ref);
             let trees = deciding.trees.iter().filter(|((of, _), _)| of == base_ref);
             changed.trees.extend(trees.map(|(path, entry)| (path.clone(), entry.clone())));
+            changed.blobs.extend(deciding.blobs.iter().map(|(file, id)| (file.clone(), id.clone())));
             changed.distances.retain(|(of, _), _| of != base_ref);
             changed.ages.remove(base_ref);
         }

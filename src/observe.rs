@@ -267,6 +267,8 @@ pub struct Observation {
     /// For each requested path, also of lock directories, its type.
     pub directories: BTreeMap<PathBuf, Directory>,
     /// Each requested file of the workspace, by its path and the limit of its size.
+    #[serde(with = "pairs")]
+    #[schemars(with = "Vec<((PathBuf, usize), WorkspaceFile)>")]
     pub files: BTreeMap<(PathBuf, usize), WorkspaceFile>,
     /// Ports in use, in the order of their first port. The same block may occur more than once, each time with another
     /// owner.
@@ -350,6 +352,8 @@ pub struct RepositoryObservation {
     #[schemars(with = "Vec<((String, String), TreeEntry)>")]
     pub trees: BTreeMap<(String, String), TreeEntry>,
     /// Object id of each requested file, by the commit and the path.
+    #[serde(with = "pairs")]
+    #[schemars(with = "Vec<((Commit, String), String)>")]
     pub blobs: BTreeMap<(Commit, String), String>,
     /// For each requested glob, the untracked files that it matches, or the reason, one line, for which they cannot be
     /// listed.

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use super::{Hosts, SESSIONS, fleet, placed};
 use crate::fake_kind::Fake;
-use crate::sandbox::{assert_same, ports};
+use crate::sandbox::{assert_same, ports, sessions};
 
 #[test]
 fn every_session_has_one_shard_and_children_are_with_their_parent() {
@@ -51,6 +51,27 @@ fn templates_name_hosts_and_ports_of_other_shards() {
         }
     }
     assert!(elsewhere > 0, "a session names another host");
+}
+
+#[test]
+fn files_and_seeds_of_each_host_are_observed_and_planned() {
+    let hosts = Hosts::new(
+        2,
+        "[fleet]\nshards = 2\n[session.a]\ncount = 2\nfiles = { \"copy.txt\" = { template-file = \"README.md\" } }\n\
+         resources = [{ kind = \"git-worktree\", seed = [{ path = \"deps\", key = [\"README.md\"], command = \"mkdir deps\" }] }]\n",
+    );
+    // The commit of the plan, that of the first host, is not the one of the other host.
+    hosts.sandbox.git_in(&hosts.root("n1"), &["commit", "--quiet", "--allow-empty", "--message", "other"]);
+    hosts.observe();
+    let plan = hosts.plan(&["--json"]).expect(0).json();
+    let readme = fs::read_to_string(hosts.root("n0").join("README.md")).unwrap();
+    for shard in plan["shards"].as_array().unwrap() {
+        for session in sessions(&shard["plan"]) {
+            assert_eq!(session["files"]["copy.txt"]["text"], json!(readme), "{session}");
+            let seed = &session["allocations"][0]["allocation"]["seeds"][0];
+            assert!(seed["digest"].is_string(), "{session}");
+        }
+    }
 }
 
 #[test]

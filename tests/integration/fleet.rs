@@ -13,13 +13,14 @@ mod planning;
 mod runs;
 mod slurm;
 
-/// Sessions of most tests: a tree, replicas, and one that chooses its shard.
+/// Sessions of most tests: a tree, replicas, and one that chooses its shard. No two of them prefer one block of ports: the
+/// hosts of a test are one machine, and two that probe one port at the same time disturb each other.
 const SESSIONS: &str = r#"
 [session.lead]
 resources = ["git-worktree", "port-range"]
 [session.lead.child.coder]
 count = 2
-[session.worker]
+[session.runner]
 count = 8
 resources = ["git-worktree", "port-range"]
 env = { LEAD = "{{ sessions['lead'].host }}:{{ sessions['lead'].port.start }}", OWN = "{{ host }}" }

@@ -172,7 +172,7 @@ fn a_plan_that_is_edited_is_refused_by_its_host() {
     let (hosts, before) = three();
     let plan = hosts.sandbox.top.join("fleet/runs/000001/plan/shard-1.json");
     let launcher = hosts.launcher_with(&format!(
-        "case {{host}}{{command}} in n1*\" prepare \"*) sed -i s/worker-/walker-/g {};; esac; ",
+        "case {{host}}{{command}} in n1*\" prepare \"*) sed -i s/runner-/walker-/g {};; esac; ",
         plan.display()
     ));
     hosts.first_with(&launcher, &[]).expect(1).says(&["n1: shard-1.json"]);

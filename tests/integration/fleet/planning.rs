@@ -30,6 +30,16 @@ fn every_session_has_one_shard_and_children_are_with_their_parent() {
 }
 
 #[test]
+fn no_two_sessions_of_the_tests_prefer_one_block() {
+    for count in ["count = 8", "count = 10"] {
+        let hosts = Hosts::new(1, &fleet(3).replace("count = 8", count));
+        let plan = hosts.on("n0", &["plan", "--json"]).expect(0).json();
+        let text = plan.to_string();
+        assert!(text.contains("runner-7") && !text.contains("passed over"), "{text}");
+    }
+}
+
+#[test]
 fn templates_name_hosts_and_ports_of_other_shards() {
     let hosts = Hosts::new(3, &fleet(3));
     hosts.observe();
@@ -42,11 +52,11 @@ fn templates_name_hosts_and_ports_of_other_shards() {
     let expected = format!("{}:{}", home["host"].as_str().unwrap(), ports(&lead).0);
     let mut elsewhere = 0;
     for shard in shards {
-        for worker in
-            sessions(shard).iter().filter(|session| session["path"].as_str().unwrap().starts_with("worker"))
+        for runner in
+            sessions(shard).iter().filter(|session| session["path"].as_str().unwrap().starts_with("runner"))
         {
-            assert_eq!(worker["env"]["LEAD"], json!(expected));
-            assert_eq!(worker["env"]["OWN"], shard["host"]);
+            assert_eq!(runner["env"]["LEAD"], json!(expected));
+            assert_eq!(runner["env"]["OWN"], shard["host"]);
             elsewhere += usize::from(shard["host"] != home["host"]);
         }
     }

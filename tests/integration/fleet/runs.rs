@@ -60,21 +60,21 @@ fn only_the_expected_plan_of_a_fleet_is_applied() {
 fn unsaved_work_on_one_host_keeps_all_hosts() {
     let hosts = Hosts::new(3, &fleet(3));
     hosts.first(&[]).expect(0);
-    let (host, directory) = hosts.home("worker-3");
+    let (host, directory) = hosts.home("runner-3");
     fs::write(format!("{directory}/work"), "work").unwrap();
     let before = hosts.inventories();
     let refused = hosts.fleet("destroy", &["--yes"]).expect(1);
-    refused.says(&[&format!("{host}: "), "worker-3: ", "1 untracked", "every host was rolled back"]);
+    refused.says(&[&format!("{host}: "), "runner-3: ", "1 untracked", "every host was rolled back"]);
     hosts.assert_as(&before);
     // A session that the manifest no longer has is a release, too.
     hosts.manifest(&fleet(3).replace("count = 8", "count = 3"));
     let before = hosts.inventories();
     hosts.fleet("apply", &[]).expect(69).says(&["would be destroyed or replaced", "--yes"]);
-    hosts.fleet("apply", &["--yes"]).expect(1).says(&["worker-3"]);
+    hosts.fleet("apply", &["--yes"]).expect(1).says(&["runner-3"]);
     hosts.assert_as(&before);
     hosts.fleet("destroy", &["--yes", "--rescue"]).expect(0);
     let rescues = hosts.on(&host, &["rescue", "list"]).expect(0).stdout;
-    assert!(rescues.contains("worker-3"), "{rescues}");
+    assert!(rescues.contains("runner-3"), "{rescues}");
 }
 
 #[test]
@@ -127,8 +127,8 @@ fn sessions_know_the_hosts_and_ports_of_others() {
     let lead = index["sessions"].as_array().unwrap().iter().find(|one| one["session"] == "lead").unwrap();
     let expected = format!("{}:{}", lead["host"].as_str().unwrap(), lead["ports"][0][0]);
     for at in 0..8 {
-        let (host, _) = hosts.home(&format!("worker-{at}"));
-        let env: Value = hosts.on(&host, &["env", &format!("worker-{at}"), "--json"]).expect(0).json();
+        let (host, _) = hosts.home(&format!("runner-{at}"));
+        let env: Value = hosts.on(&host, &["env", &format!("runner-{at}"), "--json"]).expect(0).json();
         assert_eq!(env["environment"]["LEAD"], json!(expected), "{env}");
     }
     hosts.observe();

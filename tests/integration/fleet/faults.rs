@@ -6,7 +6,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::{Hosts, fleet};
-use crate::sandbox::Outcome;
+use crate::sandbox::{Outcome, wait_until};
 
 /// Creates three hosts, and the inventories that they have before the fleet is applied.
 fn three() -> (Hosts, Vec<crate::sandbox::Inventory>) {
@@ -70,11 +70,11 @@ fn a_host_that_is_lost_in_prepare_rolls_back_when_it_returns() {
 
 #[test]
 fn a_host_that_is_lost_after_the_decision_commits_when_it_returns() {
-    for point in ["fleet.committed", "recover.begun"] {
+    for is_reached in [true, false] {
         let (hosts, _) = three();
         let away = hosts.sandbox.top.join("away");
         fs::write(&away, "").unwrap();
-        let lost = if point == "fleet.committed" {
+        let lost = if is_reached {
             "export SEEDBED_FAILPOINT=fleet.committed=crash".to_owned()
         } else {
             "exit 255".to_owned()
@@ -86,7 +86,7 @@ fn a_host_that_is_lost_after_the_decision_commits_when_it_returns() {
         hosts.first_with(&launcher, &[]).expect(30).says(&["the run is committed", "n1: it did not answer"]);
         assert_eq!(hosts.index()["sessions"].as_array().unwrap().len(), 12);
         fs::remove_file(&away).unwrap();
-        if point != "fleet.committed" {
+        if !is_reached {
             let status = hosts.fleet("status", &["--json"]).expect(30).json();
             assert_eq!(status["hosts"][1]["state"], "prepared", "{status}");
         }
@@ -213,10 +213,7 @@ fn a_prepared_host_waits_for_its_coordinator_and_no_other_run_begins() {
     let mut coordinator =
         hosts.first_command(&launcher, &[]).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
     let vote = hosts.sandbox.top.join("fleet/runs/000001/prepare/n0.json");
-    let begun = Instant::now();
-    while !(wait.exists() && vote.exists()) && begun.elapsed() < Duration::from_mins(1) {
-        thread::sleep(Duration::from_millis(50));
-    }
+    wait_until("n0 has voted and n1 waits", || wait.exists() && vote.exists());
     hosts.on("n0", &["recover"]).expect(75).says(&["is prepared for run 000001", "not decided yet"]);
     hosts.on("n0", &["apply"]).expect(75);
     hosts.fleet("apply", &[]).expect(75).says(&["another command coordinates a run"]);

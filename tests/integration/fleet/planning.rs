@@ -121,11 +121,11 @@ fn each_host_applies_its_saved_part_and_the_next_plan_keeps_it() {
 }
 
 #[test]
-fn a_part_is_applied_on_no_other_host() {
+fn saved_part_is_refused_when_head_of_its_host_has_moved() {
     let hosts = Hosts::new(3, &fleet(3));
     hosts.observe();
     hosts.plan(&["-o", "../../plans"]).expect(0);
-    // On n1, another program owns what its part needs.
+    // HEAD of n1 moves after the plan.
     hosts.sandbox.git_in(&hosts.root("n1"), &["commit", "--quiet", "--allow-empty", "--message", "other"]);
     hosts.on("n1", &["apply", "../../plans/shard-1.json"]).expect(69).says(&["the plan is stale"]);
     assert!(hosts.active("n1").is_empty());
@@ -178,7 +178,7 @@ fn manifests_that_fit_no_fleet_are_refused() {
         "[fleet]\nshards = 2\n[session.a.child.b]\nshard = 1\n",
         "only a session at the top chooses a shard",
     );
-    check("[fleet]\nshards = 0\n", "0");
+    check("[fleet]\nshards = 0\n", "`shards` is 0, and must be at least 1");
     check("[fleet]\nhosts = 2\n[session.a]\n", "unknown key `hosts`");
 }
 

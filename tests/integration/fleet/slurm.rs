@@ -3,12 +3,10 @@
 use std::fs;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
-use std::thread;
-use std::time::{Duration, Instant};
 
 use super::{Hosts, SESSIONS, fleet};
 use crate::fixtures::repository;
-use crate::sandbox::Outcome;
+use crate::sandbox::{Outcome, wait_until};
 
 /// Slurm of four daemons, which is stopped at the end of the test.
 struct Cluster {
@@ -127,10 +125,7 @@ fn a_node_that_is_lost_in_prepare_is_rolled_back_when_it_returns_in_every_case()
     let coordinator =
         apply(&cluster, &hosts, &job).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let marker = hosts.root("n3").join("begun");
-    let begun = Instant::now();
-    while !marker.exists() && begun.elapsed() < Duration::from_mins(2) {
-        thread::sleep(Duration::from_millis(50));
-    }
+    wait_until("setup runs on n3", || marker.exists());
     cluster.script(&["kill-node", "3"]);
     let outcome = Outcome::of(coordinator.wait_with_output().unwrap()).expect(30);
     outcome.says(&["n3: it did not vote"]);

@@ -224,11 +224,13 @@ fn nothing_that_a_container_writes_runs_on_the_host_or_changes_another_session()
             ),
         )
         .expect(0);
-    let before = sandbox.inventory();
     // The real `mv` copies what it cannot rename.
     let head = "git=$AGENT_GIT_COMMON_DIR own=$(git rev-parse --absolute-git-dir) trap=$PWD/evil/trap \
                 other=$(ls -d \"$git\"/worktrees/*s-1*)\n\
                 mv() { perl -e 'rename $ARGV[0], $ARGV[1] or exit 1' \"$@\"; }\n";
+    // A rename that nothing protects succeeds.
+    inside.run(&sandbox, &format!("{head}touch evil/a; mv evil/a evil/b && rm evil/b")).expect(0);
+    let before = sandbox.inventory();
     for attempt in ATTEMPTS {
         let outcome = inside.run(&sandbox, &format!("{head}{attempt}"));
         assert_ne!(outcome.code, 0, "succeeded: {attempt}\n{outcome:?}");

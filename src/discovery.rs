@@ -1,7 +1,7 @@
 //! Context of a session: the snapshot in its discovery file, its environment, its prompt.
 
 use std::collections::BTreeMap;
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
@@ -249,6 +249,18 @@ pub fn environment(swarm: &Swarm<'_>, session: &Session) -> BTreeMap<String, Str
         session.env.iter().map(|(name, value)| (name.clone(), resolve(value, swarm.workspace()))).collect();
     env.insert("AGENT_DISCOVERY_FILE".to_owned(), file(swarm, session).to_string_lossy().into_owned());
     env
+}
+
+/// Returns the environment of a session's commands in its directory: the caller's, without the variables that bind Git
+/// to another repository, then the session's variables, which take precedence.
+pub fn command_environment(
+    swarm: &Swarm<'_>,
+    session: &Session,
+    directory: &Path,
+) -> impl Iterator<Item = (OsString, OsString)> {
+    let own = environment(swarm, session);
+    let own = own.into_iter().map(|(name, value)| (name.into(), value.into()));
+    swarm.host().environment_in(directory).chain(own)
 }
 
 /// Returns a command of a session as a program and its arguments, with the workspace root filled in.

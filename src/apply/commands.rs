@@ -1,6 +1,5 @@
 //! Runs the commands of `setup` and `teardown`, in the session's directory, with its environment.
 
-use std::ffi::OsString;
 use std::path::Path;
 
 use crate::discovery;
@@ -32,7 +31,7 @@ pub(super) fn run(
     let directory = discovery::directory(swarm, session)?;
     let name = log_name(session, step);
     let log = swarm.create_log(&name).map_err(|error| error.to_string())?;
-    let mut variables = environment(swarm, host, session, &directory);
+    let mut variables: Vec<_> = discovery::command_environment(swarm, session, &directory).collect();
     variables.push((MARK.into(), mark(step, session).into()));
     variables.retain(|(name, _)| name != RUN);
     let run = swarm.journal().ok().and_then(|journal| journal.run());
@@ -98,17 +97,4 @@ fn log_name(session: &Session, step: &str) -> String {
 
 fn whole(directory: &Path, name: &str) -> String {
     text::printable(&directory.join(name).to_string_lossy())
-}
-
-/// Returns the caller's environment without the variables that bind Git to another repository, then the session's
-/// variables, which take precedence.
-fn environment(
-    swarm: &LockedSwarm<'_>,
-    host: &Host,
-    session: &Session,
-    directory: &Path,
-) -> Vec<(OsString, OsString)> {
-    let own = discovery::environment(swarm, session);
-    let own = own.into_iter().map(|(name, value)| (OsString::from(name), OsString::from(value)));
-    host.environment_in(directory).chain(own).collect()
 }

@@ -160,12 +160,10 @@ impl Wait<'_> {
     fn check_command(&self, command: &CommandLine, time: Duration) -> Result<(), Unmet> {
         let words = discovery::command(command, self.swarm.workspace());
         let Some((program, arguments)) = words.split_first() else { return Ok(()) };
-        let own = discovery::environment(self.swarm, self.session);
-        let own = own.into_iter().map(|(name, value)| (name.into(), value.into()));
         let output = Process::new(program)
             .args(arguments)
             .current_dir(self.directory)
-            .envs(self.swarm.host().environment_in(self.directory).chain(own))
+            .envs(discovery::command_environment(self.swarm, self.session, self.directory))
             .envs([(MARK.into(), self.mark.into())])
             .deadline(time)
             .cancel(self.cancel)

@@ -1,18 +1,14 @@
 //! `exec`: commands inside sessions.
 #![expect(clippy::disallowed_methods, reason = "runs the command that the user gives")]
 
-use std::ffi::OsString;
 use std::io::ErrorKind;
 use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
-use std::path::Path;
 use std::process::{Command, ExitCode, ExitStatus};
 
 use clap::Args;
 use seedbed::discovery;
-use seedbed::plan::Session;
 use seedbed::provider::Registry;
 use seedbed::report::error;
-use seedbed::state::Swarm;
 
 use super::exit::Failure;
 use super::lookup::{Active, Family};
@@ -95,18 +91,8 @@ pub(super) fn command(active: Active<'_>, registry: &Registry, words: &[String])
     let Active { swarm, session, .. } = active;
     let mut command = Command::new(&words[0]);
     command.args(&words[1..]).current_dir(&directory).env_clear();
-    command.envs(environment(swarm, session, &directory));
+    command.envs(discovery::command_environment(swarm, session, &directory));
     Ok(command)
-}
-
-fn environment(
-    swarm: &Swarm<'_>,
-    session: &Session,
-    directory: &Path,
-) -> impl Iterator<Item = (OsString, OsString)> {
-    let own = discovery::environment(swarm, session);
-    let own = own.into_iter().map(|(name, value)| (name.into(), value.into()));
-    swarm.host().environment_in(directory).chain(own)
 }
 
 /// Returns the exit code by the shell's convention: 128 plus the number of the signal that ended the command.

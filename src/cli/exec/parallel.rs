@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use clap::{Args, ValueEnum};
 use rustix::process::{Resource, Signal, getrlimit};
 use seedbed::apply::NotReady;
+use seedbed::discovery;
 use seedbed::host::clock;
 use seedbed::host::occupants::MARK;
 use seedbed::host::process::{self, Cancel, Listener, Process};
@@ -25,7 +26,7 @@ use super::super::exit::Failure;
 use super::super::lookup::Active;
 use super::super::{Global, output, time_limit};
 use super::printer::{Mode, Printer, Report};
-use super::{FAILED, cannot_run, code_of, environment, ready};
+use super::{FAILED, cannot_run, code_of, ready};
 
 /// Number of open files per running command, and number of files that are kept free for everything else.
 ///
@@ -349,7 +350,7 @@ fn supervised(
     let mut process = Process::new(&words[0])
         .args(&words[1..])
         .current_dir(directory)
-        .envs(environment(swarm, session, directory))
+        .envs(discovery::command_environment(swarm, session, directory))
         .envs(mark.iter().map(|mark| (MARK.into(), mark.into())))
         .cancel(stop)
         .log(log)

@@ -244,11 +244,8 @@ impl<'h> Swarm<'h> {
     pub fn discovery(&self, scoped_name: &str) -> Result<Option<Vec<u8>>, Error> {
         let path = self.discovery_file(scoped_name);
         let (Some(directory), Some(name)) = (path.parent(), path.file_name()) else { return Ok(None) };
-        match Root::open(directory) {
-            Ok(directory) => Ok(directory.read(Path::new(name), RECORD_MAX)?),
-            Err(files::Error::Io { source, .. }) if source.kind() == ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(error.into()),
-        }
+        let Some(directory) = Root::open_if_any(directory)? else { return Ok(None) };
+        Ok(directory.read(Path::new(name), RECORD_MAX)?)
     }
 
     /// Returns the directory of the output of session commands.

@@ -120,6 +120,14 @@ impl Root {
         Ok(Self { fd, path: path.to_owned() })
     }
 
+    /// Opens an existing directory as [`Root::open`] does; `None` if there is none.
+    pub(crate) fn open_if_any(path: &Path) -> Result<Option<Self>, Error> {
+        match Self::open(path) {
+            Err(error) if error.is_not_found() => Ok(None),
+            opened => opened.map(Some),
+        }
+    }
+
     /// Opens the root from which a path of a manifest is reached, and returns it with the path below it.
     ///
     /// For a path in the workspace, the root is the workspace. For `../worktrees` it is the deepest directory

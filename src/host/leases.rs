@@ -294,10 +294,9 @@ pub fn rebind(host: &Host, lease: &Lease) -> Result<(), Error> {
 
 /// Opens the registry; `None` if nothing was ever leased on this host. A link in its place is an error.
 fn open(host: &Host) -> Result<Option<files::Root>, files::Error> {
-    match files::Root::open(&host.state) {
-        Ok(state) => state.directory(Path::new(DIRECTORY)),
-        Err(files::Error::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(error),
+    match files::Root::open_if_any(&host.state)? {
+        Some(state) => state.directory(Path::new(DIRECTORY)),
+        None => Ok(None),
     }
 }
 

@@ -1,12 +1,11 @@
 //! All swarms and standalone sessions of a host, of any workspace.
 
 use std::fs::{File, TryLockError};
-use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::time::UNIX_EPOCH;
 
 use super::{COMMITTED, Error, LOGS_KEPT, Record, Recovery, Rescuing, SESSIONS, SWARMS, Stage, Swarm, read};
-use crate::host::files::{self, Root};
+use crate::host::files::Root;
 use crate::host::{Host, clock};
 use crate::name::{INSTANCE_DIGITS, instance_name};
 
@@ -153,11 +152,7 @@ pub fn sessions(host: &Host) -> Result<Vec<RecordedSwarm>, Error> {
 }
 
 fn all(host: &Host, collection: &'static str) -> Result<Vec<RecordedSwarm>, Error> {
-    let root = match Root::open(&host.state.join(collection)) {
-        Ok(root) => root,
-        Err(files::Error::Io { source, .. }) if source.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(error) => return Err(error.into()),
-    };
+    let Some(root) = Root::open_if_any(&host.state.join(collection))? else { return Ok(Vec::new()) };
     let mut keys: Vec<String> =
         root.names()?.into_iter().filter_map(|name| name.into_string().ok()).collect();
     keys.retain(|key| root.path().join(key).is_dir());
@@ -168,26 +163,26 @@ fn all(host: &Host, collection: &'static str) -> Result<Vec<RecordedSwarm>, Erro
 /// Removes lock files and empty directories of swarms and sessions that have no record and that no process owns. A killed run of a moved
 /// workspace leaves such files.
 pub fn sweep_locks(host: &Host) -> Result<(), Error> {
-    for collection in [SWARMS, SESSIONS] {
-        let root = match Root::open(&host.state.join(collection)) {
-            Ok(root) => root,
-            Err(files::Error::Io { source, .. }) if source.kind() == ErrorKind::NotFound => continue,
-            Err(error) => return Err(error.into()),
+    [SWARMS, SESSIONS].into_iter().try_for_each(|collection| sweep(host, collection, |_| true))
+}
+
+/// Removes lock files and empty directories as [`sweep_locks`] does, of the base names of files that are `wanted`.
+fn sweep(host: &Host, collection: &'static str, is_wanted: impl Fn(&str) -> bool) -> Result<(), Error> {
+    let Some(root) = Root::open_if_any(&host.state.join(collection))? else { return Ok(()) };
+    for name in root.names()? {
+        let key = name.to_str().and_then(|name| name.strip_suffix(".lock"));
+        let Some(key) = key.filter(|key| is_wanted(key)) else { continue };
+        let lock = match root.open_or_create(Path::new(&name)) {
+            Ok(lock) if lock.try_lock().is_ok() => lock,
+            _ => continue,
         };
-        for name in root.names()? {
-            let Some(key) = name.to_str().and_then(|name| name.strip_suffix(".lock")) else { continue };
-            let lock = match root.open_or_create(Path::new(&name)) {
-                Ok(lock) if lock.try_lock().is_ok() => lock,
-                _ => continue,
-            };
-            // A process that waits for the lock detects that the file was removed, and creates a new one.
-            let is_removed = root.remove_directory(Path::new(key))?;
-            if is_removed || root.file_type(key.as_ref()).is_none() {
-                root.remove_file(Path::new(&format!("{key}.holder")))?;
-                root.remove_file(Path::new(&name))?;
-            }
-            drop(lock);
+        // A process that waits for the lock detects that the file was removed, and creates a new one.
+        let is_removed = root.remove_directory(Path::new(key))?;
+        if is_removed || root.file_type(key.as_ref()).is_none() {
+            root.remove_file(Path::new(&format!("{key}.holder")))?;
+            root.remove_file(Path::new(&name))?;
         }
+        drop(lock);
     }
     Ok(())
 }
@@ -196,12 +191,8 @@ pub fn sweep_locks(host: &Host) -> Result<(), Error> {
 /// setups, except those of the last ten instances.
 pub fn sweep_instances(declared: &Swarm<'_>) -> Result<(), Error> {
     let host = declared.host;
-    sweep_locks(host)?;
-    let logs = match Root::open(&host.state.join("logs")) {
-        Ok(logs) => logs,
-        Err(files::Error::Io { source, .. }) if source.kind() == ErrorKind::NotFound => return Ok(()),
-        Err(error) => return Err(error.into()),
-    };
+    sweep(host, SWARMS, |key| is_instance_key(key, &declared.name))?;
+    let Some(logs) = Root::open_if_any(&host.state.join("logs"))? else { return Ok(()) };
     let swarms = host.state.join(SWARMS);
     let is_ended = |key: &str| {
         is_instance_key(key, &declared.name)
@@ -239,11 +230,8 @@ fn has_records(found: &RecordedSwarm) -> bool {
 
 /// Returns the swarm or session with this base name of files; `None` if it has no record.
 pub(super) fn find(host: &Host, collection: &'static str, key: &str) -> Result<Option<RecordedSwarm>, Error> {
-    match Root::open(&host.state.join(collection)) {
-        Ok(root) => Ok(Some(read_swarm(&root, collection, key)).filter(has_records)),
-        Err(files::Error::Io { source, .. }) if source.kind() == ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(error.into()),
-    }
+    let root = Root::open_if_any(&host.state.join(collection))?;
+    Ok(root.map(|root| read_swarm(&root, collection, key)).filter(has_records))
 }
 
 fn read_swarm(root: &Root, collection: &'static str, key: &str) -> RecordedSwarm {

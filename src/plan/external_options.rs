@@ -1,6 +1,6 @@
 //! Rendering of external kinds' options: templates that use the planned results of all other kinds.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use serde_json::Value;
@@ -12,7 +12,7 @@ use super::requests::{EffectiveOptions, EffectiveRequest, SessionRequests, all_r
 use super::template_scope::{ExternalValues, TemplateScopes};
 use crate::manifest::{Diagnostic, Location, Manifest, Options, map_strings, rule};
 use crate::observe::Observation;
-use crate::provider::{Planner, Registry};
+use crate::provider::{Allocation, Planner, Registry};
 use crate::template::{Templates, is_plain};
 
 /// Allocates for every session; collects every diagnostic, not only the first.
@@ -25,7 +25,8 @@ pub(super) fn allocate(
     let requests = all_requests(manifest, registry).each;
     let has_lost =
         requests.iter().map(|session_requests| allocate::kinds(session_requests)).collect::<Vec<_>>();
-    let Resolved { each, without, diagnostics } = resolve(manifest, registry, observation, applied, requests);
+    let Resolved { each, without, diagnostics, .. } =
+        resolve(manifest, registry, observation, applied, requests);
     let mut allocated = allocate::pass(manifest, registry, observation, applied, &each);
     allocated.diagnostics.extend(diagnostics);
     if !without.is_empty() {
@@ -43,6 +44,8 @@ pub(super) struct Resolved<'m> {
     /// Kinds with an option that cannot be rendered for a session; all their requests have been dropped.
     pub(super) without: BTreeSet<&'m str>,
     pub(super) diagnostics: Vec<Diagnostic>,
+    /// Ports of each session by name; `None` if no option is a template.
+    pub(super) ports: Option<Vec<BTreeMap<String, u16>>>,
 }
 
 /// Renders the options of external kinds for each session; collects every diagnostic, not only the first.
@@ -60,11 +63,13 @@ pub(super) fn resolve<'m>(
         .iter()
         .any(|session_requests| session_requests.requests.iter().any(|wanted| is_template(&wanted)))
     {
-        return Resolved { each: all_requests, without: BTreeSet::new(), diagnostics: Vec::new() };
+        let (without, diagnostics) = (BTreeSet::new(), Vec::new());
+        return Resolved { each: all_requests, without, diagnostics, ports: None };
     }
     let others = without_external(manifest, registry, &all_requests);
     let Allocated { identities, allocations, unresolved, .. } =
         allocate::pass(manifest, registry, observation, applied, &others);
+    let ports = Some(named_ports(registry, &allocations));
     let later = all_requests.iter().map(|session_requests| {
         let external = session_requests.requests.iter().filter(|wanted| is_external(wanted));
         external.map(|wanted| wanted.name.to_owned()).collect()
@@ -114,11 +119,28 @@ pub(super) fn resolve<'m>(
     if !without.is_empty() {
         each = retained(&each, |wanted| !without.contains(wanted.kind));
     }
-    Resolved { each, without, diagnostics }
+    Resolved { each, without, diagnostics, ports }
+}
+
+/// Returns the ports of each session by name, planned without external kinds.
+pub(super) fn planned_ports(
+    manifest: &Manifest,
+    registry: &Registry,
+    observation: &Observation,
+    applied: Option<&AppliedPlan>,
+    all_requests: &[Arc<SessionRequests<'_>>],
+) -> Vec<BTreeMap<String, u16>> {
+    let others = without_external(manifest, registry, all_requests);
+    named_ports(registry, &allocate::pass(manifest, registry, observation, applied, &others).allocations)
+}
+
+fn named_ports(registry: &Registry, allocations: &[Vec<Allocation>]) -> Vec<BTreeMap<String, u16>> {
+    let named = |of: &Allocation| Some(registry.get(&of.kind)?.named_ports(of));
+    allocations.iter().map(|held| held.iter().filter_map(named).flatten().collect()).collect()
 }
 
 /// Returns the requests of the kinds that are planned before external ones.
-pub(super) fn without_external<'m>(
+fn without_external<'m>(
     manifest: &Manifest,
     registry: &Registry,
     all_requests: &[Arc<SessionRequests<'m>>],

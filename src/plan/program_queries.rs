@@ -1,17 +1,19 @@
 //! Queries for the programs of external kinds.
 
+use std::borrow::Cow;
+use std::cell::LazyCell;
 use std::collections::{BTreeMap, HashMap};
 
 use super::AppliedPlan;
-use super::allocate::{self, requesting, takers};
-use super::external_options::{resolve, without_external};
+use super::allocate::{requesting, takers};
+use super::external_options::{Resolved, planned_ports, resolve};
 use super::requests::all_requests;
 use super::session_identity::{active, identities};
 use crate::manifest::{Manifest, Options};
 use crate::observe::{Observation, Query};
 use crate::provider::external::protocol::SessionRequest;
 use crate::provider::external::request_key;
-use crate::provider::{Allocation, Registry, external, placeholders};
+use crate::provider::{Registry, external, placeholders};
 
 /// Returns the queries that the programs of external kinds must answer before the manifest can be planned.
 pub(super) fn programs(
@@ -24,17 +26,16 @@ pub(super) fn programs(
         return Vec::new();
     }
     let all_requests = all_requests(manifest, registry).each;
-    let all_requests = &resolve(manifest, registry, observation, applied, all_requests).each;
+    let Resolved { each: all_requests, ports, .. } =
+        &resolve(manifest, registry, observation, applied, all_requests);
     let takers = takers(manifest, all_requests);
     let active = active(manifest, applied);
     let identities = identities(manifest, &active, observation.relatives.values().copied());
     let workspace = &observation.workspace;
-    let others = without_external(manifest, registry, all_requests);
-    let others = allocate::pass(manifest, registry, observation, applied, &others).allocations;
-    let ports = |at: usize| {
-        let named = |of: &Allocation| Some(registry.get(&of.kind)?.named_ports(of));
-        others[at].iter().filter_map(named).flatten().collect()
-    };
+    let ports = LazyCell::new(|| match ports {
+        Some(ports) => Cow::Borrowed(ports),
+        None => Cow::Owned(planned_ports(manifest, registry, observation, applied, all_requests)),
+    });
     manifest
         .providers
         .iter()
@@ -65,7 +66,7 @@ pub(super) fn programs(
                     share,
                     shares: shares.max(shares_outside(&key(at))),
                     applied: held.map(|held| placeholders::resolve_fields(&held.allocation, workspace)),
-                    ports: ports(at),
+                    ports: ports[at].clone(),
                     options: Options::clone(&wanted.options.all),
                 }
             });

@@ -32,6 +32,11 @@ use super::{Global, completions, output, output_file, start};
 /// Text near the beginning of each file that is written.
 const FILE_MARK: &str = "`seedbed export` wrote this file";
 
+/// Returns the comment that names the plan of a file.
+fn origin(digest: &str) -> String {
+    format!("# {FILE_MARK} for plan {digest}.\n# Write it again after `seedbed apply`.\n")
+}
+
 /// Arguments of `export`.
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
@@ -50,7 +55,7 @@ pub(super) struct Arguments {
     output: Option<PathBuf>,
 }
 
-/// Formats of the commands.
+/// Formats of the exported file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Format {
     /// Script for `sh` that opens a tmux session with a window for each session

@@ -94,9 +94,7 @@ pub(super) fn write_json(to: impl Write, document: &impl Serialize) -> std::io::
 
 /// Prints one JSON document, indented.
 pub(super) fn print_json_pretty(document: &impl Serialize) {
-    if let Ok(text) = serde_json::to_string_pretty(document) {
-        print(&format!("{text}\n"));
-    }
+    keep_error(write_json(std::io::stdout(), document));
 }
 
 /// Leaves the memory of a value to the system, which frees it at once when the process ends.

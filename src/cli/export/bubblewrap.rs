@@ -6,6 +6,7 @@ use seedbed::host::text::shell_quoted;
 use seedbed::provider::MountAccess;
 
 use super::containers::Containers;
+use super::origin;
 use crate::cli::exit::Failure;
 
 /// Options for the rest of the sandbox: the host's programs and files, which are only read, and no other process.
@@ -21,12 +22,11 @@ pub(super) fn script(containers: &Containers<'_>) -> Result<String, Failure> {
          #     sh FILE PROGRAM [ARGUMENT...]\n\
          #\n\
          # The variable BWRAP has the options for the rest of the sandbox.\n\
-         # `seedbed export` wrote this file for plan {}.\n\
-         # Write it again after `seedbed apply`.\n\
-         : \"${{BWRAP={DEFAULT}}}\"\n\
+         {}: \"${{BWRAP={DEFAULT}}}\"\n\
          # shellcheck disable=SC2086 # one word an option\n\
          exec bwrap $BWRAP \\\n",
-        session.path, containers.digest
+        session.path,
+        origin(containers.digest)
     );
     for (path, access) in &session.mounts {
         let path = shell_quoted(session.text(path)?);

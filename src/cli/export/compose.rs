@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use seedbed::provider::MountAccess;
 
 use super::containers::Containers;
+use super::origin;
 use super::yaml::quoted;
 use crate::cli::exit::Failure;
 
@@ -16,9 +17,8 @@ pub(super) fn file(containers: &Containers<'_>) -> Result<String, Failure> {
          #\n\
          #     docker compose -f FILE -f OTHER up\n\
          #\n\
-         # `seedbed export` wrote this file for plan {digest}.\n\
-         # Write it again after `seedbed apply`.\n\
-         services:\n"
+         {}services:\n",
+        origin(digest)
     );
     for session in sessions {
         let _ = writeln!(text, "  # session {}\n  {}:", session.path, quoted(&session.scoped_name));

@@ -5,8 +5,8 @@
 
 use std::fmt::Write as _;
 
-use super::Export;
 use super::yaml::quoted;
+use super::{Export, origin};
 
 /// Version of the format, the newest one that process-compose documents.
 const VERSION: &str = "0.5";
@@ -22,9 +22,8 @@ pub(super) fn configuration(export: &Export<'_>) -> String {
          #\n\
          #     process-compose -f FILE\n\
          #\n\
-         # `seedbed export` wrote this file for plan {digest}.\n\
-         # Write it again after `seedbed apply`.\n\
-         version: {}\nname: {}\nprocesses:\n",
+         {}version: {}\nname: {}\nprocesses:\n",
+        origin(digest),
         quoted(VERSION),
         quoted(swarm)
     );

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use seedbed::host::GIT_LOCAL;
 use seedbed::host::text::shell_quoted;
 
-use super::{Export, SessionCommand};
+use super::{Export, SessionCommand, origin};
 
 /// Head of a script. It finds the script's own path, so that the script can run itself in another process.
 const OWN_PATH: &str = r#"
@@ -33,9 +33,8 @@ pub(super) fn script(export: &Export<'_>, does: &str, launcher: &str) -> String 
          #     sh FILE            {does}\n\
          #     sh FILE SESSION    runs the command of one session in this terminal\n\
          #\n\
-         # `seedbed export` wrote this file for plan {digest}.\n\
-         # Write it again after `seedbed apply`.\n\
-         set -eu\n{}\nrun() {{\n    case $1 in\n",
+         {}set -eu\n{}\nrun() {{\n    case $1 in\n",
+        origin(digest),
         without_git()
     );
     for command in &export.commands {

@@ -86,11 +86,23 @@ fn repository_of(options: &Options) -> &str {
     options.repository.as_deref().unwrap_or(WORKSPACE_REPOSITORY)
 }
 
-/// Returns the words for the work tree from which files are copied.
-fn source(options: &Options) -> String {
-    match &options.repository {
-        Some(name) => format!("the repository `{name}`"),
-        None => "the workspace".to_owned(),
+/// Returns the words for the work tree from which files of a repository are copied.
+fn source(repository: &str) -> String {
+    if repository == WORKSPACE_REPOSITORY {
+        "the workspace".to_owned()
+    } else {
+        format!("the repository `{repository}`")
+    }
+}
+
+/// Returns the patterns of an observed `.worktreeinclude`, or the reason for which there are none.
+fn patterns(repository: &str, observed: &WorkspaceFile) -> Result<Vec<String>, String> {
+    match observed {
+        WorkspaceFile::Text(text) => worktree_include::patterns(text),
+        WorkspaceFile::Missing => {
+            Err(format!("{} has no file `{}`", source(repository), worktree_include::FILE))
+        }
+        WorkspaceFile::Unusable(why) => Err(format!("`{}` {why}", worktree_include::FILE)),
     }
 }
 
@@ -106,6 +118,8 @@ pub(super) struct Worktrees<'o> {
     common_dirs: BTreeMap<PathBuf, PathBuf>,
     /// Names in each repository, by its common Git directory.
     names: BTreeMap<PathBuf, RepositoryNames>,
+    /// Patterns of each observed `.worktreeinclude`, or the reason for which there are none, by repository.
+    included: BTreeMap<&'o str, Result<Vec<String>, String>>,
     /// Root directories of the sessions with several worktrees, by id.
     own_roots: BTreeMap<String, PathBuf>,
     /// Counters of the work and text of the templates of branch names.
@@ -127,8 +141,12 @@ impl<'o> Worktrees<'o> {
         let common_dir = |repository: &Repository| {
             (way(&observation.workspace, &repository.root), repository.common_dir.clone())
         };
+        let included = observation.repositories.iter().filter_map(|(name, observed)| {
+            Some((name.as_str(), patterns(name, observed.worktree_include.as_ref()?)))
+        });
         Self {
             common_dirs: observed.map(common_dir).collect(),
+            included: included.collect(),
             observation,
             options: OptionsCache::default(),
             roots: None,
@@ -237,7 +255,10 @@ impl<'o> Worktrees<'o> {
                 Err(_) => Registration::Git,
             },
             copy: options.copy.clone(),
-            worktree_include: self.included(options).and_then(Result::ok).unwrap_or_default(),
+            worktree_include: match self.included(options) {
+                Some(Ok(patterns)) => patterns.clone(),
+                _ => Vec::new(),
+            },
             link: options.link.clone(),
             seeds: Vec::new(),
             git_hooks: options.git_hooks,
@@ -315,17 +336,9 @@ impl<'o> Worktrees<'o> {
 
     /// Returns the patterns of the `.worktreeinclude` that `copy` requests, or the reason for which there are none;
     /// `None` if it requests none, or the file was not observed.
-    fn included(&self, options: &Options) -> Option<Result<Vec<String>, String>> {
-        let observed = self.observed(options).worktree_include.as_ref();
-        let observed =
-            observed.filter(|_| options.copy.iter().any(|glob| glob == worktree_include::ENTRY))?;
-        Some(match observed {
-            WorkspaceFile::Text(text) => worktree_include::patterns(text),
-            WorkspaceFile::Missing => {
-                Err(format!("{} has no file `{}`", source(options), worktree_include::FILE))
-            }
-            WorkspaceFile::Unusable(why) => Err(format!("`{}` {why}", worktree_include::FILE)),
-        })
+    fn included(&self, options: &Options) -> Option<&Result<Vec<String>, String>> {
+        let is_requested = options.copy.iter().any(|glob| glob == worktree_include::ENTRY);
+        self.included.get(repository_of(options)).filter(|_| is_requested)
     }
 
     /// Checks that the patterns of a `.worktreeinclude` can be used. An active worktree outlasts the file.
@@ -346,7 +359,7 @@ impl<'o> Worktrees<'o> {
         match self.included(options) {
             Some(Err(_)) if is_active && self.is_included_missing(options) => Ok(()),
             Some(Err(why)) => refused(
-                &why,
+                why,
                 "reads the patterns of this file",
                 "write a pattern of ignored files on each line, as in a `.gitignore`",
             ),
@@ -431,9 +444,12 @@ impl Allocator for Worktrees<'_> {
 
     /// Updates the patterns of a `.worktreeinclude` that has changed.
     fn needs_update(&self, allocation: &Allocation) -> bool {
+        if self.included.is_empty() {
+            return false;
+        }
         let Ok(options) = Options::deserialize(&allocation.options) else { return false };
         match (self.included(&options), Worktree::from_allocation(allocation)) {
-            (Some(Ok(patterns)), Some(worktree)) => patterns != worktree.worktree_include,
+            (Some(Ok(patterns)), Some(worktree)) => *patterns != worktree.worktree_include,
             (included, _) => included.is_some() && !self.is_included_missing(&options),
         }
     }
@@ -480,7 +496,7 @@ impl Allocator for Worktrees<'_> {
             checkout: checkout_of_update(allocation, &options, worktree.checkout),
             copy: options.copy.clone(),
             worktree_include: match self.included(&options) {
-                Some(Ok(patterns)) => patterns,
+                Some(Ok(patterns)) => patterns.clone(),
                 Some(Err(_)) => worktree.worktree_include.clone(),
                 None => Vec::new(),
             },

@@ -203,7 +203,7 @@ pub(super) fn check_copied(
     location: &Location,
 ) -> Result<(), Diagnostic> {
     let name = glob.escape_debug();
-    let source = super::source(options);
+    let source = super::source(super::repository_of(options));
     let refused = |message: String, label: &str, help: Option<String>| {
         Err(diagnostic(rule::COPIED_FILE, location, &message, label, help))
     };

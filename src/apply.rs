@@ -51,8 +51,9 @@ use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 
+pub use self::destroy::prepare_destroy;
 pub use artifacts::{artifact_glob, save_artifacts};
-pub use children::{destroy, prepare_destroy, release_impact};
+pub use children::{destroy, release_impact};
 pub use container::container_needs;
 pub use error::{Error, ErrorKind, Failure};
 pub use event::{Event, Phase};
@@ -163,6 +164,12 @@ pub struct Options {
 impl From<Unsaved> for Options {
     fn from(unsaved: Unsaved) -> Self {
         Self { unsaved, ..Self::default() }
+    }
+}
+
+impl From<&Destroy> for Options {
+    fn from(destroy: &Destroy) -> Self {
+        Self { unsaved: destroy.unsaved, occupants: destroy.occupants, ..Self::default() }
     }
 }
 

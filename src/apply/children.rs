@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
-use super::destroy::{destroy as destroy_one, prepare};
+use super::destroy::destroy as destroy_one;
 use super::recover::undo_or_finish;
 use super::release_impact::{self, ReleaseImpact};
 use super::release_set::Destroy;
-use super::{Context, Error, Options, occupants, repositories, unsaved_work};
+use super::{Context, Error, occupants, repositories, unsaved_work};
 use crate::provider::{Registry, SharedResults};
-use crate::state::{self, FleetPart, LockedSwarm, Record, Swarm};
+use crate::state::{self, LockedSwarm, Record, Swarm};
 
 /// Releases sessions of an applied swarm, children first. Returns the record of the sessions that remain.
 ///
@@ -20,19 +20,6 @@ pub fn destroy(context: &Context<'_>, applied: &Record, destroy: &Destroy) -> Re
         destroy_children(context, applied, destroy)?;
     }
     destroy_one(context, applied, destroy)
-}
-
-/// Does everything of [`destroy`] except the commit, as the part of a run over several hosts. [`super::recover()`] then
-/// follows the decision about that run.
-///
-/// Children that programs have provisioned from the sessions are a reason to refuse: their release cannot be rolled back.
-pub fn prepare_destroy(
-    context: &Context<'_>,
-    applied: &Record,
-    destroy: &Destroy,
-    part: FleetPart,
-) -> Result<(), Error> {
-    prepare(context, applied, destroy, part)
 }
 
 /// Finds the impact that [`destroy`] would have. Changes nothing.
@@ -104,9 +91,7 @@ fn destroy_locked(
     locked: &mut Vec<LockedSwarm<'_>>,
 ) -> Result<(), Error> {
     for child in locked.iter().rev() {
-        let options =
-            Options { unsaved: destroy.unsaved, occupants: destroy.occupants, ..Options::default() };
-        undo_or_finish(&of_child(context, child), options)?;
+        undo_or_finish(&of_child(context, child), destroy.into())?;
     }
     unsaved_work::refuse_unknown_kinds(context, applied, &destroy.kinds(applied))?;
     for child in locked.iter() {

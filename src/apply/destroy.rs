@@ -4,8 +4,7 @@ use std::collections::BTreeSet;
 
 use super::release_set::{Destroy, ResourcesBySession};
 use super::{
-    Context, Error, Options, kept_branches, occupants, repositories, stop_processes, transaction,
-    unsaved_work,
+    Context, Error, kept_branches, occupants, repositories, stop_processes, transaction, unsaved_work,
 };
 use crate::state::{FleetPart, Record, Recovery, Release};
 
@@ -18,26 +17,27 @@ pub(super) fn destroy(
     destroy: &Destroy,
 ) -> Result<Option<Record>, Error> {
     context.swarm.require_recovered()?;
-    let options = Options { unsaved: destroy.unsaved, occupants: destroy.occupants, ..Options::default() };
-    let mut record = begun(context, applied, destroy, options, Recovery::Finish)?;
-    let done = transaction::run(context, &record, Some(applied), options);
+    let mut record = begun(context, applied, destroy, Recovery::Finish)?;
+    let done = transaction::run(context, &record, Some(applied), destroy.into());
     kept_branches::report(context, &record, &done);
     done?;
     record.release = None;
     Ok((!record.plan.sessions.is_empty()).then_some(record))
 }
 
-/// Does everything of [`destroy`] except the commit, as the part of a run over several hosts.
-pub(super) fn prepare(
+/// Does everything of [`super::destroy`] except the commit, as the part of a run over several hosts. [`super::recover()`]
+/// then follows the decision about that run.
+///
+/// Children that programs have provisioned from the sessions are a reason to refuse: their release cannot be rolled back.
+pub fn prepare_destroy(
     context: &Context<'_>,
     applied: &Record,
     destroy: &Destroy,
     part: FleetPart,
 ) -> Result<(), Error> {
     context.swarm.require_recovered()?;
-    let options = Options { unsaved: destroy.unsaved, occupants: destroy.occupants, ..Options::default() };
-    let record = begun(context, applied, destroy, options, Recovery::RollBack)?;
-    transaction::prepare(context, &Record { fleet: Some(part), ..record }, Some(applied), options)
+    let record = begun(context, applied, destroy, Recovery::RollBack)?;
+    transaction::prepare(context, &Record { fleet: Some(part), ..record }, Some(applied), destroy.into())
 }
 
 /// Returns the record of a run that releases sessions, once their work is secured.
@@ -45,7 +45,6 @@ fn begun(
     context: &Context<'_>,
     applied: &Record,
     destroy: &Destroy,
-    options: Options,
     recovery: Recovery,
 ) -> Result<Record, Error> {
     let kinds = destroy.kinds(applied);
@@ -55,7 +54,7 @@ fn begun(
         context,
         before,
         &kinds,
-        options,
+        destroy.into(),
         &occupants::left_for_teardown(before, &kinds),
     )?;
     unsaved_work::secure(context, before, &kinds, destroy.unsaved)?;

@@ -544,24 +544,9 @@ fn recover_instances(
     project: &Project,
     arguments: &RecoverArguments,
 ) -> Result<BTreeMap<String, Recovered>, Failure> {
-    let mut done = BTreeMap::new();
-    let mut failure = None;
-    for (name, recovered) in
-        instances::recover(global, &project.swarm()?, &project.registry, arguments.options())?
-    {
-        match recovered {
-            Ok(recovered) => {
-                if !global.quiet && !global.json {
-                    say!("instance {}: {}", printable(&name), printable(&recovered.to_string()));
-                }
-                done.insert(name, recovered);
-            }
-            Err(error) => {
-                failure.get_or_insert(error);
-            }
-        }
-    }
-    failure.map_or(Ok(done), Err)
+    let swarm = project.swarm()?;
+    let recovered = instances::recover(global, &swarm, &project.registry, arguments.options())?;
+    collected(global, "instance", recovered)
 }
 
 /// Recovers interrupted runs of standalone sessions in this workspace.
@@ -574,21 +559,32 @@ fn recover_standalone(
     let orchestrator = Orchestrator::with_registry(host, project::registry());
     let patience = global.lock_timeout.unwrap_or(state::ORPHANS_TIMEOUT);
     let found = orchestrator.recover(workspace, arguments.options(), patience);
+    let found = found.map_err(|error| Failure::from_session_error(None, error))?;
+    let recovered = found.into_iter().map(|Recovery { session_id: id, done, .. }| {
+        let done = done.map_err(|error| Failure::from_session_error(Some(&id), error));
+        (id, done)
+    });
+    collected(global, "session", recovered)
+}
+
+/// Prints what was recovered, and returns it by its names, or the first failure.
+fn collected(
+    global: &Global,
+    what: &str,
+    recoveries: impl IntoIterator<Item = (String, Result<Recovered, Failure>)>,
+) -> Result<BTreeMap<String, Recovered>, Failure> {
     let mut done = BTreeMap::new();
     let mut failure = None;
-    for Recovery { session_id: id, done: recovered, .. } in
-        found.map_err(|error| Failure::from_session_error(None, error))?
-    {
+    for (name, recovered) in recoveries {
         match recovered {
             Ok(recovered) => {
                 if !global.quiet && !global.json {
-                    let what = printable(&recovered.to_string());
-                    say!("session {}: {what}", printable(&id));
+                    say!("{what} {}: {}", printable(&name), printable(&recovered.to_string()));
                 }
-                done.insert(id, recovered);
+                done.insert(name, recovered);
             }
             Err(error) => {
-                failure.get_or_insert(Failure::from_session_error(Some(&id), error));
+                failure.get_or_insert(error);
             }
         }
     }

@@ -4,6 +4,7 @@ use std::fmt::Display;
 use std::process::ExitCode;
 
 use seedbed::apply::{self, FindingKind, SessionFinding, UnusableRepository};
+use seedbed::fleet::directory::DirectoryError;
 use seedbed::host::files;
 use seedbed::host::process::{self, Cancel};
 use seedbed::host::text::{printable, printable_lines, shell_quoted};
@@ -446,6 +447,12 @@ impl From<apply::PlanningInputError> for Failure {
 
 impl From<process::Error> for Failure {
     fn from(error: process::Error) -> Self {
+        Self::from_error(error)
+    }
+}
+
+impl From<DirectoryError> for Failure {
+    fn from(error: DirectoryError) -> Self {
         Self::from_error(error)
     }
 }

@@ -15,6 +15,7 @@
 //!
 //! Every file is replaced or created in one step. A host writes only files with its own name, and the decision.
 
+use std::fmt::Display;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
@@ -292,10 +293,7 @@ impl FleetDirectory {
     /// Returns the configuration; `None` for a new fleet.
     pub fn config(&self) -> Result<Option<Config>, DirectoryError> {
         let config: Option<Config> = self.read(Path::new("config.json"))?;
-        let invalid = |why: &str| DirectoryError::Invalid {
-            path: self.path().join("config.json"),
-            why: why.to_owned(),
-        };
+        let invalid = |why: &str| self.invalid(Path::new("config.json"), &why);
         match &config {
             Some(config) if config.schema_version != SCHEMA_VERSION => {
                 Err(invalid("it is of another version of seedbed"))
@@ -402,11 +400,8 @@ impl FleetDirectory {
             let name = run_directory(run).join("index.json");
             let index: Option<Index> = self.read(&name)?;
             let index = index.filter(|index| decision.index.as_ref() == Some(&digest(index)));
-            let invalid = || DirectoryError::Invalid {
-                path: self.path().join(&name),
-                why: "it is not the index that was committed".to_owned(),
-            };
-            let index = index.ok_or_else(invalid)?;
+            let index =
+                index.ok_or_else(|| self.invalid(&name, &"it is not the index that was committed"))?;
             if self.index()?.as_ref() != Some(&index) {
                 self.write(Path::new("index.json"), &index)?;
             }
@@ -415,21 +410,17 @@ impl FleetDirectory {
         Ok(())
     }
 
+    fn invalid(&self, name: &Path, why: &dyn Display) -> DirectoryError {
+        DirectoryError::Invalid { path: self.path().join(name), why: why.to_string() }
+    }
+
     fn read<T: DeserializeOwned>(&self, name: &Path) -> Result<Option<T>, DirectoryError> {
         let Some(bytes) = self.root.read(name, FILE_MAX)? else { return Ok(None) };
-        let invalid = |error: serde_json::Error| DirectoryError::Invalid {
-            path: self.path().join(name),
-            why: error.to_string(),
-        };
-        serde_json::from_slice(&bytes).map(Some).map_err(invalid)
+        serde_json::from_slice(&bytes).map(Some).map_err(|error| self.invalid(name, &error))
     }
 
     fn write<T: Serialize>(&self, name: &Path, document: &T) -> Result<(), DirectoryError> {
-        let invalid = |error: serde_json::Error| DirectoryError::Invalid {
-            path: self.path().join(name),
-            why: error.to_string(),
-        };
-        let bytes = serde_json::to_vec_pretty(document).map_err(invalid)?;
+        let bytes = serde_json::to_vec_pretty(document).map_err(|error| self.invalid(name, &error))?;
         if let Some(parent) = name.parent() {
             self.root.create_directories(parent)?;
         }

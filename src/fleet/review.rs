@@ -11,6 +11,7 @@ use crate::host::text::{printable, thousands};
 use crate::name::PortBlock;
 use crate::plan::{Action, Plan};
 use crate::provider::Registry;
+use crate::review::markdown::code;
 use crate::review::{self, Review};
 
 /// Number of names that a list shows at each end before the rest is counted.
@@ -221,9 +222,4 @@ fn notices(fleet: &FleetPlan) -> Vec<String> {
         )
     };
     by_ref.into_iter().map(line).take(NOTICES).collect()
-}
-
-/// Returns text as a code span. Names of sessions and hosts have no backticks; a path may have some.
-fn code(text: &str) -> String {
-    format!("`{}`", printable(text).replace('`', "'").replace('|', "\\|"))
 }

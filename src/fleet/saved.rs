@@ -7,7 +7,7 @@
 
 use std::path::Path;
 
-use super::{FleetPlan, SCHEMA_VERSION};
+use super::{FleetPlan, PlannedShard, SCHEMA_VERSION};
 use crate::host::files::{self, Root};
 use crate::plan::Plan;
 use crate::provider::Registry;
@@ -71,16 +71,9 @@ pub fn load(directory: &Root) -> Result<FleetPlan, SavedError> {
 }
 
 /// Reads the plan of a shard, which has to be the one that the fleet names.
-pub fn load_shard(
-    directory: &Root,
-    fleet: &FleetPlan,
-    shard: u32,
-    registry: &Registry,
-) -> Result<Plan, SavedError> {
-    let name = shard_file(shard);
+pub fn load_shard(directory: &Root, planned: &PlannedShard, registry: &Registry) -> Result<Plan, SavedError> {
+    let name = shard_file(planned.shard);
     let invalid = |why: String| SavedError::Invalid { name: name.clone(), why };
-    let planned = fleet.shards.iter().find(|planned| planned.shard == shard);
-    let planned = planned.ok_or_else(|| invalid("is of no shard of the fleet".to_owned()))?;
     let plan = Plan::read(&read(directory, &name)?, registry).map_err(|error| invalid(error.to_string()))?;
     if plan.approval() != planned.digest {
         return Err(invalid("is another plan than the one of the fleet".to_owned()));

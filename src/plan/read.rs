@@ -317,8 +317,7 @@ fn check_session(session: &Session, registry: &Registry) -> Result<(), String> {
         if allocation.name.as_ref() == Some(kind) {
             return Err(format!("it names a `{kind}` after its kind"));
         }
-        let is_registered = registry.kinds().contains_key(kind) || registry.is_implied(kind);
-        if is_registered == allocation.external.is_some() {
+        if registry.is_registered(kind) == allocation.external.is_some() {
             return Err(format!("`{kind}` is not a kind, or not one of a program"));
         }
         if let Some(external) = &allocation.external {

@@ -183,10 +183,9 @@ fn combined(manifest: &Manifest, parts: &[Part<'_>]) -> (Manifest, Vec<ShardHost
 /// Returns the diagnostics of requests for external kinds: their programs plan on the host, which does not know the other
 /// hosts.
 fn external_requests(manifest: &Manifest, registry: &Registry) -> Vec<Diagnostic> {
-    let built_in = registry.kinds();
     let requests =
         manifest.sessions.iter().flat_map(|session| session.declaration.resources.iter().flatten());
-    let external = requests.filter(|request| !built_in.contains_key(&request.kind));
+    let external = requests.filter(|request| !registry.is_registered(&request.kind));
     let diagnostic = |kind: &str, location: Location| {
         let message = format!("`{}` is an external kind, which a fleet cannot plan", kind.escape_debug());
         let help = "leave these sessions to a manifest of one host";

@@ -89,6 +89,11 @@ impl Registry {
         self.kinds.values().map(AsRef::as_ref)
     }
 
+    /// Returns whether a kind of this name is registered, not one of a program.
+    pub(crate) fn is_registered(&self, kind: &str) -> bool {
+        self.kinds.contains_key(kind)
+    }
+
     /// Returns the schemas of the options of all kinds that a manifest can request, from which the manifest's schema is composed.
     pub fn kinds(&self) -> BTreeMap<String, Schema> {
         let requested = self.iter().filter(|kind| !kind.is_implied());

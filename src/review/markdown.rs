@@ -147,7 +147,7 @@ fn details(page: &mut String, rows: &[&Row<'_, '_>], limit: usize) {
 }
 
 /// Returns the value as code, on one line, inside or outside of a table.
-fn code(value: &str) -> String {
+pub(crate) fn code(value: &str) -> String {
     let value = printable(value);
     let plain = !value.is_empty() && value.trim() == value && !value.contains(['`', '|', '\\', '\t']);
     if plain { format!("`{value}`") } else { references(&value) }

@@ -58,18 +58,18 @@ enum Phase {
 }
 
 pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode, Failure> {
-    let directory = FleetDirectory::open(&arguments.shared).map_err(Failure::from_error)?;
+    let directory = FleetDirectory::open(&arguments.shared)?;
     let Arguments { phase, host, run, .. } = arguments;
     let project = Project::find_applied(global)?;
     let answered = match phase {
         Phase::Report => {
-            directory.write_report(&report(&project, host, run)?).map_err(Failure::from_error)?;
+            directory.write_report(&report(&project, host, run)?)?;
             return Ok(Status::Done.into());
         }
         Phase::Observe => {
             resolved(global, &project, arguments)?;
             let observation = observe(&project, host.clone(), None)?;
-            directory.write_observation(run, &observation).map_err(Failure::from_error)?;
+            directory.write_observation(run, &observation)?;
             return Ok(Status::Done.into());
         }
         Phase::Prepare => prepare(global, &project, &directory, arguments),
@@ -80,9 +80,8 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode, Fa
     let digest = answered.as_ref().map(Clone::clone).map_err(Failure::summary);
     signals::while_computing(&global.cancel, || {
         directory.write_answer(name, &Answer::new(run, host, digest))
-    })
-    .map_err(Failure::from_error)?;
-    let is_late = *phase != Phase::Resolve && directory.decision(run).map_err(Failure::from_error)?.is_some();
+    })?;
+    let is_late = *phase != Phase::Resolve && directory.decision(run)?.is_some();
     if is_late {
         // The coordinator has not waited for this host, and may not come again.
         resolved(global, &project, arguments)?;
@@ -104,16 +103,16 @@ fn prepare(
     arguments: &Arguments,
 ) -> Result<Option<String>, Failure> {
     let manifest = project.manifest()?;
-    let saved = directory.plan_directory(&arguments.run).map_err(Failure::from_error)?;
+    let saved = directory.plan_directory(&arguments.run)?;
     let invalid = |error: fleet::SavedError| Failure::new(error::PLAN_FILE_INVALID, error.to_string());
     let plan = fleet::load(&saved).map_err(invalid)?;
     if plan.digest != arguments.expect {
         return Err(Failure::new(error::PLAN_UNEXPECTED, "the plan of the run is not the expected one"));
     }
-    let shard = own_shard(&plan, project, &arguments.host)?.shard;
-    let part = fleet::load_shard(&saved, &plan, shard, &project.registry).map_err(invalid)?;
+    let shard = own_shard(&plan, project, &arguments.host)?;
+    let part = fleet::load_shard(&saved, shard, &project.registry).map_err(invalid)?;
     let digest = (!part.sessions().is_empty()).then(|| part.digest().to_owned());
-    let path = saved.path().join(fleet::shard_file(shard));
+    let path = saved.path().join(fleet::shard_file(shard.shard));
     with_lock(global, project, "fleet", |context| {
         let options = options(arguments.unsaved, arguments.stop);
         recover(global, context, options)?;
@@ -163,7 +162,7 @@ fn resolved(global: &Global, project: &Project, arguments: &Arguments) -> Result
 
 /// Refuses a run that is decided already: this host is late.
 fn undecided(directory: &FleetDirectory, arguments: &Arguments) -> Result<(), Failure> {
-    match directory.decision(&arguments.run).map_err(Failure::from_error)? {
+    match directory.decision(&arguments.run)? {
         None => Ok(()),
         Some(_) => {
             Err(Failure::new(error::FLEET_ABORTED, format!("run {} is decided already", arguments.run)))

@@ -103,7 +103,7 @@ pub(super) fn apply(global: &Global, arguments: &ApplyArguments) -> Result<ExitC
     let hosts = fleet.hosts_without(&arguments.release.forget)?;
     let launcher = fleet.launcher(&project)?;
     let coordinator = fleet.coordinator(&project, &launcher, arguments.fleet.timeout)?;
-    let run = fleet.directory.new_run().map_err(Failure::from_error)?;
+    let run = fleet.directory.new_run()?;
     let (observations, problems) = coordinator.observe(&run, &hosts);
     global.unless_interrupted()?;
     if !problems.is_empty() {
@@ -121,7 +121,7 @@ pub(super) fn apply(global: &Global, arguments: &ApplyArguments) -> Result<ExitC
     if !global.quiet && !global.json {
         say!("{}", review::text(&plan, &project.registry, global.verbose));
     }
-    fleet::save(&fleet.directory.plan_directory(&run).map_err(Failure::from_error)?, &plan)?;
+    fleet::save(&fleet.directory.plan_directory(&run)?, &plan)?;
     let part = |shard: &fleet::PlannedShard| {
         let plan = shard.plan.as_ref().filter(|plan| !plan.sessions().is_empty());
         Part::new(shard.host.clone(), plan.map(|plan| plan.digest().to_owned()))
@@ -129,7 +129,7 @@ pub(super) fn apply(global: &Global, arguments: &ApplyArguments) -> Result<ExitC
     let parts: Vec<_> = plan.shards.iter().map(part).collect();
     let words = [&["--expect", plan.digest.as_str()], &arguments.release.words()[..]].concat();
     let index = Index::new(&manifest.swarm, &run, Some(&plan), &project.registry);
-    let outcome = coordinator.run("prepare", &parts, &words, &index).map_err(Failure::from_error)?;
+    let outcome = coordinator.run("prepare", &parts, &words, &index)?;
     fleet.end(global, &outcome, &hosts, index.sessions.len())
 }
 
@@ -150,12 +150,10 @@ pub(super) fn destroy(global: &Global, arguments: &DestroyArguments) -> Result<E
         }
         ask(global, &question)?;
     }
-    let run = fleet.directory.new_run().map_err(Failure::from_error)?;
+    let run = fleet.directory.new_run()?;
     let parts: Vec<_> = hosts.iter().map(|host| Part::new(host.clone(), None)).collect();
     let index = Index::new(&fleet.config.swarm, &run, None, &project.registry);
-    let outcome = coordinator
-        .run("release", &parts, &arguments.release.words(), &index)
-        .map_err(Failure::from_error)?;
+    let outcome = coordinator.run("release", &parts, &arguments.release.words(), &index)?;
     fleet.end(global, &outcome, &hosts, 0)
 }
 
@@ -164,13 +162,13 @@ pub(super) fn recover(global: &Global, arguments: &FleetArguments) -> Result<Exi
     let fleet = Fleet::open(global, &project, arguments, false)?;
     let launcher = fleet.launcher(&project)?;
     let coordinator = fleet.coordinator(&project, &launcher, arguments.timeout)?;
-    let Some(run) = fleet.directory.runs().map_err(Failure::from_error)?.pop() else {
+    let Some(run) = fleet.directory.runs()?.pop() else {
         say!("nothing to recover");
         return Ok(Status::Done.into());
     };
     let parts: Vec<_> = fleet.config.hosts.iter().map(|host| Part::new(host.clone(), None)).collect();
     // What is applied on each host depends on runs before this one, too.
-    let unresolved = coordinator.resolve(&run, &parts, Verdict::Abort).map_err(Failure::from_error)?;
+    let unresolved = coordinator.resolve(&run, &parts, Verdict::Abort)?;
     if !unresolved.is_empty() {
         return Err(degraded("hosts could not follow the decision", &unresolved));
     }
@@ -211,12 +209,12 @@ impl Fleet {
         let path = project::directory(global)?.join(&arguments.shared);
         let absolute = std::path::absolute(&path).unwrap_or(path);
         if is_new {
-            FleetDirectory::create(&absolute).map_err(Failure::from_error)?;
+            FleetDirectory::create(&absolute)?;
         }
         // Hosts get the path without links and `..`.
         let path = std::fs::canonicalize(&absolute).unwrap_or(absolute);
-        let directory = FleetDirectory::open(&path).map_err(Failure::from_error)?;
-        let saved = directory.config().map_err(Failure::from_error)?;
+        let directory = FleetDirectory::open(&path)?;
+        let saved = directory.config()?;
         let swarm = project.swarm()?.name().to_owned();
         if let Some(saved) = saved.as_ref().filter(|saved| saved.swarm != swarm) {
             let message = format!(
@@ -266,14 +264,14 @@ impl Fleet {
         let limits = Limits::new(limit, READ_LIMIT);
         let cancel = &project.host.cancel;
         let coordinator = Coordinator::new(&self.directory, &self.config, launcher, limits, cancel);
-        let coordinator = coordinator.map_err(Failure::from_error)?;
-        self.directory.set_config(&self.config).map_err(Failure::from_error)?;
+        let coordinator = coordinator?;
+        self.directory.set_config(&self.config)?;
         Ok(coordinator)
     }
 
     /// Returns the hosts of a run. A host that has sessions takes part, unless it is forgotten.
     fn hosts_without(&self, forgotten: &[String]) -> Result<Vec<String>, Failure> {
-        let index = self.directory.index().map_err(Failure::from_error)?;
+        let index = self.directory.index()?;
         let with_sessions = index.iter().flat_map(Index::hosts);
         let absent = with_sessions
             .filter(|host| !forgotten.iter().chain(&self.config.hosts).any(|known| known == host))
@@ -326,17 +324,17 @@ impl Fleet {
 
     /// Prints the sessions of all hosts.
     fn print_index(&self) -> Result<(), Failure> {
-        let index = self.directory.index().map_err(Failure::from_error)?;
+        let index = self.directory.index()?;
         output::print_json_pretty(&index.unwrap_or_else(|| Index::empty(&self.config.swarm)));
         Ok(())
     }
 
     /// Prints what each host has reported; only answers to `request` are current.
     fn print_status(&self, global: &Global, request: &str) -> Result<ExitCode, Failure> {
-        let index = self.directory.index().map_err(Failure::from_error)?;
+        let index = self.directory.index()?;
         let mut status = FleetStatus::new(&self.config.swarm, index.as_ref());
         for host in &self.config.hosts {
-            let report = self.directory.report(host).map_err(Failure::from_error)?;
+            let report = self.directory.report(host)?;
             status.hosts.push(FleetHost::new(host, report, request, index.as_ref()));
         }
         if global.json {

@@ -7,9 +7,11 @@ use clap::{Args, Subcommand};
 use super::exit::Failure;
 use super::{Global, example};
 
+mod opened;
 mod phase;
 mod plan;
 mod run;
+mod status;
 
 /// Arguments of `fleet`.
 #[derive(Debug, Args)]
@@ -37,7 +39,7 @@ enum Command {
     /// A host that gives no report is not heard of, with the time of its last report. Exits with 30 unless every host is as it
     /// was committed.
     #[command(after_help = example::help("fleet status"))]
-    Status(run::FleetArguments),
+    Status(opened::FleetArguments),
     /// Release the sessions of all hosts, or none
     ///
     /// Unsaved work on any host is a reason to refuse, unless `--rescue` or `--discard` is given.
@@ -47,7 +49,7 @@ enum Command {
     ///
     /// A run without a decision is aborted. Any other seedbed on a host follows the decisions first, too.
     #[command(after_help = example::help("fleet recover"))]
-    Recover(run::FleetArguments),
+    Recover(opened::FleetArguments),
     /// Do the part of one host in a run over all hosts
     #[command(hide = true)]
     Phase(phase::Arguments),
@@ -57,7 +59,7 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode, Fa
     match &arguments.command {
         Command::Plan(arguments) => plan::run(global, arguments),
         Command::Apply(arguments) => run::apply(global, arguments),
-        Command::Status(arguments) => run::status(global, arguments),
+        Command::Status(arguments) => status::run(global, arguments),
         Command::Destroy(arguments) => run::destroy(global, arguments),
         Command::Recover(arguments) => run::recover(global, arguments),
         Command::Phase(arguments) => phase::run(global, arguments),

@@ -14,33 +14,27 @@ use crate::host::failpoint::crashpoint;
 use crate::host::process::Cancel;
 use crate::state::{Decision, Verdict};
 
-/// Limits of time of the phases.
-#[derive(Clone, Copy, Debug)]
-#[non_exhaustive]
-pub struct Limits {
-    /// Limit for preparing, and for following the decision.
-    pub run: Duration,
-    /// Limit for observing and reporting.
-    pub read: Duration,
-}
+/// Limit of time for an observation and a report.
+const READ_LIMIT: Duration = Duration::from_mins(5);
 
-impl Limits {
-    /// Creates the limits.
-    pub fn new(run: Duration, read: Duration) -> Self {
-        Self { run, read }
-    }
+/// Hosts of a fleet, and the way in which they are reached.
+#[derive(Clone, Copy)]
+#[non_exhaustive]
+pub struct Hosts<'c> {
+    /// Directory of the fleet.
+    pub directory: &'c FleetDirectory,
+    /// Names of the hosts, and their directories.
+    pub config: &'c Config,
+    launcher: &'c dyn Launcher,
+    cancel: &'c Cancel,
 }
 
 /// Coordinator, which has the lock of the fleet.
 #[non_exhaustive]
 pub struct Coordinator<'c> {
-    /// Directory of the fleet.
-    pub directory: &'c FleetDirectory,
-    /// Hosts, and their directories.
-    pub config: &'c Config,
-    launcher: &'c dyn Launcher,
-    limits: Limits,
-    cancel: &'c Cancel,
+    hosts: Hosts<'c>,
+    /// Limit for preparing, and for following the decision.
+    limit: Duration,
     _lock: File,
 }
 
@@ -88,31 +82,24 @@ pub struct Outcome {
     pub unresolved: Vec<HostProblem>,
 }
 
-impl<'c> Coordinator<'c> {
-    /// Takes the lock of the fleet, and decides about runs whose coordinator has ended without a decision.
+impl<'c> Hosts<'c> {
+    /// Creates the hosts of a fleet.
     pub fn new(
         directory: &'c FleetDirectory,
         config: &'c Config,
         launcher: &'c dyn Launcher,
-        limits: Limits,
         cancel: &'c Cancel,
-    ) -> Result<Self, DirectoryError> {
-        let lock = directory.lock()?;
-        for run in directory.runs()? {
-            if directory.decision(&run)?.is_none() {
-                directory.abort(&run, vec!["its coordinator ended without a decision".to_owned()])?;
-            }
-        }
-        directory.publish()?;
-        Ok(Self { directory, config, launcher, limits, cancel, _lock: lock })
+    ) -> Self {
+        Self { directory, config, launcher, cancel }
     }
 
-    /// Observes hosts; also returns those that gave no observation.
-    pub fn observe(&self, run: &str, hosts: &[String]) -> (Vec<HostObservation>, Vec<HostProblem>) {
-        let ended = self.phase("observe", &["--run", run], hosts, self.limits.read, self.cancel);
+    /// Observes hosts, which needs no lock of the fleet; also returns those that gave no observation. `request` is a new
+    /// name.
+    pub fn observe(&self, request: &str, hosts: &[String]) -> (Vec<HostObservation>, Vec<HostProblem>) {
+        let ended = self.phase("observe", &["--run", request], hosts, READ_LIMIT, self.cancel);
         let (mut observations, mut problems) = (Vec::new(), Vec::new());
         for host in hosts {
-            match self.directory.observation(run, host) {
+            match self.directory.observation(request, host) {
                 Ok(observation) => observations.push(observation),
                 Err(why) => problems.push(problem(host, why, &ended)),
             }
@@ -121,6 +108,37 @@ impl<'c> Coordinator<'c> {
         (observations, problems)
     }
 
+    /// Asks all hosts for their reports, which needs no lock of the fleet. `request` is a new name, and that of the answers.
+    pub fn report(&self, request: &str) {
+        self.phase("report", &["--run", request], &self.config.hosts, READ_LIMIT, self.cancel);
+    }
+
+    /// Takes the lock of the fleet, and decides about runs whose coordinator has ended without a decision. A host that takes
+    /// longer than `limit` to prepare its part does not vote.
+    pub fn coordinate(self, limit: Duration) -> Result<Coordinator<'c>, DirectoryError> {
+        let lock = self.directory.lock()?;
+        for run in self.directory.runs()? {
+            if self.directory.decision(&run)?.is_none() {
+                self.directory.abort(&run, vec!["its coordinator ended without a decision".to_owned()])?;
+            }
+        }
+        self.directory.publish()?;
+        Ok(Coordinator { hosts: self, limit, _lock: lock })
+    }
+
+    fn phase(
+        &self,
+        phase: &str,
+        words: &[&str],
+        hosts: &[String],
+        limit: Duration,
+        cancel: &Cancel,
+    ) -> Ended {
+        self.launcher.run(hosts, &command(self.directory, self.config, phase, words), limit, cancel)
+    }
+}
+
+impl Coordinator<'_> {
     /// Prepares all parts, decides, and lets the hosts follow the decision. `words` are further arguments of the phase.
     pub fn run(
         &self,
@@ -132,10 +150,10 @@ impl<'c> Coordinator<'c> {
         let hosts: Vec<String> = parts.iter().map(|part| part.host.clone()).collect();
         let run = index.run.as_str();
         let words = [&["--run", run], words].concat();
-        let ended = self.phase(phase, &words, &hosts, self.limits.run, self.cancel);
+        let ended = self.hosts.phase(phase, &words, &hosts, self.limit, self.hosts.cancel);
         let mut refusals = Vec::new();
         for part in parts {
-            let why = match self.directory.answer(run, "prepare", &part.host) {
+            let why = match self.hosts.directory.answer(run, "prepare", &part.host) {
                 Ok(Some(Answer { done: true, plan, .. })) if plan == part.plan => continue,
                 Ok(Some(Answer { error: Some(error), .. })) => error,
                 Ok(Some(_)) => "it voted for another plan".to_owned(),
@@ -145,16 +163,16 @@ impl<'c> Coordinator<'c> {
             refusals.push(problem(&part.host, why, &ended));
         }
         crashpoint!("fleet.voted");
-        let decision = if self.cancel.is_requested() {
-            self.directory.abort(run, vec!["interrupted".to_owned()])?
+        let decision = if self.hosts.cancel.is_requested() {
+            self.hosts.directory.abort(run, vec!["interrupted".to_owned()])?
         } else if refusals.is_empty() {
-            self.directory.commit(index)?
+            self.hosts.directory.commit(index)?
         } else {
             let reasons = refusals.iter().map(|HostProblem { host, why }| format!("{host}: {why}"));
-            self.directory.abort(run, reasons.collect())?
+            self.hosts.directory.abort(run, reasons.collect())?
         };
         if decision.verdict == Verdict::Commit {
-            self.directory.publish()?;
+            self.hosts.directory.publish()?;
             crashpoint!("fleet.published");
         }
         let unresolved = self.resolve(run, parts, decision.verdict)?;
@@ -170,10 +188,10 @@ impl<'c> Coordinator<'c> {
     ) -> Result<Vec<HostProblem>, DirectoryError> {
         let hosts: Vec<String> = parts.iter().map(|part| part.host.clone()).collect();
         // A decision is followed despite a Ctrl-C.
-        let ended = self.phase("resolve", &["--run", run], &hosts, self.limits.run, &Cancel::default());
+        let ended = self.hosts.phase("resolve", &["--run", run], &hosts, self.limit, &Cancel::default());
         let mut unresolved = Vec::new();
         for part in parts {
-            let why = match self.directory.answer(run, "resolve", &part.host)? {
+            let why = match self.hosts.directory.answer(run, "resolve", &part.host)? {
                 Some(Answer { done: true, plan, .. }) if verdict == Verdict::Abort || plan == part.plan => {
                     continue;
                 }
@@ -186,29 +204,6 @@ impl<'c> Coordinator<'c> {
         crashpoint!("fleet.resolved");
         Ok(unresolved)
     }
-
-    fn phase(
-        &self,
-        phase: &str,
-        words: &[&str],
-        hosts: &[String],
-        limit: Duration,
-        cancel: &Cancel,
-    ) -> Ended {
-        self.launcher.run(hosts, &command(self.directory, self.config, phase, words), limit, cancel)
-    }
-}
-
-/// Asks hosts for their reports, which needs no lock of the fleet; returns how the command ended on each.
-pub fn report(
-    directory: &FleetDirectory,
-    config: &Config,
-    launcher: &dyn Launcher,
-    request: &str,
-    limit: Duration,
-    cancel: &Cancel,
-) -> Ended {
-    launcher.run(&config.hosts, &command(directory, config, "report", &["--run", request]), limit, cancel)
 }
 
 /// Returns the command of a phase.

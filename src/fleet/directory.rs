@@ -4,8 +4,8 @@
 //! DIR/config.json              hosts, and how commands are run on them
 //! DIR/index.json               sessions of all hosts, since the last commit
 //! DIR/coordinator.lock         flock: one coordinator at a time
+//! DIR/observations/REQUEST/HOST.json observation of a host, for one plan
 //! DIR/reports/HOST.json        last report of a host
-//! DIR/runs/RUN/observe/HOST.json     observation of a host
 //! DIR/runs/RUN/plan/           plan of the fleet, see `fleet plan -o`
 //! DIR/runs/RUN/prepare/HOST.json     vote of a host
 //! DIR/runs/RUN/index.json      sessions of all hosts if the run is committed
@@ -335,13 +335,17 @@ impl FleetDirectory {
     }
 
     /// Writes the observation of a host.
-    pub fn write_observation(&self, run: &str, observation: &HostObservation) -> Result<(), DirectoryError> {
-        self.write(&file(run, "observe", &observation.host), observation)
+    pub fn write_observation(
+        &self,
+        request: &str,
+        observation: &HostObservation,
+    ) -> Result<(), DirectoryError> {
+        self.write(&observation_file(request, &observation.host), observation)
     }
 
     /// Reads the observation of a host; the error is a reason, and no observation is one too.
-    pub fn observation(&self, run: &str, host: &str) -> Result<HostObservation, String> {
-        let name = file(run, "observe", host);
+    pub fn observation(&self, request: &str, host: &str) -> Result<HostObservation, String> {
+        let name = observation_file(request, host);
         let bytes = self.root.read(&name, FILE_MAX).map_err(|error| error.to_string())?;
         let observation = HostObservation::read(&bytes.ok_or("it wrote no observation")?)
             .map_err(|why| format!("its observation {why}"))?;
@@ -431,6 +435,11 @@ impl FleetDirectory {
 /// Returns the path of a host's file in a run.
 fn file(run: &str, phase: &str, host: &str) -> PathBuf {
     run_directory(run).join(phase).join(format!("{host}.json"))
+}
+
+/// Returns the path of a host's observation.
+fn observation_file(request: &str, host: &str) -> PathBuf {
+    Path::new("observations").join(request).join(format!("{host}.json"))
 }
 
 /// Returns the digest of an index.

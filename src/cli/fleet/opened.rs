@@ -1,0 +1,163 @@
+//! Fleet of a command: its directory, its hosts, and the way in which they are reached.
+#![expect(clippy::disallowed_methods, reason = "resolves the directories that the user names")]
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::Args;
+use seedbed::fleet::coordinator::{Coordinator, HostProblem, Hosts};
+use seedbed::fleet::directory::{Config, FleetDirectory, Index};
+use seedbed::fleet::launcher::{CommandLauncher, Launcher};
+use seedbed::host::text::{printable, printable_lines};
+use seedbed::report::error;
+
+use crate::cli::exit::Failure;
+use crate::cli::observe::host_name;
+use crate::cli::project::{self, Project};
+use crate::cli::{Global, duration, output};
+
+/// Default for the time in which a host prepares its part: a `setup` may take a while.
+const RUN_LIMIT: &str = "30m";
+
+/// Directory of a fleet, and the way in which its hosts are reached.
+#[derive(Debug, Args)]
+pub(super) struct FleetArguments {
+    /// Directory that all hosts share, at this path on each
+    #[arg(value_name = "DIR")]
+    shared: PathBuf,
+    /// Names of the hosts, with a comma between them [default: those of the last run]
+    #[arg(long, value_name = "HOST,…", value_delimiter = ',', value_parser = host_name)]
+    hosts: Vec<String>,
+    /// Command of a shell that runs `{command}` on `{host}`, as `ssh {host} {command}` [default: that of the last run]
+    #[arg(long, value_name = "COMMAND")]
+    launcher: Option<String>,
+    /// Directory of the manifest on each host; `{host}` stands for its name [default: that of the last run, or the same as here]
+    #[arg(long, value_name = "DIR")]
+    root: Option<String>,
+    /// End a phase on hosts that take longer (`90`, `2m`)
+    #[arg(long, value_name = "TIME", default_value = RUN_LIMIT, value_parser = duration)]
+    pub(super) timeout: Duration,
+}
+
+/// Fleet of a command.
+pub(super) struct Fleet {
+    pub(super) directory: FleetDirectory,
+    pub(super) config: Config,
+}
+
+impl Fleet {
+    /// Opens the fleet, with the options of this command instead of those of the last run. `is_new` permits a new one.
+    pub(super) fn open(
+        global: &Global,
+        project: &Project,
+        arguments: &FleetArguments,
+        is_new: bool,
+    ) -> Result<Self, Failure> {
+        let path = project::directory(global)?.join(&arguments.shared);
+        let absolute = std::path::absolute(&path).unwrap_or(path);
+        if is_new {
+            FleetDirectory::create(&absolute)?;
+        }
+        // Hosts get the path without links and `..`.
+        let path = std::fs::canonicalize(&absolute).unwrap_or(absolute);
+        let directory = FleetDirectory::open(&path)?;
+        let saved = directory.config()?;
+        let swarm = project.swarm()?.name().to_owned();
+        if let Some(saved) = saved.as_ref().filter(|saved| saved.swarm != swarm) {
+            let message = format!(
+                "{} is the fleet of swarm `{}`, and the manifest declares `{swarm}`",
+                path.display(),
+                saved.swarm
+            );
+            return Err(Failure::new(error::USAGE, message));
+        }
+        let missing =
+            |option: &str| Failure::new(error::USAGE, format!("the fleet is new\nhelp: pass {option}"));
+        let own = std::fs::canonicalize(project.directory()).unwrap_or_default();
+        let own = own.to_string_lossy().into_owned();
+        let before = saved.clone();
+        let hosts = Some(arguments.hosts.clone()).filter(|hosts| !hosts.is_empty());
+        let config = Config::new(
+            swarm,
+            hosts
+                .or(before.as_ref().map(|saved| saved.hosts.clone()))
+                .ok_or_else(|| missing("`--hosts HOST,…`"))?,
+            arguments
+                .launcher
+                .clone()
+                .or(before.as_ref().map(|saved| saved.launcher.clone()))
+                .ok_or_else(|| missing("`--launcher 'ssh {host} {command}'`"))?,
+            arguments.root.clone().or(before.map(|saved| saved.directory)).unwrap_or(own),
+        );
+        let names: BTreeSet<_> = config.hosts.iter().collect();
+        if names.len() < config.hosts.len() {
+            return Err(Failure::new(error::USAGE, "a host is named twice in `--hosts`"));
+        }
+        Ok(Self { directory, config })
+    }
+
+    /// Returns the launcher.
+    pub(super) fn launcher<'p>(&self, project: &'p Project) -> Result<Box<dyn Launcher + 'p>, Failure> {
+        let launcher = CommandLauncher::new(&project.host, &self.config.launcher);
+        Ok(Box::new(launcher.map_err(|why| Failure::new(error::USAGE, why))?))
+    }
+
+    /// Returns the hosts as this launcher reaches them.
+    pub(super) fn hosts<'c>(&'c self, project: &'c Project, launcher: &'c dyn Launcher) -> Hosts<'c> {
+        Hosts::new(&self.directory, &self.config, launcher, &project.host.cancel)
+    }
+
+    /// Takes the lock of the fleet, and saves its configuration. A phase ends on hosts that take longer than `limit`.
+    pub(super) fn coordinate<'c>(
+        &self,
+        hosts: Hosts<'c>,
+        limit: Duration,
+    ) -> Result<Coordinator<'c>, Failure> {
+        let coordinator = hosts.coordinate(limit)?;
+        self.directory.set_config(&self.config)?;
+        Ok(coordinator)
+    }
+
+    /// Returns the hosts of a run. A host that has sessions takes part, unless it is forgotten.
+    pub(super) fn hosts_without(&self, forgotten: &[String]) -> Result<Vec<String>, Failure> {
+        let index = self.directory.index()?;
+        let with_sessions = index.iter().flat_map(Index::hosts);
+        let absent = with_sessions
+            .filter(|host| !forgotten.iter().chain(&self.config.hosts).any(|known| known == host))
+            .map(|host| HostProblem::new(host, "it has sessions of the fleet"));
+        let absent: Vec<_> = absent.collect();
+        if !absent.is_empty() {
+            let help = "help: name them too, or give up what they have with `--forget HOST`";
+            let what = listed("hosts with sessions are not named by `--hosts`", &absent);
+            return Err(Failure::new(error::FLEET_ABORTED, format!("{what}\n{help}")));
+        }
+        let hosts = self.config.hosts.iter().filter(|host| !forgotten.contains(host));
+        Ok(hosts.cloned().collect())
+    }
+
+    /// Prints the sessions of all hosts.
+    pub(super) fn print_index(&self) -> Result<(), Failure> {
+        let index = self.directory.index()?;
+        output::print_json_pretty(&index.unwrap_or_else(|| Index::empty(&self.config.swarm)));
+        Ok(())
+    }
+}
+
+/// Returns the error of hosts that cannot take part.
+pub(super) fn refused(what: &str, problems: &[HostProblem]) -> Failure {
+    Failure::new(error::FLEET_ABORTED, listed(what, problems))
+}
+
+/// Returns the error of a run that is decided, and that hosts have not followed.
+pub(super) fn degraded(what: &str, problems: &[HostProblem]) -> Failure {
+    let help = "help: once these hosts can be reached, run `seedbed fleet recover DIR`; any seedbed on such a host does the same";
+    Failure::new(error::FLEET_DEGRADED, format!("{}\n{help}", listed(what, problems)))
+}
+
+fn listed(what: &str, problems: &[HostProblem]) -> String {
+    let line = |HostProblem { host, why, .. }: &HostProblem| {
+        format!("  {}: {}", printable(host), printable_lines(why).replace('\n', "\n  "))
+    };
+    std::iter::once(what.to_owned()).chain(problems.iter().map(line)).collect::<Vec<_>>().join("\n")
+}

@@ -1,0 +1,46 @@
+//! `fleet status`: what every host reports.
+
+use std::process::ExitCode;
+
+use seedbed::fleet::report::{FleetHost, FleetStatus, HostState};
+use seedbed::report::error;
+use seedbed::state;
+
+use super::opened::{Fleet, FleetArguments};
+use crate::cli::exit::{Failure, Status};
+use crate::cli::project::Project;
+use crate::cli::{Global, output};
+
+pub(super) fn run(global: &Global, arguments: &FleetArguments) -> Result<ExitCode, Failure> {
+    let project = Project::find(global)?;
+    let fleet = Fleet::open(global, &project, arguments, false)?;
+    let launcher = fleet.launcher(&project)?;
+    let request: String = state::new_owner()?;
+    fleet.hosts(&project, launcher.as_ref()).report(&request);
+    global.unless_interrupted()?;
+    print_status(global, &fleet, &request)
+}
+
+/// Prints what each host has reported; only answers to `request` are current.
+fn print_status(global: &Global, fleet: &Fleet, request: &str) -> Result<ExitCode, Failure> {
+    let index = fleet.directory.index()?;
+    let mut status = FleetStatus::new(&fleet.config.swarm, index.as_ref());
+    for host in &fleet.config.hosts {
+        let report = fleet.directory.report(host)?;
+        status.hosts.push(FleetHost::new(host, report, request, index.as_ref()));
+    }
+    if global.json {
+        output::print_json_pretty(&status);
+    } else {
+        let head = ["HOST", "STATE", "SESSIONS", "BROKEN", "UNSAVED", "REPORTED"].map(str::to_owned);
+        let rows = status.hosts.iter().map(|host| {
+            let [broken, unsaved] = host.counts();
+            let at = host.report.as_ref().map_or_else(|| "never".to_owned(), |report| report.at.clone());
+            [host.host.clone(), host.state.to_string(), host.sessions.to_string(), broken, unsaved, at]
+        });
+        let rows: Vec<_> = std::iter::once(head).chain(rows).collect();
+        output::print(&output::table(&rows));
+    }
+    let is_whole = status.hosts.iter().all(|host| host.state == HostState::Applied);
+    Ok(if is_whole { Status::Done.into() } else { ExitCode::from(error::FLEET_DEGRADED.exit_code) })
+}

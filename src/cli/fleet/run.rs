@@ -72,6 +72,8 @@ pub(super) fn apply(global: &Global, arguments: &ApplyArguments) -> Result<ExitC
     let hosts = fleet.hosts_without(&arguments.release.forget)?;
     let launcher = fleet.launcher(&project)?;
     let reached = fleet.hosts(&project, launcher.as_ref());
+    // Undecided runs are decided, and another coordinator is named, before hosts are asked.
+    drop(fleet.coordinate(reached, arguments.fleet.timeout)?);
     let (observations, problems) = reached.observe(&state::new_owner()?, &hosts);
     global.unless_interrupted()?;
     if !problems.is_empty() {

@@ -14,7 +14,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{AtFlags, Mode, OFlags};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags};
 use rustix::io::Errno;
 
 use self::removal::Threads;
@@ -297,10 +297,13 @@ impl Root {
     /// Replaces the file with `bytes` in one step: a temporary file beside it, fsync, rename, fsync of the
     /// directory.
     ///
-    /// A reader sees the complete old file or the complete new one.
+    /// A reader sees the complete old file or the complete new one. The new one has the permissions of the old one.
     pub fn replace(&self, relative: &Path, bytes: &[u8]) -> Result<(), Error> {
         let (parent, name) = self.existing_parent(relative)?;
-        let temporary = parent.write_temporary(name, bytes)?;
+        let old = rustix::fs::statat(&parent.fd, name, AtFlags::SYMLINK_NOFOLLOW);
+        let old = old.ok().filter(|old| FileType::from_raw_mode(old.st_mode).is_file());
+        let mode = old.map(|old| Mode::from_raw_mode(old.st_mode & 0o777));
+        let temporary = parent.write_temporary(name, bytes, mode)?;
         let renamed = failpoint!("files.replace")
             .and_then(|()| rustix::fs::renameat(&parent.fd, &temporary.name, &parent.fd, name));
         if renamed.is_err() {
@@ -314,7 +317,7 @@ impl Root {
     /// there.
     pub fn create_new(&self, relative: &Path, bytes: &[u8]) -> Result<bool, Error> {
         let (parent, name) = self.existing_parent(relative)?;
-        let temporary = parent.write_temporary(name, bytes)?;
+        let temporary = parent.write_temporary(name, bytes, None)?;
         let linked = failpoint!("files.link").and_then(|()| {
             rustix::fs::linkat(&parent.fd, &temporary.name, &parent.fd, name, AtFlags::empty())
         });

@@ -34,7 +34,12 @@ pub(crate) struct Temporary {
 
 impl Root {
     /// Writes a complete and synced file under a temporary name.
-    pub(super) fn write_temporary(&self, name: &OsStr, bytes: &[u8]) -> Result<Temporary, Error> {
+    pub(super) fn write_temporary(
+        &self,
+        name: &OsStr,
+        bytes: &[u8],
+        mode: Option<Mode>,
+    ) -> Result<Temporary, Error> {
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let (temporary, fd) = self.make_temporary(name, |temporary| {
             failpoint!("files.create")?;
@@ -44,6 +49,7 @@ impl Root {
         let written = failpoint!("files.write")
             .map_err(std::io::Error::from)
             .and_then(|()| file.write_all(bytes))
+            .and_then(|()| Ok(mode.map_or(Ok(()), |mode| rustix::fs::fchmod(&file, mode))?))
             .and_then(|()| Ok(failpoint!("files.sync")?))
             .and_then(|()| file.sync_all());
         match written {

@@ -406,7 +406,7 @@ fn hiding_survives_its_opposite() {
 #[test]
 fn temporaries_of_the_dead_are_swept_and_nothing_else() {
     let (directory, root) = sandbox();
-    let held = root.write_temporary(OsStr::new("held"), b"x").unwrap();
+    let held = root.write_temporary(OsStr::new("held"), b"x", None).unwrap();
     let hidden = root.make_temporary_directory(OsStr::new("held")).unwrap();
     for name in [".a.seedbed-1-2", "..seedbed-1-2", ".a.b.seedbed-10-0"] {
         fs::write(directory.path().join(name), "x").unwrap();

@@ -5,7 +5,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
-use crate::sandbox::Sandbox;
+use crate::sandbox::{Sandbox, assert_same};
 
 const TWO: &str =
     "[session.s]\ncount = 2\nresources = [{ kind = \"git-worktree\", branch = \"b/{{ session.name }}\" }]\n";
@@ -84,4 +84,23 @@ fn worktrees_stay_as_they_are_when_a_repository_becomes_shared() {
     sandbox.ok(&["plan", "--detailed-exitcode"]);
     sandbox.ok(&["apply"]);
     sandbox.ok(&["destroy"]);
+}
+
+#[test]
+fn a_replacement_that_is_rolled_back_keeps_the_modes_of_a_shared_repository() {
+    let sandbox = Sandbox::new();
+    sandbox.git(&["config", "core.sharedRepository", "group"]);
+    let session = |rest: &str| {
+        let worktree = "{ kind = \"git-worktree\", branch = \"agents/{{ session.name }}\" }";
+        sandbox.manifest(&format!(
+            "[session.other]\nresources = [{worktree}]\n[session.coder]\nresources = [{worktree}]\n{rest}"
+        ));
+    };
+    session("");
+    sandbox.ok(&["apply"]);
+    fs::rename(sandbox.directory("coder"), sandbox.top.join("moved")).unwrap();
+    session("setup = [\"false\"]\n");
+    let before = sandbox.inventory();
+    sandbox.seedbed(&["apply", "--yes", "--discard"]).expect(1).says(&["rolled back"]);
+    assert_same(&before, &sandbox.inventory());
 }

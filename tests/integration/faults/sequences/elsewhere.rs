@@ -119,7 +119,7 @@ impl Sequence<'_> {
         self.clear_given_up();
     }
 
-    /// Removes what was given up in the other repository, by the commands that `doctor` names there.
+    /// Removes what was given up in the other repository, by the commands that `doctor` and the documentation name.
     pub(super) fn clear_given_up(&mut self) {
         if !self.given_up || self.is_interrupted() {
             return;
@@ -135,6 +135,9 @@ impl Sequence<'_> {
             let done = shell.args(["-c", command]).output().unwrap();
             assert!(done.status.success(), "{command}: {done:?}");
         }
+        // No record knows the setting any more. It may also be unset.
+        let unset = ["config", "--unset-all", "extensions.worktreeConfig"];
+        let _ = self.sandbox.program("git", &self.web()).args(unset).output().unwrap();
         self.forgive(|written| written.session.ends_with("/@web") && written.safety == Safety::Unsaved);
     }
 

@@ -21,6 +21,7 @@ use seedbed::discovery;
 use seedbed::host::occupants::MARK;
 use seedbed::host::text::{printable, shell_quoted};
 use seedbed::provider::Registry;
+use seedbed::report::error;
 
 use self::containers::Containers;
 use super::exec::parallel::Job;
@@ -47,7 +48,7 @@ pub(super) struct Arguments {
     /// Program that is to run the commands, or the containers
     #[arg(long, value_name = "FORMAT")]
     format: Format,
-    /// Image of the containers; `devcontainer` requires one
+    /// Image of the containers: for `compose-mounts`, and required for `devcontainer`
     #[arg(long, value_name = "IMAGE", required_if_eq("format", "devcontainer"))]
     image: Option<String>,
     /// Write into this file [default: standard output]
@@ -100,6 +101,11 @@ pub(super) struct SessionCommand {
 }
 
 pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode, Failure> {
+    let has_image = matches!(arguments.format, Format::Devcontainer | Format::ComposeMounts);
+    if arguments.image.is_some() && !has_image {
+        let message = "`--image` is for `devcontainer` and `compose-mounts`: other formats have no image";
+        return Err(Failure::new(error::USAGE, message));
+    }
     let project = Project::find_applied(global)?;
     let family = Family::find(project.swarm()?, project.name())?;
     let text = match arguments.format {

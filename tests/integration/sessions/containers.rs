@@ -379,6 +379,7 @@ fn session_that_cannot_be_protected_or_written_is_refused() {
         .expect(64)
         .says(&["has one session"]);
     sandbox.seedbed(&["export", "a", "--format", "devcontainer"]).expect(64).says(&["--image"]);
+    export("a", "bubblewrap").expect(64).says(&["other formats have no image"]);
     export("c", "compose-mounts")
         .expect(1)
         .says(&["session c cannot work in a container: it has no directory"]);

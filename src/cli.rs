@@ -61,6 +61,7 @@ mod tmux_windows;
 mod unfinished_runs;
 mod release_options;
 mod validate;
+mod yaml;
 
 use std::ffi::OsString;
 use std::num::NonZeroUsize;

@@ -63,6 +63,13 @@ const EXAMPLES: &[(&str, &[Example])] = &[
     ),
     ("fleet recover", &[("Finish interrupted runs on all hosts", "seedbed fleet recover ../fleet")]),
     (
+        "fleet kubernetes",
+        &[(
+            "Write a Job with four hosts, for `kubectl apply`",
+            "seedbed fleet kubernetes /fleet --image IMAGE --repository URL --time 8h --pods 4 -o fleet.yaml",
+        )],
+    ),
+    (
         "fleet plan",
         &[
             ("Review the parts of all hosts", "seedbed fleet plan --observations observations"),

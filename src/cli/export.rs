@@ -10,7 +10,6 @@ mod systemd;
 #[cfg(test)]
 mod tests;
 pub(super) mod tmux;
-mod yaml;
 
 use std::io::Write as _;
 use std::path::PathBuf;

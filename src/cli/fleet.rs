@@ -7,6 +7,7 @@ use clap::{Args, Subcommand};
 use super::exit::Failure;
 use super::{Global, example};
 
+mod kubernetes;
 mod opened;
 mod phase;
 mod plan;
@@ -50,6 +51,11 @@ enum Command {
     /// A run without a decision is aborted. Any other seedbed on a host follows the decisions first, too.
     #[command(after_help = example::help("fleet recover"))]
     Recover(opened::FleetArguments),
+    /// Write the objects of Kubernetes whose pods are the hosts
+    ///
+    /// An Indexed Job has a pod for each host, and a pod beside it is the coordinator's. No cluster is contacted.
+    #[command(after_help = example::help("fleet kubernetes"))]
+    Kubernetes(kubernetes::Arguments),
     /// Do the part of one host in a run over all hosts
     #[command(hide = true)]
     Phase(phase::Arguments),
@@ -62,6 +68,7 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode, Fa
         Command::Status(arguments) => status::run(global, arguments),
         Command::Destroy(arguments) => run::destroy(global, arguments),
         Command::Recover(arguments) => run::recover(global, arguments),
+        Command::Kubernetes(arguments) => kubernetes::run(global, arguments),
         Command::Phase(arguments) => phase::run(global, arguments),
     }
 }

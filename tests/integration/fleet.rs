@@ -9,6 +9,7 @@ use serde_json::Value;
 use crate::sandbox::{Inventory, Outcome, Sandbox, assert_same, bin};
 
 mod faults;
+mod kubernetes;
 mod planning;
 mod runs;
 mod slurm;

@@ -6,8 +6,8 @@ use seedbed::provider::MountAccess;
 
 use super::containers::Containers;
 use super::origin;
-use super::yaml::quoted;
 use crate::cli::exit::Failure;
+use crate::cli::yaml::quoted_without_dollar as quoted;
 
 /// Returns the file. Its services are called like the files of their sessions, because names of services have no slash.
 pub(super) fn file(containers: &Containers<'_>) -> Result<String, Failure> {

@@ -5,8 +5,8 @@
 
 use std::fmt::Write as _;
 
-use super::yaml::quoted;
 use super::{Export, origin};
+use crate::cli::yaml::quoted_without_dollar as quoted;
 
 /// Version of the format, the newest one that process-compose documents.
 const VERSION: &str = "0.5";

@@ -28,7 +28,7 @@ use crate::sandbox::{Outcome, Sandbox, bin};
 
 /// Every command, and the schema of its output with `--json`; `None` if its output is the same with and without
 /// `--json`.
-const COMMANDS: [(&str, Option<&str>); 36] = [
+const COMMANDS: [(&str, Option<&str>); 37] = [
     ("apply", Some("events")),
     ("collect", Some("collected")),
     ("completions", None),
@@ -40,6 +40,7 @@ const COMMANDS: [(&str, Option<&str>); 36] = [
     ("export", None),
     ("fleet apply", Some("fleet-index")),
     ("fleet destroy", Some("fleet-index")),
+    ("fleet kubernetes", None),
     ("fleet plan", Some("fleet")),
     ("fleet recover", Some("fleet-index")),
     ("fleet status", Some("fleet-status")),

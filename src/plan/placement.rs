@@ -4,14 +4,15 @@
 //! active ones. The rest follows from paths alone:
 //!
 //! - The weight of a session is 1 and the number of sessions below it.
-//! - The share of a shard is `ceil(T / N)`, for `N` shards and sessions of weight `T` in all.
+//! - The share of a shard is `floor(T / N)`, for `N` shards and sessions of weight `T` in all. `T mod N` shards, the first
+//!   that need it, have a share of one more.
 //! - The hash of a path gives an endless sequence of shards. Sessions are placed by falling weight, then by path, each on the
 //!   first shard of its sequence whose share has room for it. After [`PROBES`] shards without room, it is placed on the least
 //!   loaded shard.
 //!
 //! The least loaded shard has at most `(T - w) / N` before a session of weight `w` is placed. So no shard has more than
 //! `ceil(T / N) + W - 1`, for a largest weight `W`, unless chosen shards and active sessions fill it. With equal sessions
-//! without children, no shard has more than its share.
+//! without children, the largest and the smallest shard differ by at most 1.
 //!
 //! Another shard at the end of the fleet changes the first choice of one session in `N + 1` (jump consistent hash, Lamping and
 //! Veach 2014). Another session changes no first choice.
@@ -41,9 +42,7 @@ pub(super) fn shards_of_tops(
             _ => tops.push((at, 1)),
         }
     }
-    let quota = sessions.len().div_ceil(shards);
-    let mut loads =
-        Loads { of_shards: vec![0; shards], order: (0..shards).map(|shard| (0, shard)).collect() };
+    let mut loads = Loads::new(shards, sessions.len());
     let mut placed = Vec::with_capacity(tops.len());
     let mut free = Vec::new();
     for (at, weight) in tops {
@@ -61,7 +60,7 @@ pub(super) fn shards_of_tops(
     for (Reverse(weight), path, at) in free {
         let seed = u64::from_str_radix(&sha256_hex(path.as_bytes())[..16], 16).unwrap_or_default();
         let mut sequence = (0..PROBES).map(|probe| jump(mixed(seed.wrapping_add(probe)), shards));
-        let room = sequence.find(|shard| loads.of_shards[*shard] + weight <= quota);
+        let room = sequence.find(|shard| loads.has_room(*shard, weight));
         let shard = room.unwrap_or_else(|| loads.least());
         loads.add(shard, weight);
         placed.push((at, shard));
@@ -75,14 +74,36 @@ struct Loads {
     of_shards: Vec<usize>,
     /// Loads with their shards, the least loaded first.
     order: BTreeSet<(usize, usize)>,
+    /// Share of most shards.
+    share: usize,
+    /// Number of shards that may have one more, and do not have it yet.
+    larger: usize,
 }
 
 impl Loads {
+    fn new(shards: usize, sessions: usize) -> Self {
+        Self {
+            of_shards: vec![0; shards],
+            order: (0..shards).map(|shard| (0, shard)).collect(),
+            share: sessions / shards,
+            larger: sessions % shards,
+        }
+    }
+
     fn add(&mut self, shard: usize, weight: usize) {
         let load = &mut self.of_shards[shard];
         self.order.remove(&(*load, shard));
+        let was_larger = *load > self.share;
         *load += weight;
+        if !was_larger && *load > self.share {
+            self.larger = self.larger.saturating_sub(1);
+        }
         self.order.insert((*load, shard));
+    }
+
+    fn has_room(&self, shard: usize, weight: usize) -> bool {
+        let load = self.of_shards[shard] + weight;
+        load <= self.share || (self.larger > 0 && load == self.share + 1)
     }
 
     fn least(&self) -> usize {
@@ -130,10 +151,12 @@ mod tests {
 
     #[test]
     fn equal_sessions_are_spread_evenly() {
-        for (sessions, shards) in [(1_usize, 1), (10, 4), (100, 7), (1000, 64)] {
+        for (sessions, shards) in [(1_usize, 1), (10, 4), (7, 3), (12, 8), (100, 7), (1000, 64)] {
             let placed = placed(&format!("[session.a]\ncount = {sessions}\n"), shards, &HashMap::new());
-            let most = loads(&placed, shards).into_iter().max().unwrap();
-            assert_eq!(most, sessions.div_ceil(shards), "{sessions} on {shards}");
+            let loads = loads(&placed, shards);
+            let ends = (loads.iter().min().copied(), loads.iter().max().copied());
+            let expected = (Some(sessions / shards), Some(sessions.div_ceil(shards)));
+            assert_eq!(ends, expected, "{sessions} on {shards}");
         }
     }
 

@@ -7,10 +7,12 @@
 
 pub mod coordinator;
 pub mod directory;
+mod index;
 pub mod launcher;
 mod observed;
 pub mod report;
 pub mod review;
+mod runs;
 mod saved;
 
 use std::borrow::Cow;
@@ -136,18 +138,31 @@ pub fn commit_queries(manifest: &Manifest, registry: &Registry) -> BTreeSet<Quer
     plan::queries(manifest, registry).into_iter().filter(of_commits).collect()
 }
 
-/// Plans all shards of a fleet, from one observation of each host. Pure.
+/// Plans all shards of a fleet, from one observation of each host, as [`plan_shards`] does. Pure.
 ///
-/// `coordinator` has the answers to [`commit_queries`]. An observation with a shard number is of that shard's host. The other
-/// hosts get the remaining shards in the order of their names, those on which the swarm is applied first; hosts that are left
-/// are spares. A manifest without a number of shards has one for each host that is no spare.
+/// A manifest without a number of shards has one for each host that is no spare.
 pub fn plan(
     manifest: &Manifest,
     registry: &Registry,
     coordinator: &Observation,
     observations: Vec<HostObservation>,
 ) -> Result<FleetPlan, Error> {
-    let shards = shards(manifest, observations.len())?;
+    let shards = shards(manifest, observations.len(), None)?;
+    plan_shards(manifest, registry, coordinator, observations, shards)
+}
+
+/// Plans this number of shards of a fleet, from one observation of each host that is reached. Pure.
+///
+/// `coordinator` has the answers to [`commit_queries`]. An observation with a shard number is of that shard's host. The other
+/// hosts get the remaining shards in the order of their names, those on which the swarm is applied first; hosts that are left
+/// are spares.
+pub fn plan_shards(
+    manifest: &Manifest,
+    registry: &Registry,
+    coordinator: &Observation,
+    observations: Vec<HostObservation>,
+    shards: usize,
+) -> Result<FleetPlan, Error> {
     for host in &observations {
         host.check(manifest, registry)?;
     }
@@ -219,14 +234,18 @@ impl FleetPlan {
 }
 
 /// Returns the number of shards: that of the manifest, or one for each host that is no spare.
-fn shards(manifest: &Manifest, hosts: usize) -> Result<usize, Error> {
+///
+/// `before` is the number of shards that are applied. Then hosts that are lost may have used up the spares: shards are fewer
+/// only if there are not enough hosts.
+pub fn shards(manifest: &Manifest, hosts: usize, before: Option<usize>) -> Result<usize, Error> {
     let fleet = manifest.fleet.unwrap_or(Fleet { shards: None, spares: 0 });
     let spares = fleet.spares as usize;
-    let required = fleet.shards.unwrap_or(1) as usize + spares;
+    let required = fleet.shards.unwrap_or(1) as usize + if before.is_some() { 0 } else { spares };
     if hosts < required {
         return Err(Error::TooFewHosts { required, hosts });
     }
-    Ok(fleet.shards.map_or(hosts - spares, |shards| shards as usize))
+    let without_spares = hosts.saturating_sub(spares).max(before.unwrap_or(0).min(hosts));
+    Ok(fleet.shards.map_or(without_spares, |shards| shards as usize))
 }
 
 /// Returns the hosts of the shards, by number, and the names of the other hosts.

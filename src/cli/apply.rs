@@ -21,6 +21,7 @@ use seedbed::review::{self, Review};
 use seedbed::state::{LockedSwarm, Record};
 
 use super::exit::{Failure, Status};
+use super::fleet::forgotten;
 use super::lock::{recover, with_lock};
 use super::overrides::Overrides;
 use super::project::{Project, directory};
@@ -128,7 +129,13 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode, Fa
 
 /// Refuses to apply the whole manifest on a host that has a part of a fleet.
 fn refuse_part(swarm: &LockedSwarm<'_>) -> Result<(), Failure> {
-    let Some(part) = swarm.applied()?.and_then(|record| record.fleet) else { return Ok(()) };
+    let Some(part) = swarm.applied_part()? else { return Ok(()) };
+    if forgotten::is_forgotten(&part) {
+        return Err(Failure::new(
+            error::FLEET_PART,
+            format!("{}\n{}", forgotten::message(&part), forgotten::HELP),
+        ));
+    }
     let directory = shell_quoted(&printable(&part.directory.to_string_lossy()));
     let message = format!(
         "the swarm is the part of host {} of a fleet\nhelp: run `seedbed fleet apply {directory}`, or `seedbed destroy` first",

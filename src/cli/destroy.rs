@@ -22,6 +22,7 @@ use seedbed::state::{self, Record, RecordedSwarm, Swarm};
 
 use super::apply::{ask, has_terminal};
 use super::exit::{self, Failure, Status, at_work};
+use super::fleet::forgotten;
 use super::lock::{recover as recover_first, with_lock};
 use super::output::{count, count_of};
 use super::project::{self, Project};
@@ -106,6 +107,7 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode, Fa
         return Ok(Status::Done.into());
     }
     let project = Project::find_applied(global)?;
+    forgotten::note(global, &project.swarm()?)?;
     if arguments.dry_run {
         return dry_run(global, &project, arguments);
     }
@@ -472,6 +474,7 @@ pub(super) fn recover(global: &Global, arguments: &RecoverArguments) -> Result<E
             }
             Ok(taken_up)
         })?;
+        forgotten::note(global, &project.swarm()?)?;
         (recovered, project.swarm()?.workspace().to_owned(), project.host.clone())
     } else {
         let host = project::host(global)?;

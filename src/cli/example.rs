@@ -61,6 +61,13 @@ const EXAMPLES: &[(&str, &[Example])] = &[
         "fleet destroy",
         &[("Release everything, and save unsaved work", "seedbed fleet destroy ../fleet --rescue --yes")],
     ),
+    (
+        "fleet repair",
+        &[
+            ("Repair the sessions of all hosts", "seedbed fleet repair ../fleet"),
+            ("Place the sessions of a lost host elsewhere", "seedbed fleet repair ../fleet --forget n3"),
+        ],
+    ),
     ("fleet recover", &[("Finish interrupted runs on all hosts", "seedbed fleet recover ../fleet")]),
     (
         "fleet kubernetes",

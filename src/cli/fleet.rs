@@ -8,6 +8,8 @@ use super::exit::Failure;
 use super::{Global, example};
 
 mod kubernetes;
+mod apply;
+pub(super) mod forgotten;
 mod opened;
 mod phase;
 mod plan;
@@ -34,7 +36,7 @@ enum Command {
     /// Every host is observed, prepares its part and votes. The parts are committed only if all hosts have voted for the same
     /// plan.
     #[command(after_help = example::help("fleet apply"))]
-    Apply(run::ApplyArguments),
+    Apply(apply::ApplyArguments),
     /// Show the state of every host
     ///
     /// A host that gives no report is not heard of, with the time of its last report. Exits with 30 unless every host is as it
@@ -56,6 +58,12 @@ enum Command {
     /// An Indexed Job has a pod for each host, and a pod beside it is the coordinator's. No cluster is contacted.
     #[command(after_help = example::help("fleet kubernetes"))]
     Kubernetes(kubernetes::Arguments),
+    /// Repair the sessions of all hosts, and place those of lost hosts elsewhere
+    ///
+    /// The manifest has to be the one that was applied. A lost host keeps its sessions, unless it is given up with
+    /// `--forget HOST`.
+    #[command(after_help = example::help("fleet repair"))]
+    Repair(apply::RepairArguments),
     /// Do the part of one host in a run over all hosts
     #[command(hide = true)]
     Phase(phase::Arguments),
@@ -64,11 +72,12 @@ enum Command {
 pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode, Failure> {
     match &arguments.command {
         Command::Plan(arguments) => plan::run(global, arguments),
-        Command::Apply(arguments) => run::apply(global, arguments),
+        Command::Apply(arguments) => apply::apply(global, arguments),
         Command::Status(arguments) => status::run(global, arguments),
         Command::Destroy(arguments) => run::destroy(global, arguments),
         Command::Recover(arguments) => run::recover(global, arguments),
         Command::Kubernetes(arguments) => kubernetes::run(global, arguments),
+        Command::Repair(arguments) => apply::repair(global, arguments),
         Command::Phase(arguments) => phase::run(global, arguments),
     }
 }

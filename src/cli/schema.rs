@@ -36,7 +36,7 @@ pub(super) enum Schema {
     Observation,
     /// Output of `fleet plan --json`
     Fleet,
-    /// Output of `fleet apply`, `fleet destroy` and `fleet recover` with `--json`; `index.json` of a fleet
+    /// Output of `fleet apply`, `fleet destroy`, `fleet recover` and `fleet repair` with `--json`; `index.json` of a fleet
     FleetIndex,
     /// Output of `fleet status --json`
     FleetStatus,

@@ -22,6 +22,7 @@ use seedbed::report::{DiskUsage, SCHEMA_VERSION};
 use seedbed::state::{Record, RecordedSwarm, Swarm};
 
 use super::exit::{self, Failure, Status};
+use super::fleet::forgotten;
 use super::last_runs::last_runs;
 use super::lock::with_lock;
 use super::lookup::{Active, Family};
@@ -47,6 +48,7 @@ pub(super) struct Arguments {
 pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode, Failure> {
     let project = Project::find_applied(global)?;
     let family = Family::find(project.swarm()?, project.name())?;
+    forgotten::note(global, &family.swarm)?;
     let Family { swarm, record, children } = &family;
     let found = swarm.found()?;
     let unfinished =

@@ -72,12 +72,17 @@ impl Part {
     }
 }
 
+/// Observations of hosts, and the hosts that gave none.
+pub type Observed = (Vec<HostObservation>, Vec<HostProblem>);
+
 /// Result of a run over the hosts.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Outcome {
     /// Decision.
     pub decision: Decision,
+    /// Hosts that did not vote for the plan; empty if another process has decided to abort.
+    pub refusals: Vec<HostProblem>,
     /// Hosts that have not followed the decision yet.
     pub unresolved: Vec<HostProblem>,
 }
@@ -95,7 +100,8 @@ impl<'c> Hosts<'c> {
 
     /// Observes hosts, which needs no lock of the fleet; also returns those that gave no observation. `request` is a new
     /// name.
-    pub fn observe(&self, request: &str, hosts: &[String]) -> (Vec<HostObservation>, Vec<HostProblem>) {
+    pub fn observe(&self, request: &str, hosts: &[String]) -> Result<Observed, DirectoryError> {
+        let _lock = self.directory.create_request(request)?;
         let ended = self.phase("observe", &["--run", request], hosts, READ_LIMIT, self.cancel);
         let (mut observations, mut problems) = (Vec::new(), Vec::new());
         for host in hosts {
@@ -105,12 +111,18 @@ impl<'c> Hosts<'c> {
             }
         }
         crashpoint!("fleet.observed");
-        (observations, problems)
+        self.directory.remove_request(request)?;
+        Ok((observations, problems))
     }
 
     /// Asks all hosts for their reports, which needs no lock of the fleet. `request` is a new name, and that of the answers.
     pub fn report(&self, request: &str) {
         self.phase("report", &["--run", request], &self.config.hosts, READ_LIMIT, self.cancel);
+    }
+
+    /// Lets all hosts repair in place what they can, and report, as [`Self::report`] does.
+    pub fn repair(&self, request: &str) {
+        self.phase("repair", &["--run", request], &self.config.hosts, READ_LIMIT, self.cancel);
     }
 
     /// Takes the lock of the fleet, and decides about runs whose coordinator has ended without a decision. A host that takes
@@ -122,7 +134,7 @@ impl<'c> Hosts<'c> {
                 self.directory.abort(&run, vec!["its coordinator ended without a decision".to_owned()])?;
             }
         }
-        self.directory.publish()?;
+        self.directory.publish_last()?;
         Ok(Coordinator { hosts: self, limit, _lock: lock })
     }
 
@@ -148,35 +160,38 @@ impl Coordinator<'_> {
         index: &Index,
     ) -> Result<Outcome, DirectoryError> {
         let hosts: Vec<String> = parts.iter().map(|part| part.host.clone()).collect();
-        let run = index.run.as_str();
+        let (directory, run) = (self.hosts.directory, index.run.as_str());
+        directory.begin(index)?;
         let words = [&["--run", run], words].concat();
+        crashpoint!("fleet.preparing");
         let ended = self.hosts.phase(phase, &words, &hosts, self.limit, self.hosts.cancel);
+        let answers = directory.answers(run, "prepare", &hosts, |host| ended.get(host) == Some(&Ok(())));
         let mut refusals = Vec::new();
-        for part in parts {
-            let why = match self.hosts.directory.answer(run, "prepare", &part.host) {
+        for (part, answer) in parts.iter().zip(answers) {
+            let why = match answer {
                 Ok(Some(Answer { done: true, plan, .. })) if plan == part.plan => continue,
                 Ok(Some(Answer { error: Some(error), .. })) => error,
                 Ok(Some(_)) => "it voted for another plan".to_owned(),
                 Ok(None) => "it did not vote".to_owned(),
-                Err(error) => error.to_string(),
+                Err(error) => error,
             };
             refusals.push(problem(&part.host, why, &ended));
         }
         crashpoint!("fleet.voted");
         let decision = if self.hosts.cancel.is_requested() {
-            self.hosts.directory.abort(run, vec!["interrupted".to_owned()])?
+            directory.abort(run, vec!["interrupted".to_owned()])?
         } else if refusals.is_empty() {
-            self.hosts.directory.commit(index)?
+            directory.commit(index)?
         } else {
             let reasons = refusals.iter().map(|HostProblem { host, why }| format!("{host}: {why}"));
-            self.hosts.directory.abort(run, reasons.collect())?
+            directory.abort(run, reasons.collect())?
         };
         if decision.verdict == Verdict::Commit {
-            self.hosts.directory.publish()?;
+            directory.publish(index)?;
             crashpoint!("fleet.published");
         }
         let unresolved = self.resolve(run, parts, decision.verdict)?;
-        Ok(Outcome { decision, unresolved })
+        Ok(Outcome { decision, refusals, unresolved })
     }
 
     /// Lets hosts follow the decision about a run. Returns the hosts that did not, or have another plan than was committed.
@@ -189,15 +204,20 @@ impl Coordinator<'_> {
         let hosts: Vec<String> = parts.iter().map(|part| part.host.clone()).collect();
         // A decision is followed despite a Ctrl-C.
         let ended = self.hosts.phase("resolve", &["--run", run], &hosts, self.limit, &Cancel::default());
+        let has_ended_well = |host: &str| ended.get(host) == Some(&Ok(()));
+        let answers = self.hosts.directory.answers(run, "resolve", &hosts, has_ended_well);
         let mut unresolved = Vec::new();
-        for part in parts {
-            let why = match self.hosts.directory.answer(run, "resolve", &part.host)? {
-                Some(Answer { done: true, plan, .. }) if verdict == Verdict::Abort || plan == part.plan => {
+        for (part, answer) in parts.iter().zip(answers) {
+            let why = match answer {
+                Ok(Some(Answer { done: true, plan, .. }))
+                    if verdict == Verdict::Abort || plan == part.plan =>
+                {
                     continue;
                 }
-                Some(Answer { done: true, .. }) => "another plan is applied there".to_owned(),
-                Some(Answer { error, .. }) => error.unwrap_or_default(),
-                None => "it did not answer".to_owned(),
+                Ok(Some(Answer { done: true, .. })) => "another plan is applied there".to_owned(),
+                Ok(Some(Answer { error, .. })) => error.unwrap_or_default(),
+                Ok(None) => "it did not answer".to_owned(),
+                Err(error) => error,
             };
             unresolved.push(problem(&part.host, why, &ended));
         }

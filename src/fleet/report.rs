@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::SCHEMA_VERSION;
 use super::directory::{HostReport, Index, ReportedSession};
+use crate::name::SessionPath;
 
 /// State of a fleet, as its hosts report it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -89,10 +90,9 @@ impl FleetStatus {
 
 impl FleetHost {
     /// Creates the state of a host from its last report. The report is current if it answers `request`.
-    pub fn new(host: &str, report: Option<HostReport>, request: &str, index: Option<&Index>) -> Self {
-        let committed = index.iter().flat_map(|index| &index.sessions).filter(|session| session.host == host);
-        let mut committed: Vec<_> = committed.map(|session| &session.session).collect();
-        committed.sort();
+    ///
+    /// `committed` are the sessions that the last committed run has on the host, in order.
+    pub fn new(host: &str, report: Option<HostReport>, request: &str, committed: &[&SessionPath]) -> Self {
         let state = match report.as_ref().filter(|report| report.request == request) {
             None => HostState::NotHeard,
             Some(HostReport { prepared: Some(_), .. }) => HostState::Prepared,
@@ -100,7 +100,7 @@ impl FleetHost {
             Some(HostReport { sessions, .. }) => {
                 let mut active: Vec<_> = sessions.iter().map(|session| &session.session).collect();
                 active.sort();
-                if active == committed { HostState::Applied } else { HostState::Differs }
+                if active == *committed { HostState::Applied } else { HostState::Differs }
             }
         };
         Self { host: host.to_owned(), state, sessions: committed.len(), report }

@@ -112,6 +112,7 @@ errors! {
     CONSENT_REQUIRED = "consent-required", 69, "The command would remove something, or a saved plan would change other repositories, and there is no terminal to ask on", "Read `seedbed plan`, then pass `--yes`";
     DECLINED = "declined", 69, "The question on the terminal was not answered with yes; nothing was changed", "Answer `y`, or pass `--yes`";
     FETCH_FAILED = "fetch-failed", 69, "`--fetch` could not fetch a base ref; nothing was planned", "Check the network and the remote, or plan without `--fetch`";
+    FLEET_MANIFEST = "fleet-manifest", 69, "The manifest has changed since it was applied, and `fleet repair` changes nothing else", "Run `seedbed fleet apply DIR`";
     FLEET_PART = "fleet-part", 69, "The swarm is the part of this host of a fleet, and `apply` would give this host all of the manifest", "Run `seedbed fleet apply DIR`";
     FLEET_UNREACHABLE = "fleet-unreachable", 69, "The host is prepared for a run over a fleet whose directory is not there", "Bring the directory back, or run `seedbed recover --give-up`";
     INSIDE_SESSION = "inside-session", 69, "`destroy` was called from inside a session that it would remove", "Leave the session, or pass `--yes`";

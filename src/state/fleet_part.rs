@@ -3,6 +3,7 @@
 //! The hosts share a directory. A run over them has a directory of its own there:
 //!
 //! ```text
+//! FLEET/fleet.json              identity of the fleet
 //! FLEET/coordinator.lock        flock: one coordinator at a time
 //! FLEET/runs/RUN/decision.json  commit or abort; created once, complete, by whoever is first
 //! ```
@@ -32,6 +33,31 @@ const DECISION: &str = "decision.json";
 /// File that the coordinator has locked.
 const COORDINATOR: &str = "coordinator.lock";
 
+/// File of the identity of a fleet, in its directory.
+pub const FLEET_IDENTITY: &str = "fleet.json";
+
+/// FleetIdentity of a fleet, and number of its last run.
+///
+/// A directory that was emptied and used again is another fleet: its decisions are not those of the runs before.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[non_exhaustive]
+pub struct FleetIdentity {
+    /// Version of the format of this file.
+    pub schema_version: u32,
+    /// Random id.
+    pub id: String,
+    /// Number of the last run; 0 before the first.
+    pub last_run: u32,
+}
+
+impl FleetIdentity {
+    /// Creates the identity of a fleet without runs.
+    pub fn new(id: String) -> Self {
+        Self { schema_version: DECISION_VERSION, id, last_run: 0 }
+    }
+}
+
 /// Run over the hosts of a fleet that a record is the part of one host of.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -39,6 +65,8 @@ const COORDINATOR: &str = "coordinator.lock";
 pub struct FleetPart {
     /// Absolute path of the directory of the fleet.
     pub directory: PathBuf,
+    /// Id of the fleet.
+    pub fleet: String,
     /// Name of the run.
     pub run: String,
     /// Name of this host in the fleet.
@@ -91,8 +119,8 @@ impl Decision {
 
 impl FleetPart {
     /// Creates the part of a host.
-    pub fn new(directory: PathBuf, run: String, host: String) -> Self {
-        Self { directory, run, host }
+    pub fn new(directory: PathBuf, fleet: String, run: String, host: String) -> Self {
+        Self { directory, fleet, run, host }
     }
 
     /// Returns the decision about the run; `None` while its coordinator may still decide.
@@ -101,8 +129,15 @@ impl FleetPart {
     pub fn resolve(&self) -> Result<Option<Decision>, Error> {
         let unreachable = |why: String| Error::FleetUnreachable { directory: self.directory.clone(), why };
         let fleet = Root::open(&self.directory).map_err(|error| unreachable(error.to_string()))?;
+        if fleet_identity(&fleet)?.is_none_or(|identity| identity.id != self.fleet) {
+            return Err(unreachable("it is that of another fleet now".to_owned()));
+        }
         if let Some(decision) = decision(&fleet, &self.run)? {
             return Ok(Some(decision));
+        }
+        // A run stays until all its hosts have followed.
+        if fleet.directory(&run_directory(&self.run))?.is_none() {
+            return Err(unreachable(format!("its run {} was removed by hand", self.run)));
         }
         let Some(_lock) = lock_coordinator(&fleet)? else { return Ok(None) };
         let reasons = vec![format!("host {} found no coordinator", self.host)];
@@ -113,6 +148,14 @@ impl FleetPart {
 /// Returns the directory of a run, relative to that of the fleet.
 pub fn run_directory(run: &str) -> PathBuf {
     Path::new("runs").join(run)
+}
+
+/// Reads the identity of a fleet; `None` before its first run.
+pub fn fleet_identity(fleet: &Root) -> Result<Option<FleetIdentity>, Error> {
+    let name = Path::new(FLEET_IDENTITY);
+    let Some(bytes) = fleet.read(name, DECISION_MAX)? else { return Ok(None) };
+    let unreadable = |why: String| Error::Unreadable { path: fleet.path().join(name), why };
+    serde_json::from_slice(&bytes).map(Some).map_err(|error| unreadable(error.to_string()))
 }
 
 /// Reads the decision about a run; `None` if there is none.

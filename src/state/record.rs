@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
-use serde::de::DeserializeOwned;
+use serde::de::{DeserializeOwned, IgnoredAny};
 use serde::{Deserialize, Serialize};
 
 use super::{Error, FleetPart};
@@ -254,6 +254,21 @@ pub enum Unsaved {
     Rescue,
     /// Unsaved work is discarded.
     Discard,
+}
+
+/// Record without its plan, of which only the number of sessions is read.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct PartRecord {
+    #[serde(default)]
+    pub(super) fleet: Option<FleetPart>,
+    pub(super) plan: Sessions,
+}
+
+/// Sessions of a plan, each of which is skipped.
+#[derive(Deserialize)]
+pub(super) struct Sessions {
+    pub(super) sessions: Vec<IgnoredAny>,
 }
 
 /// Reads a record; `None` if it does not exist.

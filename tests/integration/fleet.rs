@@ -8,14 +8,17 @@ use serde_json::Value;
 
 use crate::sandbox::{Inventory, Outcome, Sandbox, assert_same, bin};
 
+mod directory;
 mod faults;
 mod kubernetes;
 mod lost_hosts;
 mod machines;
 mod planning;
+mod repair;
 mod runs;
 mod slurm;
 mod ssh;
+mod sweeps;
 
 /// Sessions of most tests: a tree, replicas, and one that chooses its shard. No two of them prefer one block of ports: the
 /// hosts of a test are one machine, and two that probe one port at the same time disturb each other.

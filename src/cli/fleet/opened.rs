@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use clap::Args;
 use seedbed::fleet::coordinator::{Coordinator, HostProblem, Hosts};
-use seedbed::fleet::directory::{Config, FleetDirectory, Index};
+use seedbed::fleet::directory::{Config, DirectoryError, FleetDirectory, Index};
 use seedbed::fleet::launcher::{CommandLauncher, Launcher};
 use seedbed::host::text::{printable, printable_lines};
 use seedbed::report::error;
@@ -62,7 +62,20 @@ impl Fleet {
         // Hosts get the path without links and `..`.
         let path = std::fs::canonicalize(&absolute).unwrap_or(absolute);
         let directory = FleetDirectory::open(&path)?;
-        let saved = directory.config()?;
+        let is_complete =
+            !arguments.hosts.is_empty() && arguments.launcher.is_some() && arguments.root.is_some();
+        let saved = match directory.config() {
+            // A configuration that cannot be read is written again.
+            Err(DirectoryError::Invalid { .. }) if is_complete => None,
+            Err(error @ DirectoryError::Invalid { .. }) => {
+                let help = "help: write it again: pass `--hosts`, `--launcher` and `--root`";
+                return Err(Failure::new(error::FLEET_DIRECTORY, format!("{error}\n{help}")));
+            }
+            saved => saved?,
+        };
+        // A host that was given up takes part again only if it is named.
+        let index = if saved.is_some() { directory.index()? } else { None };
+        let is_left = |host: &&String| index.as_ref().is_none_or(|index| !index.is_forgotten(host));
         let swarm = project.swarm()?.name().to_owned();
         if let Some(saved) = saved.as_ref().filter(|saved| saved.swarm != swarm) {
             let message = format!(
@@ -81,7 +94,7 @@ impl Fleet {
         let config = Config::new(
             swarm,
             hosts
-                .or(before.as_ref().map(|saved| saved.hosts.clone()))
+                .or(before.as_ref().map(|saved| saved.hosts.iter().filter(is_left).cloned().collect()))
                 .ok_or_else(|| missing("`--hosts HOST,…`"))?,
             arguments
                 .launcher
@@ -122,9 +135,18 @@ impl Fleet {
     /// Returns the hosts of a run. A host that has sessions takes part, unless it is forgotten.
     pub(super) fn hosts_without(&self, forgotten: &[String]) -> Result<Vec<String>, Failure> {
         let index = self.directory.index()?;
-        let with_sessions = index.iter().flat_map(Index::hosts);
+        let is_known = |host: &&String| {
+            self.config.hosts.contains(*host)
+                || index.as_ref().is_some_and(|index| index.hosts_with_sessions().contains(host.as_str()))
+        };
+        if let Some(unknown) = forgotten.iter().find(|host| !is_known(host)) {
+            let message = format!("{} is no host of the fleet", printable(unknown));
+            return Err(Failure::new(error::USAGE, message));
+        }
+        let with_sessions = index.iter().flat_map(Index::hosts_with_sessions);
+        let named: BTreeSet<_> = forgotten.iter().chain(&self.config.hosts).map(String::as_str).collect();
         let absent = with_sessions
-            .filter(|host| !forgotten.iter().chain(&self.config.hosts).any(|known| known == host))
+            .filter(|host| !named.contains(host))
             .map(|host| HostProblem::new(host, "it has sessions of the fleet"));
         let absent: Vec<_> = absent.collect();
         if !absent.is_empty() {
@@ -139,14 +161,9 @@ impl Fleet {
     /// Prints the sessions of all hosts.
     pub(super) fn print_index(&self) -> Result<(), Failure> {
         let index = self.directory.index()?;
-        output::print_json_pretty(&index.unwrap_or_else(|| Index::empty(&self.config.swarm)));
+        output::print_json_pretty(&index.unwrap_or_else(|| Index::empty(&self.config.swarm, "")));
         Ok(())
     }
-}
-
-/// Returns the error of hosts that cannot take part.
-pub(super) fn refused(what: &str, problems: &[HostProblem]) -> Failure {
-    Failure::new(error::FLEET_ABORTED, listed(what, problems))
 }
 
 /// Returns the error of a run that is decided, and that hosts have not followed.
@@ -155,7 +172,8 @@ pub(super) fn degraded(what: &str, problems: &[HostProblem]) -> Failure {
     Failure::new(error::FLEET_DEGRADED, format!("{}\n{help}", listed(what, problems)))
 }
 
-fn listed(what: &str, problems: &[HostProblem]) -> String {
+/// Returns a line, and one for each host with its problem.
+pub(super) fn listed(what: &str, problems: &[HostProblem]) -> String {
     let line = |HostProblem { host, why, .. }: &HostProblem| {
         format!("  {}: {}", printable(host), printable_lines(why).replace('\n', "\n  "))
     };

@@ -55,6 +55,8 @@ enum Phase {
     Resolve,
     /// Write a report
     Report,
+    /// Repair in place what this host can repair by itself, and write a report
+    Repair,
 }
 
 pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode, Failure> {
@@ -62,7 +64,10 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode, Fa
     let Arguments { phase, host, run, .. } = arguments;
     let project = Project::find_applied(global)?;
     let answered = match phase {
-        Phase::Report => {
+        Phase::Report | Phase::Repair => {
+            if *phase == Phase::Repair {
+                repair(global, &project, arguments)?;
+            }
             directory.write_report(&report(&project, host, run)?)?;
             return Ok(Status::Done.into());
         }
@@ -122,7 +127,8 @@ fn prepare(
             return Ok(());
         }
         apply::check_releases(context, &part, record.as_ref(), options)?;
-        Ok(apply::prepare(context, &part, record.as_ref(), options, own_part(directory, arguments))?)
+        let own = own_part(directory, arguments)?;
+        Ok(apply::prepare(context, &part, record.as_ref(), options, own)?)
     })?;
     Ok(digest)
 }
@@ -146,7 +152,7 @@ fn release(
         if !findings.is_empty() {
             return Err(apply::Error::Refused(findings).into());
         }
-        Ok(apply::prepare_destroy(context, &record, &destroy, own_part(directory, arguments))?)
+        Ok(apply::prepare_destroy(context, &record, &destroy, own_part(directory, arguments)?)?)
     })?;
     Ok(None)
 }
@@ -160,18 +166,32 @@ fn resolved(global: &Global, project: &Project, arguments: &Arguments) -> Result
     })
 }
 
-/// Refuses a run that is decided already: this host is late.
-fn undecided(directory: &FleetDirectory, arguments: &Arguments) -> Result<(), Failure> {
-    match directory.decision(&arguments.run)? {
-        None => Ok(()),
-        Some(_) => {
-            Err(Failure::new(error::FLEET_ABORTED, format!("run {} is decided already", arguments.run)))
+/// Repairs in place what needs no plan; the report names what is left.
+fn repair(global: &Global, project: &Project, arguments: &Arguments) -> Result<(), Failure> {
+    with_lock(global, project, "fleet", |context| {
+        recover(global, context, options(arguments.unsaved, arguments.stop))?;
+        if let Some(record) = context.swarm.applied()? {
+            apply::repair(context, &record);
         }
-    }
+        Ok(())
+    })
 }
 
-fn own_part(directory: &FleetDirectory, arguments: &Arguments) -> FleetPart {
-    FleetPart::new(directory.path().to_owned(), arguments.run.clone(), arguments.host.clone())
+/// Refuses a run that is decided already, or that everyone has followed since: this host is late.
+fn undecided(directory: &FleetDirectory, arguments: &Arguments) -> Result<(), Failure> {
+    let is_over = match directory.decision(&arguments.run)? {
+        Some(_) => true,
+        None => directory.planned_index(&arguments.run)?.is_none(),
+    };
+    if is_over {
+        return Err(Failure::new(error::FLEET_ABORTED, format!("run {} is decided already", arguments.run)));
+    }
+    Ok(())
+}
+
+fn own_part(directory: &FleetDirectory, arguments: &Arguments) -> Result<FleetPart, Failure> {
+    let id = directory.identity()?.map(|identity| identity.id).unwrap_or_default();
+    Ok(FleetPart::new(directory.path().to_owned(), id, arguments.run.clone(), arguments.host.clone()))
 }
 
 /// Returns the shard of this host, which has to be planned for this workspace.

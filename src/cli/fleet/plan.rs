@@ -50,7 +50,7 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode, Fa
     let manifest = project.manifest()?;
     let directory = directory(global)?;
     let observations = read_observations(&directory.join(&arguments.observations))?;
-    let plan = make(&project, &manifest, observations)?;
+    let plan = make(&project, &manifest, observations, None)?;
     global.unless_interrupted()?;
     if let Some(path) = &arguments.output {
         let into = directory.join(path);
@@ -72,17 +72,19 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode, Fa
     Ok(Status::Done.into())
 }
 
-/// Plans a fleet; commits are those of this host, as far as it has the repositories.
+/// Plans this number of shards, or that of the manifest; commits are those of this host, as far as it has the repositories.
 pub(super) fn make(
     project: &Project,
     manifest: &Manifest,
     observations: Vec<HostObservation>,
+    shards: Option<usize>,
 ) -> Result<FleetPlan, Failure> {
     let swarm = project.swarm()?;
     let queries = fleet::commit_queries(manifest, &project.registry);
     let own = observe::observe(&project.host, swarm.workspace(), &queries).map_err(Failure::Observe)?;
     signals::while_computing(&project.host.cancel, || {
-        fleet::plan(manifest, &project.registry, &own, observations)
+        let shards = shards.map_or_else(|| fleet::shards(manifest, observations.len(), None), Ok)?;
+        fleet::plan_shards(manifest, &project.registry, &own, observations, shards)
     })
     .map_err(|error| match error {
         fleet::Error::Diagnostics(diagnostics) => project.diagnostics(diagnostics),

@@ -1,36 +1,21 @@
-//! `fleet apply`, `destroy` and `recover`: runs over all hosts of a fleet.
+//! `fleet destroy` and `recover`, and the result of a run over all hosts of a fleet.
 
 use std::process::ExitCode;
 
 use clap::Args;
 use seedbed::fleet::coordinator::{Outcome, Part};
 use seedbed::fleet::directory::Index;
-use seedbed::fleet::{self, FleetPlan, review};
 use seedbed::host::text::printable_lines;
-use seedbed::plan::{Action, Change, Plan};
 use seedbed::report::error;
-use seedbed::state::{self, Verdict};
+use seedbed::state::Verdict;
 
-use super::opened::{Fleet, FleetArguments, degraded, refused};
-use super::plan::make;
+use super::opened::{Fleet, FleetArguments, degraded};
 use crate::cli::Global;
-use crate::cli::apply::{ask, digest, has_terminal};
+use crate::cli::apply::{ask, has_terminal};
 use crate::cli::exit::{Failure, Status};
 use crate::cli::observe::host_name;
 use crate::cli::output::count;
 use crate::cli::project::Project;
-
-/// Arguments of `fleet apply`.
-#[derive(Debug, Args)]
-pub(super) struct ApplyArguments {
-    #[command(flatten)]
-    fleet: FleetArguments,
-    /// Apply only a plan with this digest: `sha256:` and 64 digits, as `fleet plan` prints it
-    #[arg(long, value_name = "DIGEST", value_parser = digest)]
-    expect: Option<String>,
-    #[command(flatten)]
-    release: ReleaseArguments,
-}
 
 /// Arguments of `fleet destroy`.
 #[derive(Debug, Args)]
@@ -43,7 +28,7 @@ pub(super) struct DestroyArguments {
 
 /// Treatment of unsaved work and processes on every host.
 #[derive(Debug, Args)]
-struct ReleaseArguments {
+pub(super) struct ReleaseArguments {
     /// Save unsaved work on its host under refs/seedbed/rescue first
     #[arg(long, conflicts_with = "discard")]
     rescue: bool,
@@ -55,55 +40,14 @@ struct ReleaseArguments {
     stop: bool,
     /// Go on without this host, which is lost for good with its sessions; can be repeated
     #[arg(long, value_name = "HOST", value_parser = host_name)]
-    forget: Vec<String>,
+    pub(super) forget: Vec<String>,
 }
 
 impl ReleaseArguments {
-    fn words(&self) -> Vec<&'static str> {
+    pub(super) fn words(&self) -> Vec<&'static str> {
         let words = [(self.rescue, "--rescue"), (self.discard, "--discard"), (self.stop, "--stop")];
         words.into_iter().filter(|(is_set, _)| *is_set).map(|(_, word)| word).collect()
     }
-}
-
-pub(super) fn apply(global: &Global, arguments: &ApplyArguments) -> Result<ExitCode, Failure> {
-    let project = Project::find(global)?;
-    let manifest = project.manifest()?;
-    let fleet = Fleet::open(global, &project, &arguments.fleet, true)?;
-    let hosts = fleet.hosts_without(&arguments.release.forget)?;
-    let launcher = fleet.launcher(&project)?;
-    let reached = fleet.hosts(&project, launcher.as_ref());
-    // Undecided runs are decided, and another coordinator is named, before hosts are asked.
-    drop(fleet.coordinate(reached, arguments.fleet.timeout)?);
-    let (observations, problems) = reached.observe(&state::new_owner()?, &hosts);
-    global.unless_interrupted()?;
-    if !problems.is_empty() {
-        return Err(refused("hosts could not be observed; nothing was changed", &problems));
-    }
-    let plan = make(&project, &manifest, observations)?;
-    if let Some(expected) = arguments.expect.as_ref().filter(|expected| **expected != plan.digest) {
-        let text = review::text(&plan, &project.registry, false);
-        let message = format!(
-            "the plan has another digest than the expected {expected}; nothing was changed\n\n{text}"
-        );
-        return Err(Failure::new(error::PLAN_UNEXPECTED, message));
-    }
-    consent(global, &project, &plan)?;
-    if !global.quiet && !global.json {
-        say!("{}", review::text(&plan, &project.registry, global.verbose));
-    }
-    // The question holds no lock. A host whose facts have changed since refuses its part.
-    let coordinator = fleet.coordinate(reached, arguments.fleet.timeout)?;
-    let run = fleet.directory.new_run()?;
-    fleet::save(&fleet.directory.plan_directory(&run)?, &plan)?;
-    let part = |shard: &fleet::PlannedShard| {
-        let plan = shard.plan.as_ref().filter(|plan| !plan.sessions().is_empty());
-        Part::new(shard.host.clone(), plan.map(|plan| plan.digest().to_owned()))
-    };
-    let parts: Vec<_> = plan.shards.iter().map(part).collect();
-    let words = [&["--expect", plan.digest.as_str()], &arguments.release.words()[..]].concat();
-    let index = Index::new(&manifest.swarm, &run, Some(&plan), &project.registry);
-    let outcome = coordinator.run("prepare", &parts, &words, &index)?;
-    fleet.end(global, &outcome, &hosts, index.sessions.len())
 }
 
 pub(super) fn destroy(global: &Global, arguments: &DestroyArguments) -> Result<ExitCode, Failure> {
@@ -124,11 +68,13 @@ pub(super) fn destroy(global: &Global, arguments: &DestroyArguments) -> Result<E
     }
     let reached = fleet.hosts(&project, launcher.as_ref());
     let coordinator = fleet.coordinate(reached, arguments.fleet.timeout)?;
+    fleet.directory.tidy()?;
     let run = fleet.directory.new_run()?;
     let parts: Vec<_> = hosts.iter().map(|host| Part::new(host.clone(), None)).collect();
-    let index = Index::new(&fleet.config.swarm, &run, None, &project.registry);
+    let index = Index::released(&fleet.config.swarm, &run, &hosts)
+        .with_forgotten(fleet.directory.index()?.as_ref(), &arguments.release.forget);
     let outcome = coordinator.run("release", &parts, &arguments.release.words(), &index)?;
-    fleet.end(global, &outcome, &hosts, 0)
+    fleet.end(global, &outcome, hosts.len(), 0)
 }
 
 pub(super) fn recover(global: &Global, arguments: &FleetArguments) -> Result<ExitCode, Failure> {
@@ -157,11 +103,11 @@ pub(super) fn recover(global: &Global, arguments: &FleetArguments) -> Result<Exi
 
 impl Fleet {
     /// Reports the outcome of a run.
-    fn end(
+    pub(super) fn end(
         &self,
         global: &Global,
         outcome: &Outcome,
-        hosts: &[String],
+        hosts: usize,
         sessions: usize,
     ) -> Result<ExitCode, Failure> {
         let Outcome { decision, unresolved, .. } = outcome;
@@ -183,7 +129,7 @@ impl Fleet {
             return Err(degraded("the run is committed, and hosts have not followed yet", unresolved));
         }
         if !global.quiet && !global.json {
-            let (sessions, hosts) = (count(sessions, "session"), count(hosts.len(), "host"));
+            let (sessions, hosts) = (count(sessions, "session"), count(hosts, "host"));
             say!("run {} is committed: {sessions} on {hosts}", decision.run);
         }
         if global.json {
@@ -191,25 +137,4 @@ impl Fleet {
         }
         Ok(Status::Done.into())
     }
-}
-
-/// Requires consent before existing allocations are removed on any host.
-fn consent(global: &Global, project: &Project, plan: &FleetPlan) -> Result<(), Failure> {
-    let is_removed = |change: &&Change| {
-        matches!(change.action, Action::Destroy | Action::Replace) && !change.release.is_empty()
-    };
-    let plans = || plan.shards.iter().filter_map(|shard| shard.plan.as_ref());
-    let removed: Vec<_> =
-        plans().flat_map(Plan::changes).filter(is_removed).map(|change| change.session.as_str()).collect();
-    if removed.is_empty() || global.yes {
-        return Ok(());
-    }
-    let removed = format!("{} would be destroyed or replaced", count(removed.len(), "session"));
-    if !has_terminal() {
-        let text = review::text(plan, &project.registry, true);
-        let message =
-            format!("{removed}\n\n{}\nhelp: review this, then confirm with `--yes`", text.trim_end());
-        return Err(Failure::new(error::CONSENT_REQUIRED, message));
-    }
-    ask(global, &format!("{}\n{removed}. Go on?", review::text(plan, &project.registry, false)))
 }

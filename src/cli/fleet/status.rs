@@ -2,6 +2,7 @@
 
 use std::process::ExitCode;
 
+use seedbed::fleet::directory::Index;
 use seedbed::fleet::report::{FleetHost, FleetStatus, HostState};
 use seedbed::report::error;
 use seedbed::state;
@@ -22,12 +23,15 @@ pub(super) fn run(global: &Global, arguments: &FleetArguments) -> Result<ExitCod
 }
 
 /// Prints what each host has reported; only answers to `request` are current.
-fn print_status(global: &Global, fleet: &Fleet, request: &str) -> Result<ExitCode, Failure> {
+pub(super) fn print_status(global: &Global, fleet: &Fleet, request: &str) -> Result<ExitCode, Failure> {
     let index = fleet.directory.index()?;
     let mut status = FleetStatus::new(&fleet.config.swarm, index.as_ref());
+    let committed = index.as_ref().map(Index::sessions_by_host).unwrap_or_default();
     for host in &fleet.config.hosts {
-        let report = fleet.directory.report(host)?;
-        status.hosts.push(FleetHost::new(host, report, request, index.as_ref()));
+        // A report that cannot be read is none.
+        let report = fleet.directory.report(host).unwrap_or_default();
+        let committed = committed.get(host.as_str()).map_or(&[][..], Vec::as_slice);
+        status.hosts.push(FleetHost::new(host, report, request, committed));
     }
     if global.json {
         output::print_json_pretty(&status);

@@ -28,7 +28,7 @@ use crate::sandbox::{Outcome, Sandbox, bin};
 
 /// Every command, and the schema of its output with `--json`; `None` if its output is the same with and without
 /// `--json`.
-const COMMANDS: [(&str, Option<&str>); 37] = [
+const COMMANDS: [(&str, Option<&str>); 38] = [
     ("apply", Some("events")),
     ("collect", Some("collected")),
     ("completions", None),
@@ -43,6 +43,7 @@ const COMMANDS: [(&str, Option<&str>); 37] = [
     ("fleet kubernetes", None),
     ("fleet plan", Some("fleet")),
     ("fleet recover", Some("fleet-index")),
+    ("fleet repair", Some("fleet-index")),
     ("fleet status", Some("fleet-status")),
     ("hook claude create", None),
     ("hook claude remove", None),
@@ -241,6 +242,7 @@ fn record(sandbox: &Sandbox) -> Documents {
     r.run(0, "fleet apply", &["../fleet", "--hosts", "n0", "--launcher", &launcher]);
     r.run(0, "fleet status", &["../fleet"]);
     r.run(0, "fleet recover", &["../fleet"]);
+    r.run(0, "fleet repair", &["../fleet"]);
     r.run(0, "fleet destroy", &["../fleet", "--discard", "--yes"]);
     let with_document = COMMANDS.iter().filter(|(_, schema)| schema.is_some()).map(|(name, _)| *name);
     assert_eq!(recorder.commands, with_document.collect(), "a command is not run here");

@@ -1,0 +1,287 @@
+//! Sweeps of SIGKILL over every failpoint that the coordinator and a host reach in runs over all hosts.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+
+use serde_json::Value;
+
+use super::Hosts;
+use crate::faults::{one_in, twice};
+use crate::sandbox::{Inventory, Outcome};
+
+/// Sessions on each of three hosts; those of `n1`, which is killed, have every feature that a session can have.
+const SESSIONS: &str = r#"
+[fleet]
+shards = 3
+[session.first]
+shard = 0
+resources = ["git-worktree", "port-range"]
+[session.worker]
+shard = 1
+resources = [{ kind = "git-worktree", branch = "agents/{{ session.name }}", copy = [".env"] }, { kind = "port-range", block-size = 16 }]
+setup = ["echo made > made.log"]
+teardown = ["test -e README.md"]
+files = { ".env" = { text = "PORT={{ sessions['first'].port.primary }}", mode = "section" } }
+[session.worker.child.coder]
+resources = [{ kind = "git-worktree" }, "port-range"]
+[session.old]
+shard = 1
+resources = ["git-worktree", "port-range"]
+[session.last]
+shard = 2
+resources = ["git-worktree"]
+"#;
+
+/// Returns the manifest of the second apply: one session is replaced, one removed, one added and one updated on `n1`, and one
+/// is added on `n2`.
+fn changed() -> String {
+    SESSIONS.replace("block-size = 16", "block-size = 12").replace("session.old", "session.new").replace(
+        "[session.last]",
+        "[session.more]\nshard = 2\nresources = [\"git-worktree\"]\n[session.last]\nenv = { A = \"{{ sessions['new'].port.start }}\" }",
+    )
+}
+
+/// Command that is killed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Killed {
+    First,
+    Changed,
+    Destroy,
+    /// `fleet recover` after a coordinator was killed at a point of [`Self::Changed`].
+    Recover(&'static str),
+}
+
+/// Process that is killed: the coordinator, or a phase of host `n1`.
+const PROCESSES: [&str; 5] = ["coordinator", "observe", "prepare", "release", "resolve"];
+
+impl Killed {
+    /// Brings the hosts to the state in which the command runs. Returns the inventories that an abort leaves.
+    fn prepare(self, hosts: &Hosts) -> Vec<Inventory> {
+        if self == Self::First {
+            return hosts.inventories_without_records();
+        }
+        hosts.first(&[]).expect(0);
+        if self != Self::Destroy {
+            hosts.manifest(&changed());
+        }
+        let before = hosts.inventories_without_records();
+        if let Self::Recover(point) = self {
+            let launcher = hosts.launcher_with("unset SEEDBED_FAILPOINT; ");
+            let mut command = hosts.fleet_command("apply", &["--yes", "--launcher", &launcher]);
+            command.env("SEEDBED_FAILPOINT", format!("{point}=crash"));
+            Outcome::of(command.output().unwrap()).expect(137);
+        }
+        before
+    }
+
+    /// Returns the command with this launcher.
+    fn command(self, hosts: &Hosts, launcher: &str) -> Command {
+        match self {
+            Self::First => hosts.first_command(launcher, &["--yes"]),
+            Self::Changed => hosts.fleet_command("apply", &["--yes", "--launcher", launcher]),
+            Self::Destroy => hosts.fleet_command("destroy", &["--yes", "--launcher", launcher]),
+            Self::Recover(_) => hosts.fleet_command("recover", &["--launcher", launcher]),
+        }
+    }
+
+    /// Runs the command with variables of failpoints in the environment of one process; returns the outcome and the trace.
+    fn run(self, hosts: &Hosts, process: &str, failpoint: &str) -> (Outcome, Vec<String>) {
+        let trace = hosts.sandbox.top.join("trace");
+        let _ = fs::remove_file(&trace);
+        let mut variables = vec![("SEEDBED_FAILPOINT_TRACE", trace.display().to_string())];
+        if !failpoint.is_empty() {
+            variables.push(("SEEDBED_FAILPOINT", format!("{failpoint}=crash")));
+        }
+        let mut command = if process == "coordinator" {
+            let launcher = hosts.launcher_with("unset SEEDBED_FAILPOINT SEEDBED_FAILPOINT_TRACE; ");
+            let mut command = self.command(hosts, &launcher);
+            command.envs(variables);
+            command
+        } else {
+            let exports = variables.iter().map(|(name, value)| format!("export {name}='{value}'; "));
+            let exports = exports.collect::<String>();
+            let before = format!("case {{host}}{{command}} in n1*\" {process} \"*) {exports};; esac; ");
+            self.command(hosts, &hosts.launcher_with(&before))
+        };
+        let outcome = Outcome::of(command.output().unwrap());
+        let trace = fs::read_to_string(&trace).unwrap_or_default();
+        (outcome, trace.lines().map(str::to_owned).collect())
+    }
+
+    /// Returns a case for the first and a middle occurrence of each point that each process reaches.
+    fn cases(self) -> Vec<String> {
+        let hosts = hosts();
+        let mut cases = Vec::new();
+        for process in PROCESSES {
+            self.prepare(&hosts);
+            let (outcome, trace) = self.run(&hosts, process, "");
+            outcome.expect(0);
+            let mut counts: BTreeMap<String, u64> = BTreeMap::new();
+            for line in &trace {
+                *counts.entry(line.split('#').next().unwrap().to_owned()).or_default() += 1;
+            }
+            cases.extend(twice(&counts).into_iter().map(|point| format!("{process} {point}")));
+            reset(&hosts);
+        }
+        cases
+    }
+}
+
+fn hosts() -> Hosts {
+    let hosts = Hosts::new(3, SESSIONS);
+    for name in &hosts.names {
+        fs::write(hosts.root(name).join(".env"), "A=1\n").unwrap();
+    }
+    hosts
+}
+
+/// Removes the swarm and the fleet.
+#[track_caller]
+fn reset(hosts: &Hosts) {
+    for name in &hosts.names {
+        hosts.on(name, &["recover"]).expect(0);
+        if !hosts.active(name).is_empty() {
+            hosts.on(name, &["destroy"]).expect(0);
+        }
+    }
+    hosts.manifest(SESSIONS);
+    let _ = fs::remove_dir_all(hosts.sandbox.top.join("fleet"));
+}
+
+/// Returns the number of the last committed run, and its sessions by host; nothing before the first commit.
+fn committed(fleet: &Path) -> Option<(String, BTreeMap<String, Vec<String>>)> {
+    let read =
+        |path: &Path| -> Option<Value> { Some(serde_json::from_slice(&fs::read(path).ok()?).unwrap()) };
+    let runs = fs::read_dir(fleet.join("runs")).ok()?;
+    let mut runs: Vec<_> = runs.map(|run| run.unwrap().file_name().into_string().unwrap()).collect();
+    runs.sort();
+    let is_committed = |run: &String| {
+        read(&fleet.join("runs").join(run).join("decision.json"))
+            .is_some_and(|made| made["verdict"] == "commit")
+    };
+    let run = runs.into_iter().rfind(is_committed)?;
+    let index = read(&fleet.join("runs").join(&run).join("index.json")).unwrap();
+    let mut by_host: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for session in index["sessions"].as_array().unwrap() {
+        let text = |key: &str| session[key].as_str().unwrap().to_owned();
+        by_host.entry(text("host")).or_default().push(text("session"));
+    }
+    Some((run, by_host))
+}
+
+/// Expects that all hosts are as before, if no run was committed since, or else as the last decision says.
+#[track_caller]
+fn assert_decided(hosts: &Hosts, before: &[Inventory], run_before: Option<&str>) {
+    let decided = committed(&hosts.sandbox.top.join("fleet"));
+    if decided.as_ref().map(|(run, _)| run.as_str()) == run_before {
+        for (before, after) in before.iter().zip(&hosts.inventories_without_records()) {
+            crate::sandbox::assert_same(before, after);
+        }
+        return;
+    }
+    let (_, mut sessions) = decided.unwrap();
+    for name in &hosts.names {
+        let mut expected = sessions.remove(name).unwrap_or_default();
+        let mut active = hosts.active(name);
+        expected.sort();
+        active.sort();
+        assert_eq!(active, expected, "{name}");
+    }
+    assert!(sessions.is_empty(), "sessions of no host: {sessions:?}");
+}
+
+/// Kills the command in one process at one point; then hosts follow, and the command is run again.
+fn check(killed: Killed, at: usize, hosts: &Hosts, case: &str) {
+    let fleet = hosts.sandbox.top.join("fleet");
+    let clean = hosts.inventories();
+    let run_before = (killed != Killed::First).then_some("000001");
+    let before = killed.prepare(hosts);
+    let (process, point) = case.split_once(' ').unwrap();
+    let (outcome, trace) = killed.run(hosts, process, point);
+    assert!(trace.contains(&format!("crash {point}")), "it did not die there: {outcome:?}");
+    assert_eq!(outcome.code == 137, process == "coordinator", "{outcome:?}");
+    let launcher = hosts.launcher();
+    if at.is_multiple_of(2) {
+        // A fleet whose hosts are not written down has nothing to recover.
+        let is_new = !fleet.join("config.json").exists();
+        let recovered = hosts.fleet("recover", &["--launcher", &launcher]);
+        assert_eq!(recovered.code == 0, !is_new, "{recovered:?}");
+    } else {
+        for name in hosts.names.iter().rev() {
+            hosts.on(name, &["recover"]).expect(0);
+        }
+    }
+    assert_decided(hosts, &before, run_before);
+    let again = killed.command(hosts, &launcher).output().unwrap();
+    Outcome::of(again).expect(0);
+    hosts.fleet("status", &[]).expect(0);
+    hosts.fleet("destroy", &["--yes"]).expect(0);
+    hosts.manifest(SESSIONS);
+    hosts.assert_as(&clean);
+    fs::remove_dir_all(&fleet).unwrap();
+}
+
+/// Checks every case, two at once, each worker with hosts of its own; reports all failures.
+#[track_caller]
+fn check_all(cases: &[(usize, String)], check: impl Fn(&Hosts, usize, &str) + Sync) {
+    let next = AtomicUsize::new(0);
+    let failed = Mutex::new(Vec::new());
+    let workers = thread::available_parallelism().map_or(2, usize::from).min(8).min(cases.len());
+    thread::scope(|scope| {
+        for _ in 0..workers {
+            scope.spawn(|| {
+                let mut own = hosts();
+                while let Some((at, case)) = cases.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    let checked =
+                        std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| check(&own, *at, case)));
+                    if let Err(cause) = checked {
+                        let text = cause.downcast_ref::<String>().cloned();
+                        let text =
+                            text.or_else(|| cause.downcast_ref::<&str>().map(|text| (*text).to_owned()));
+                        failed.lock().unwrap().push(format!("{case}: {}", text.unwrap_or_default()));
+                        own = hosts();
+                    }
+                }
+            });
+        }
+    });
+    let failed = failed.into_inner().unwrap();
+    assert!(failed.is_empty(), "{} of {} cases:\n{}", failed.len(), cases.len(), failed.join("\n"));
+    assert!(!cases.is_empty());
+}
+
+fn sweep(killed: Killed) {
+    let cases: Vec<_> = killed.cases().into_iter().enumerate().collect();
+    eprintln!("{killed:?}: {} cases", cases.len());
+    check_all(&one_in(96, cases), |hosts, at, case| check(killed, at, hosts, case));
+}
+
+#[test]
+#[ignore = "`every_case` runs it"]
+fn a_first_apply_killed_anywhere_is_all_or_nothing_in_every_case() {
+    sweep(Killed::First);
+}
+
+#[test]
+#[ignore = "`every_case` runs it"]
+fn an_apply_that_changes_and_releases_killed_anywhere_is_all_or_nothing_in_every_case() {
+    sweep(Killed::Changed);
+}
+
+#[test]
+#[ignore = "`every_case` runs it"]
+fn a_destroy_killed_anywhere_is_all_or_nothing_in_every_case() {
+    sweep(Killed::Destroy);
+}
+
+#[test]
+#[ignore = "`every_case` runs it"]
+fn a_recover_killed_anywhere_is_done_again_in_every_case() {
+    sweep(Killed::Recover("fleet.deciding"));
+    sweep(Killed::Recover("fleet.decided"));
+}

@@ -7,6 +7,7 @@
 //! sessions use are rendered before those templates.
 
 mod allocate;
+mod applied;
 mod contributions;
 mod template_variables;
 mod resolve_variables;
@@ -25,6 +26,7 @@ mod placement;
 mod shards;
 mod external_options;
 mod files;
+mod findings;
 mod spawn_error;
 mod spawned;
 mod template_files;
@@ -39,14 +41,14 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+pub use applied::{AppliedPlan, Damage, DamageKind};
 pub use diff::{Action, Again, Change, DISCOVERY, Field, SETUP, WORKING_DIRECTORY};
+pub use findings::{Behind, FindingKind, Occupant, Role, SessionFinding};
 pub use read::Unreadable;
 pub use shards::{Shard, plan_shards, shard_manifests};
 pub use spawn_error::SpawnError;
 pub use spawned::{Spawn, plan_spawned, spawn, with_spawned};
 
-use crate::host::occupants::Use;
-use crate::host::text::printable_command;
 use crate::manifest::{
     After, CommandLine, Diagnostic, Diagnostics, Lifetime, Location, Manifest, Ready, SessionFile,
     SessionText, Spawned, rule,
@@ -116,144 +118,6 @@ pub struct PlannedRepository {
     pub root: PathBuf,
     /// Common Git directory. Two repositories with the same one are one repository.
     pub common_directory: PathBuf,
-}
-
-/// Worktree whose base has commits that it lacks.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-#[non_exhaustive]
-pub struct Behind {
-    /// Path of the session in the tree.
-    pub session: SessionPath,
-    /// Name of the worktree among the resources of the session.
-    pub resource: String,
-    /// Base ref of the worktree.
-    pub base_ref: String,
-    /// Commit that the base ref names.
-    pub base: String,
-    /// Number of commits that `base` has and the worktree's HEAD does not.
-    pub commits: u64,
-}
-
-impl Behind {
-    /// Creates the entry of a worktree that lacks `commits` commits of `base`, which `base_ref` names.
-    pub fn new(session: SessionPath, resource: String, base_ref: String, base: String, commits: u64) -> Self {
-        Self { session, resource, base_ref, base, commits }
-    }
-}
-
-/// Process that uses allocations that a release would remove: a directory that it works in, a port that it listens on.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-#[non_exhaustive]
-pub struct Occupant {
-    /// Path of the session in the tree.
-    pub session: SessionPath,
-    /// Number of the process; `null` for a socket whose process cannot be found, such as another user's.
-    pub pid: Option<u32>,
-    /// Program and arguments, with blanks between them; empty if `pid` is `null`.
-    pub command: String,
-    /// Uses of the session, at least one; of many files, only the first few are listed.
-    pub uses: Vec<Use>,
-    /// Part that the process plays in the release.
-    pub role: Role,
-}
-
-/// Part that a process plays in the release of a session that it uses.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "kebab-case")]
-#[non_exhaustive]
-pub enum Role {
-    /// The release is refused while the process uses the session.
-    Refuses,
-    /// The process requests the release, or is an ancestor of the process that does. It is never ended; the command
-    /// line requires `--yes`.
-    Caller,
-    /// The process is a caller in a directory that is a mount, which cannot be unmounted in use: the release is
-    /// refused.
-    PinningCaller,
-    /// The session's `setup` left the process running, and its `teardown` is expected to end it. If the process still
-    /// runs after the teardown, the release is refused.
-    LeftByCommand,
-}
-
-impl Occupant {
-    /// Returns whether the release of the session is refused because of this process.
-    pub fn is_refusal(&self) -> bool {
-        matches!(self.role, Role::Refuses | Role::PinningCaller)
-    }
-
-    /// Returns whether the process can be ended: it is no caller, and its number is known.
-    pub fn is_stoppable(&self) -> bool {
-        self.role == Role::Refuses && self.pid.is_some()
-    }
-
-    /// Returns the process and its uses on one line; paths are not escaped.
-    pub fn described(&self) -> String {
-        let uses: Vec<_> = self.uses.iter().map(Use::described).collect();
-        let uses = uses.join(", ");
-        let Some(pid) = self.pid else { return format!("a process that cannot be inspected {uses}") };
-        let note = match self.role {
-            Role::Refuses => "",
-            Role::Caller => " (seedbed was called from it)",
-            Role::PinningCaller => {
-                " (seedbed was called from it; an overlay is not unmounted under it: leave it first)"
-            }
-            Role::LeftByCommand => " (left running by setup, for teardown to end)",
-        };
-        format!("pid {pid} (`{}`) {uses}{note}", printable_command(&self.command))
-    }
-}
-
-/// One fact about a session, such as unsaved work that a release would lose.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-#[non_exhaustive]
-pub struct SessionFinding {
-    /// Path of the session in the tree.
-    pub session: SessionPath,
-    /// Name of the resource that the fact is about; absent if it is about no single resource.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub resource: Option<String>,
-    /// Description of the fact, one line.
-    pub description: String,
-    /// Kind of the finding; absent for a known fact.
-    #[serde(default, skip_serializing_if = "FindingKind::is_known")]
-    pub kind: FindingKind,
-}
-
-/// Kind of a [`SessionFinding`].
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-#[non_exhaustive]
-pub enum FindingKind {
-    /// The fact is known.
-    #[default]
-    Known,
-    /// It is unknown whether there is unsaved work, because a dependency of the inspection does not respond.
-    Unknown,
-    /// The resource cannot be released for this reason, even if work is discarded.
-    Obstacle,
-}
-
-impl FindingKind {
-    /// Returns whether the fact is known.
-    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
-    fn is_known(&self) -> bool {
-        *self == Self::Known
-    }
-}
-
-impl SessionFinding {
-    /// Creates the finding of a known fact, described in one line.
-    pub fn new(session: SessionPath, description: String) -> Self {
-        Self { session, resource: None, description, kind: FindingKind::Known }
-    }
-
-    /// Returns whether the session's unsaved work is unknown.
-    pub fn is_unknown(&self) -> bool {
-        self.kind == FindingKind::Unknown
-    }
 }
 
 /// Complete data of one session.
@@ -347,67 +211,6 @@ pub fn compose_prompt<'s>(sections: impl IntoIterator<Item = &'s str>, prompt: &
     }
     lines.extend([String::new(), prompt.to_owned()]);
     lines.join("\n")
-}
-
-/// Swarm that is already applied.
-#[derive(Clone, Debug)]
-#[non_exhaustive]
-pub struct AppliedPlan {
-    /// Plan of the last completed run.
-    pub plan: Plan,
-    /// Lost or broken allocations, by session and name of the resource.
-    pub broken: BTreeMap<(SessionPath, String), Damage>,
-}
-
-impl AppliedPlan {
-    /// Creates an applied swarm in which nothing is lost or broken.
-    pub fn new(plan: Plan) -> Self {
-        Self { plan, broken: BTreeMap::new() }
-    }
-}
-
-/// Damage of an existing allocation.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Damage {
-    /// Description of the damage, one line.
-    pub why: String,
-    /// Way in which the damage is repaired.
-    pub kind: DamageKind,
-}
-
-/// Way in which damage is repaired.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-#[non_exhaustive]
-pub enum DamageKind {
-    /// The allocation has to be created again.
-    Lost,
-    /// The allocation can be repaired in place, without releasing it first.
-    Repairable,
-    /// The allocation works as it is, and only its format is that of an earlier version. It is repaired in place.
-    Older,
-    /// Only another tool can repair the damage. A run leaves the allocation as it is, and writes no discovery file.
-    Absent,
-    /// The damage is unknown, because a dependency of the inspection does not respond; the allocation may be undamaged.
-    Unknown,
-}
-
-impl Damage {
-    /// Creates damage, described in one line.
-    pub fn new(kind: DamageKind, why: String) -> Self {
-        Self { why, kind }
-    }
-
-    /// Returns whether the allocation has to be created again.
-    pub fn is_lost(&self) -> bool {
-        self.kind == DamageKind::Lost
-    }
-
-    /// Returns whether the allocation can be repaired in place.
-    pub fn is_repairable(&self) -> bool {
-        matches!(self.kind, DamageKind::Repairable | DamageKind::Older)
-    }
 }
 
 /// Returns the observations that planning this manifest requires, except those that [`programs`] returns.

@@ -2,12 +2,14 @@
 
 mod branches;
 mod check;
+mod comparison;
 mod files;
+mod globs;
 mod planned;
 mod seeds;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 use serde::Deserialize as _;
@@ -15,9 +17,8 @@ use serde_json::{Map, Value};
 
 use self::branches::RepositoryNames;
 pub(super) use self::branches::{recreation_queries, survival_queries, surviving_branch};
-use self::check::{
-    check_age, check_copied, check_discovery, check_glob, check_target, check_untracked, unknown_ref,
-};
+use self::check::{check_age, check_discovery, check_glob, check_target, check_untracked, unknown_ref};
+pub(super) use self::comparison::{is_named, is_of, is_update, is_way};
 pub(super) use self::files::{fault as file_fault, queries as file_queries};
 pub(super) use self::planned::{context, group_key, names, notices, stale, stale_update, working_directory};
 use super::reserved_names::nested_root;
@@ -25,7 +26,7 @@ use super::{Checkout, KIND, Layout, Options, Registration, Worktree, overlay};
 use crate::manifest::rule::{self, Rule};
 use crate::manifest::{self, Diagnostic, Diagnostics, Location};
 use crate::observe::{
-    self, Commit, Observation, Query, Repository, RepositoryObservation, WORKSPACE_REPOSITORY, WorkspaceFile,
+    self, Commit, Observation, Query, Repository, RepositoryObservation, WORKSPACE_REPOSITORY,
     worktree_include,
 };
 use crate::provider::directory::session;
@@ -95,17 +96,6 @@ fn source(repository: &str) -> String {
     }
 }
 
-/// Returns the patterns of an observed `.worktreeinclude`, or the reason for which there are none.
-fn patterns(repository: &str, observed: &WorkspaceFile) -> Result<Vec<String>, String> {
-    match observed {
-        WorkspaceFile::Text(text) => worktree_include::patterns(text),
-        WorkspaceFile::Missing => {
-            Err(format!("{} has no file `{}`", source(repository), worktree_include::FILE))
-        }
-        WorkspaceFile::Unusable(why) => Err(format!("`{}` {why}", worktree_include::FILE)),
-    }
-}
-
 /// Planner of the worktrees of one plan.
 pub(super) struct Worktrees<'o> {
     observation: &'o Observation,
@@ -142,7 +132,7 @@ impl<'o> Worktrees<'o> {
             (way(&observation.workspace, &repository.root), repository.common_dir.clone())
         };
         let included = observation.repositories.iter().filter_map(|(name, observed)| {
-            Some((name.as_str(), patterns(name, observed.worktree_include.as_ref()?)))
+            Some((name.as_str(), globs::patterns(name, observed.worktree_include.as_ref()?)))
         });
         Self {
             common_dirs: observed.map(common_dir).collect(),
@@ -300,76 +290,6 @@ impl<'o> Worktrees<'o> {
         is_at_base
             && target.is_ok_and(|target| target == worktree.target_path)
             && branch.is_ok_and(|branch| branch == worktree.branch)
-    }
-
-    /// Returns the diagnostics of the globs that an active worktree does not have yet; of all globs if `active` is
-    /// `None`.
-    fn glob_diagnostics(
-        &self,
-        location: &Location,
-        options: &Options,
-        active: Option<&Worktree>,
-    ) -> Vec<Diagnostic> {
-        let lists = [
-            ("copy", &options.copy, active.map(|active| &active.copy)),
-            ("link", &options.link, active.map(|active| &active.link)),
-        ];
-        let globs = lists.into_iter().flat_map(|(key, globs, active)| {
-            let is_new = move |glob: &String| {
-                glob == worktree_include::ENTRY || active.is_none_or(|active| !active.contains(glob))
-            };
-            let new = globs.iter().enumerate().filter(move |(_, glob)| is_new(glob));
-            new.map(move |(index, glob)| (key, glob, location.key(key).index(index)))
-        });
-        let check = |(key, glob, location): (&str, &String, Location)| {
-            let checked = match (key, glob.as_str()) {
-                (_, worktree_include::ENTRY) => {
-                    self.check_included(options, key, active.is_some(), &location)
-                }
-                _ => check_glob(glob, &location)
-                    .and_then(|()| check_copied(self.observed(options), options, glob, &location)),
-            };
-            checked.err()
-        };
-        globs.filter_map(check).collect()
-    }
-
-    /// Returns the patterns of the `.worktreeinclude` that `copy` requests, or the reason for which there are none;
-    /// `None` if it requests none, or the file was not observed.
-    fn included(&self, options: &Options) -> Option<&Result<Vec<String>, String>> {
-        let is_requested = options.copy.iter().any(|glob| glob == worktree_include::ENTRY);
-        self.included.get(repository_of(options)).filter(|_| is_requested)
-    }
-
-    /// Checks that the patterns of a `.worktreeinclude` can be used. An active worktree outlasts the file.
-    fn check_included(
-        &self,
-        options: &Options,
-        key: &str,
-        is_active: bool,
-        location: &Location,
-    ) -> Result<(), Diagnostic> {
-        let refused = |message: &str, label: &str, help: &str| {
-            Err(diagnostic(rule::COPIED_FILE, location, message, label, Some(help.to_owned())))
-        };
-        if key != "copy" {
-            let message = format!("`{}` is an entry of `copy`", worktree_include::ENTRY);
-            return refused(&message, "would be linked", "move it to `copy`");
-        }
-        match self.included(options) {
-            Some(Err(_)) if is_active && self.is_included_missing(options) => Ok(()),
-            Some(Err(why)) => refused(
-                why,
-                "reads the patterns of this file",
-                "write a pattern of ignored files on each line, as in a `.gitignore`",
-            ),
-            // Git may be unable to list the files.
-            _ => check_copied(self.observed(options), options, worktree_include::ENTRY, location),
-        }
-    }
-
-    fn is_included_missing(&self, options: &Options) -> bool {
-        self.observed(options).worktree_include == Some(WorkspaceFile::Missing)
     }
 
     /// Returns the common values of worktrees in `root` with these options. They are checked once for consecutive
@@ -599,16 +519,6 @@ fn admin_name(scoped_name: &str, resource: &str, several: bool) -> String {
     if several { format!("{scoped_name}.{resource}") } else { scoped_name.to_owned() }
 }
 
-/// Returns whether a worktree has the paths that planning gives to this resource of a session of this scoped name.
-pub(super) fn is_named(worktree: &Worktree, scoped_name: &str, allocation: &Allocation) -> bool {
-    let several = worktree.is_one_of_several();
-    let is_in_own = several && !allocation.within_parent;
-    let (root, resource) = (&worktree.worktree_root, allocation.name());
-    worktree.admin_directory == admin_name(scoped_name, resource, several)
-        && worktree.worktree_path == worktree_path(root, scoped_name, resource, is_in_own)
-        && (!several || super::branch::is_name(resource))
-}
-
 /// Returns the directory that contains the worktrees of a session with several, except for those inside a parent's.
 pub(super) fn enclosure(resources: &[ResourceOptions<'_>]) -> Option<(&'static str, manifest::Options)> {
     let read = |resource: &ResourceOptions<'_>| Options::deserialize(resource.options).ok();
@@ -637,67 +547,6 @@ fn check_resource_name(request: &Request<'_>) -> Result<(), Diagnostic> {
 fn checkout_of_update(allocation: &Allocation, options: &Options, present: Checkout) -> Checkout {
     let requested = Options::deserialize(&allocation.options).ok().map(|options| options.checkout);
     if requested == Some(options.checkout) { present } else { options.checkout }
-}
-
-/// Returns whether an active worktree becomes another one in location: only its copies and links differ, or options that
-/// matter when a worktree is created.
-pub(super) fn is_update(from: &Worktree, to: &Worktree) -> bool {
-    let updated = Worktree {
-        base_ref: to.base_ref.clone(),
-        checkout: to.checkout,
-        copy: to.copy.clone(),
-        worktree_include: to.worktree_include.clone(),
-        link: to.link.clone(),
-        seeds: to.seeds.clone(),
-        git_hooks: to.git_hooks,
-        relative: to.relative,
-        ..from.clone()
-    };
-    updated == *to && overlay::is_wanted(from) == overlay::is_wanted(to)
-}
-
-/// Returns whether planning could have returned this worktree for these options.
-pub(super) fn is_of(worktree: &Worktree, options: &Options, within_parent: bool) -> bool {
-    let target = normalize_target_path(options.target_path.as_deref().unwrap_or_default());
-    let is_object_id =
-        |id: &str| matches!(id.len(), 40 | 64) && id.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
-    let is_glob = |glob: &String| check_glob(glob, &Location::default()).is_ok();
-    let (included, patterns) = (&worktree.worktree_include, worktree.worktree_include.join("\n"));
-    let is_included = included.is_empty()
-        || worktree.copy.iter().any(|glob| glob == worktree_include::ENTRY)
-            && worktree_include::patterns(&patterns).as_ref() == Ok(included);
-    worktree.base_ref == options.base_ref
-        && worktree.repository == options.repository
-        && is_object_id(&worktree.commit)
-        && target.is_ok_and(|target| target == worktree.target_path)
-        && worktree.branch.is_some() == options.branch.is_some()
-        && (worktree.branch.is_some() || worktree.existing.is_none())
-        && worktree.moved_from().is_none_or(|from| is_object_id(from) && worktree.commit == worktree.base())
-        && worktree.branch.as_deref().is_none_or(super::branch::is_name)
-        && is_checkout_of(worktree.checkout, options.checkout)
-        && (worktree.git_hooks, worktree.relative) == (options.git_hooks, options.relative)
-        && (&worktree.copy, &worktree.link) == (&options.copy, &options.link)
-        && worktree.copy.iter().chain(&worktree.link).all(is_glob)
-        && is_included
-        && seeds::are_of(worktree, options)
-        && (within_parent || worktree.worktree_root == options.root_directory)
-}
-
-/// Returns whether a worktree has the requested checkout method. In a copied workspace, a worktree that was an overlay
-/// has its files.
-fn is_checkout_of(checkout: Checkout, requested: Checkout) -> bool {
-    checkout == requested || (checkout, requested) == (Checkout::Git, Checkout::Overlay)
-}
-
-/// Returns whether planning could have returned this way from the workspace to the repository: up to the workspace's own
-/// repository, or up and then down to another one.
-pub(super) fn is_way(worktree: &Worktree) -> bool {
-    let mut down = worktree.repo_root.components().skip_while(|part| matches!(part, Component::ParentDir));
-    match worktree.repository {
-        _ if worktree.repo_root == Path::new(".") => true,
-        None => down.next().is_none(),
-        Some(_) => down.all(|part| matches!(part, Component::Normal(_))),
-    }
 }
 
 fn top_of(path: &Path) -> String {

@@ -23,6 +23,7 @@ mod release_impact;
 mod nested_swarms;
 mod inspect;
 mod kept_branches;
+pub(crate) mod kept_commits;
 mod occupants;
 mod retry;
 mod provision;

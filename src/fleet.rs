@@ -2,14 +2,16 @@
 //! host applies its part like any saved plan.
 //!
 //! Hosts may disagree about the commit of a ref. The coordinator, which plans, decides: its commits are those of the plan.
-//! [`PlannedShard::lacking`] names the refs that differ on a host. Until the refs of the host are the same, the host refuses
-//! its part as stale.
+//! [`PlannedShard::commits`] names them. A host that lacks some gets them in a bundle ([`PlannedShard::deliveries`]), and its
+//! own refs stay as they are.
 
+pub mod bundle;
 pub mod coordinator;
 pub mod directory;
 mod index;
 pub mod launcher;
 mod observed;
+pub mod received;
 pub mod report;
 pub mod review;
 mod runs;
@@ -23,7 +25,8 @@ use rayon::prelude::*;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-pub use directory::Config;
+pub use bundle::{BundleError, Delivery, add_deliveries};
+pub use directory::{Config, FleetDirectory};
 pub use observed::{Damaged, HostObservation, ObservedSwarm, ShardNumber, is_host_name};
 pub use saved::{FLEET_FILE, SavedError, load, load_shard, save, shard_file};
 
@@ -71,19 +74,23 @@ pub struct PlannedShard {
     pub digest: String,
     /// Number of sessions.
     pub sessions: u32,
-    /// Refs that name another commit on the host than in the plan; absent without any.
+    /// Refs of the plan with their commits; absent without any.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub lacking: Vec<OtherCommit>,
+    pub commits: Vec<PlannedCommit>,
+    /// Commits that the host gets before it prepares its part; absent without any. A host that was not asked which commits
+    /// it has may get fewer. The digest does not cover them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub deliveries: Vec<Delivery>,
     /// Plan of the shard; absent in a saved plan of a fleet, where a file beside it has it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub plan: Option<Plan>,
 }
 
-/// Ref that names another commit on a host than in the plan.
+/// Ref with its commit in the plan, and on a host.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[non_exhaustive]
-pub struct OtherCommit {
+pub struct PlannedCommit {
     /// Name of the repository; empty for the workspace's own.
     pub repository: String,
     /// The ref as written in the manifest.
@@ -92,6 +99,9 @@ pub struct OtherCommit {
     pub commit: String,
     /// Commit that the ref names on the host; `null` if it names none there.
     pub on_host: Option<String>,
+    /// `true` if the host has the commit of the plan, by the name of this ref or not. `false` if it was not asked, and the
+    /// ref names another commit there.
+    pub is_present: bool,
 }
 
 /// Reason for which observations cannot be planned.
@@ -168,8 +178,7 @@ pub fn plan_shards(
     }
     let (hosts, spares) = assign(shards, observations)?;
     let applied: Vec<Option<AppliedPlan>> = hosts.iter().map(HostObservation::applied).collect();
-    let decided: Vec<_> =
-        hosts.par_iter().map(|host| with_commits(&host.observation, coordinator, &hosts[0])).collect();
+    let decided: Vec<_> = hosts.par_iter().map(|host| with_commits(host, coordinator, &hosts[0])).collect();
     let shards: Vec<Shard<'_>> = hosts
         .iter()
         .zip(&decided)
@@ -179,13 +188,14 @@ pub fn plan_shards(
     let plans = plan::plan_shards(manifest, registry, &shards).map_err(Error::Diagnostics)?;
     let workspaces: Vec<_> = hosts.iter().map(|host| host.observation.workspace.clone()).collect();
     let planned = plans.into_iter().zip(decided).zip(&hosts).zip(workspaces).zip(0..);
-    let shards = planned.map(|((((plan, (_, lacking)), host), workspace), shard)| PlannedShard {
+    let shards = planned.map(|((((plan, (_, commits)), host), workspace), shard)| PlannedShard {
         shard,
         host: host.host.clone(),
         workspace,
         digest: plan.approval(),
         sessions: u32::try_from(plan.sessions().len()).unwrap_or(u32::MAX),
-        lacking,
+        commits,
+        deliveries: Vec::new(),
         plan: Some(plan),
     });
     let mut fleet = FleetPlan {
@@ -225,7 +235,8 @@ impl FleetPlan {
             workspace: shard.workspace.clone(),
             digest: shard.digest.clone(),
             sessions: shard.sessions,
-            lacking: shard.lacking.clone(),
+            commits: shard.commits.clone(),
+            deliveries: shard.deliveries.clone(),
             plan: None,
         });
         let (swarm, digest, spares) = (self.swarm.clone(), self.digest.clone(), self.spares.clone());
@@ -292,30 +303,33 @@ fn assign(
     Ok((assigned.into_iter().flatten().collect(), spares.into_iter().map(|host| host.host).collect()))
 }
 
-/// Returns the observation of a host with the commits of the coordinator, and the refs that name other commits on the host.
-/// A coordinator without the repository leaves the decision to the first host.
+/// Returns the observation of a host with the commits of the coordinator, and these commits. A coordinator without the
+/// repository leaves the decision to the first host.
 fn with_commits<'o>(
-    host: &'o Observation,
+    host: &'o HostObservation,
     coordinator: &Observation,
     first: &HostObservation,
-) -> (Cow<'o, Observation>, Vec<OtherCommit>) {
-    let mut decided = Cow::Borrowed(host);
-    let mut lacking = Vec::new();
-    for (name, observed) in &host.repositories {
+) -> (Cow<'o, Observation>, Vec<PlannedCommit>) {
+    let mut decided = Cow::Borrowed(&host.observation);
+    let mut commits = Vec::new();
+    for (name, observed) in &host.observation.repositories {
         for (base_ref, on_host) in &observed.commits {
             let mut deciding = [coordinator, &first.observation].into_iter().map(|of| of.repository(name));
             let Some(deciding) = deciding.find(|of| of.commits.contains_key(base_ref)) else { continue };
             let commit = &deciding.commits[base_ref];
-            if commit == on_host {
-                continue;
-            }
             if let Ok(commit) = commit {
-                lacking.push(OtherCommit {
+                let present = host.present.as_ref().and_then(|present| present.get(name));
+                let is_listed = || present.is_some_and(|present| present.contains(commit));
+                commits.push(PlannedCommit {
                     repository: name.clone(),
                     base_ref: base_ref.clone(),
                     commit: commit.clone(),
                     on_host: on_host.as_ref().ok().cloned(),
+                    is_present: on_host.as_ref() == Ok(commit) || is_listed(),
                 });
+            }
+            if commit == on_host {
+                continue;
             }
             let changed = decided.to_mut().repository_mut(name);
             changed.commits.insert(base_ref.clone(), commit.clone());
@@ -328,5 +342,5 @@ fn with_commits<'o>(
             changed.ages.remove(base_ref);
         }
     }
-    (decided, lacking)
+    (decided, commits)
 }

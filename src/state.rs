@@ -7,6 +7,7 @@
 //! STATE/swarms/NAME-HASH/intent.json      a run that provisions; what it releases is aside
 //! STATE/swarms/NAME-HASH/applied.json     the applied plan; a run whose asides still exist is finished
 //! STATE/swarms/NAME-HASH/rescuing.json    a run that saves work before it releases; recovery sweeps after it
+//! STATE/swarms/NAME-HASH/keeping.json     repositories in which refs keep commits for a run over several hosts
 //! STATE/swarms/NAME-HASH/journal          steps of a run that provisions, each with its time; until commit or rollback
 //! STATE/swarms/NAME-HASH/sessions/        canonical copies of the discovery files
 //! STATE/logs/NAME-HASH/                   output of setup and teardown, until the release; after a failure, longer
@@ -66,7 +67,7 @@ pub use record::{
 pub use recorded::{RecordedSwarm, Unfinished, sessions, swarms, sweep_instances, sweep_locks};
 pub use session_runs::{RunLog, SessionRun, TmuxSession, end_of_log, record_end};
 
-use self::record::{COMMITTED, PartRecord, RECORD_MAX, Rescuing, read};
+use self::record::{COMMITTED, Keeping, PartRecord, RECORD_MAX, Rescuing, read};
 use crate::host::Host;
 use crate::host::files::{self, Root};
 use crate::name::{HashDigits, scoped_name, sha256_hex};
@@ -295,6 +296,11 @@ impl<'h> Swarm<'h> {
     /// Returns all records of the swarm; `None` if there are none.
     pub fn found(&self) -> Result<Option<RecordedSwarm>, Error> {
         recorded::find(self.host, self.collection, &self.key)
+    }
+
+    /// Returns the prefix of the refs that keep commits for a run over several hosts.
+    pub(crate) fn kept_refs(&self) -> String {
+        format!("refs/seedbed/fleet/{}/", self.key)
     }
 
     fn directory(&self) -> PathBuf {

@@ -14,8 +14,8 @@ use super::release_impact::{Search, SessionFinding};
 use super::release_set::{self, Destroy, ResourcesBySession};
 use super::run_progress::RunProgress;
 use super::{
-    Context, Error, Event, Failure, Options, Phase, Run, children, nested_swarms, release, release_impact,
-    rescue, stop_processes, transaction, updates, with_task,
+    Context, Error, Event, Failure, Options, Phase, Run, children, kept_commits, nested_swarms, release,
+    release_impact, rescue, stop_processes, transaction, updates, with_task,
 };
 use crate::host::Host;
 use crate::host::failpoint::crashpoint;
@@ -41,12 +41,14 @@ pub(super) type RemainReasons = BTreeMap<(SessionPath, String), String>;
 ///
 /// With [`Options::give_up`], a run that cannot be recovered in this way is abandoned.
 pub fn recover(context: &Context<'_>, options: Options) -> Result<Recovered, Error> {
-    match undo_finish_or_remove(context, options) {
+    let done = match undo_finish_or_remove(context, options) {
         Err(error) if options.give_up && is_for(&error) && context.swarm.is_unfinished()? => {
             give_up(context, options)
         }
         done => done,
-    }
+    }?;
+    kept_commits::release(context.swarm)?;
+    Ok(done)
 }
 
 /// Finishes or rolls back an interrupted run. Without one, removes the swarm of a `run` that was killed while its

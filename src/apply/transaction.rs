@@ -17,8 +17,8 @@ use super::release;
 pub(crate) use super::release::Teardowns;
 use super::release_set::{Occupants, ResourcesBySession, provisioned, restricted};
 use super::{
-    Context, Error, Event, Failure, Options, Phase, Run, release_impact, stop_processes, unsaved_work,
-    updates,
+    Context, Error, Event, Failure, Options, Phase, Run, kept_commits, release_impact, stop_processes,
+    unsaved_work, updates,
 };
 use crate::discovery;
 use crate::host::Host;
@@ -319,6 +319,7 @@ pub(super) fn finish(
         crashpoint!("run.forgotten");
         context.swarm.end_release(record).map_err(Error::Unfinished)?;
         crashpoint!("run.ended");
+        kept_commits::release(context.swarm)?;
     }
     if failures.is_empty() { Ok(()) } else { Err(Error::NotTornDown(failures)) }
 }

@@ -9,6 +9,7 @@ use clap::Args;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use seedbed::apply::{self, Context, Fetched, Occupant, PlanningInput};
+use seedbed::fleet::PlannedCommit;
 use seedbed::host::absolute;
 use seedbed::host::text::{printable, shell_quoted};
 use seedbed::manifest::Manifest;
@@ -95,7 +96,8 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode, Fa
                 ));
             };
             check_digest(&plan, approval.expected, context.swarm.applied()?.as_ref())?;
-            let (plan, record) = checked(&project, context.swarm, &manifest, plan, path)?;
+            let saved = SavedPlan { path, commits: &[] };
+            let (plan, record) = checked(&project, context.swarm, &manifest, plan, saved)?;
             let questions = [
                 consent_to_repositories(global, &plan)?,
                 consent(global, context, &plan, record.as_ref(), options, true)?,
@@ -292,14 +294,24 @@ fn check_digest(plan: &Plan, expected: Option<&str>, applied: Option<&Record>) -
     Err(Failure::new(error::PLAN_UNEXPECTED, message))
 }
 
+/// Facts about a saved plan beside its content.
+#[derive(Clone, Copy)]
+pub(super) struct SavedPlan<'p> {
+    /// Path of its file.
+    pub(super) path: &'p Path,
+    /// Commits that refs have for this plan, whatever they name on this host.
+    pub(super) commits: &'p [PlannedCommit],
+}
+
 /// Returns a saved plan, if it is not stale.
 pub(super) fn checked(
     project: &Project,
     swarm: &LockedSwarm<'_>,
     manifest: &Manifest,
     plan: Plan,
-    path: &Path,
+    saved: SavedPlan<'_>,
 ) -> Result<(Plan, Option<Record>), Failure> {
+    let path = saved.path;
     if manifest.swarm != plan.swarm() {
         return Err(Failure::new(
             error::PLAN_FILE_FOREIGN,
@@ -331,6 +343,11 @@ pub(super) fn checked(
     let queries = apply::queries(&plan, &project.registry);
     let mut observation =
         observe::observe(&project.host, swarm.workspace(), &queries).map_err(Failure::Observe)?;
+    for PlannedCommit { repository, base_ref, commit, .. } in saved.commits {
+        if let Some(observed) = observation.repository_mut(repository).commits.get_mut(base_ref) {
+            *observed = Ok(commit.clone());
+        }
+    }
     if let Some(record) = &record {
         apply::against(&mut observation, &project.host, record)?;
     }

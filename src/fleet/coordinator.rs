@@ -4,6 +4,7 @@
 //! 2. The coordinator decides, by the creation of one file. It commits only if every host has voted for this plan.
 //! 3. Every host follows the decision. A host that is not reached does so at its next command.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::time::Duration;
 
@@ -12,6 +13,7 @@ use super::launcher::{Ended, HostCommand, Launcher};
 use super::{Config, HostObservation};
 use crate::host::failpoint::crashpoint;
 use crate::host::process::Cancel;
+use crate::observe::Observation;
 use crate::state::{Decision, Verdict};
 
 /// Limit of time for an observation and a report.
@@ -99,10 +101,18 @@ impl<'c> Hosts<'c> {
     }
 
     /// Observes hosts, which needs no lock of the fleet; also returns those that gave no observation. `request` is a new
-    /// name.
-    pub fn observe(&self, request: &str, hosts: &[String]) -> Result<Observed, DirectoryError> {
+    /// name. The hosts report which commits of `own`, the observation of the coordinator, they have.
+    pub fn observe(
+        &self,
+        request: &str,
+        hosts: &[String],
+        own: &Observation,
+    ) -> Result<Observed, DirectoryError> {
         let _lock = self.directory.create_request(request)?;
-        let ended = self.phase("observe", &["--run", request], hosts, READ_LIMIT, self.cancel);
+        let asked = asked_commits(own);
+        let words: Vec<&str> =
+            ["--run", request].into_iter().chain(asked.iter().map(String::as_str)).collect();
+        let ended = self.phase("observe", &words, hosts, READ_LIMIT, self.cancel);
         let (mut observations, mut problems) = (Vec::new(), Vec::new());
         for host in hosts {
             match self.directory.observation(request, host) {
@@ -224,6 +234,14 @@ impl Coordinator<'_> {
         crashpoint!("fleet.resolved");
         Ok(unresolved)
     }
+}
+
+/// Returns the arguments with which hosts are asked about the commits of the coordinator, each commit once.
+fn asked_commits(own: &Observation) -> BTreeSet<String> {
+    let commits = own.repositories.iter().flat_map(|(name, observed)| {
+        observed.commits.values().flatten().map(move |commit| format!("--commit={name}={commit}"))
+    });
+    commits.collect()
 }
 
 /// Returns the command of a phase.

@@ -6,6 +6,7 @@
 //! DIR/coordinator.lock         flock: one coordinator at a time
 //! DIR/observations/REQUEST/HOST.json observation of a host, for one plan
 //! DIR/reports/HOST.json        last report of a host
+//! DIR/bundles/               commits for the hosts of the last run, see `bundle`
 //! DIR/fleet.json               identity of the fleet, and number of its last run
 //! DIR/runs/RUN/plan/           plan of the fleet, see `fleet plan -o`
 //! DIR/runs/RUN/prepare/HOST.json     vote of a host
@@ -25,10 +26,12 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 pub use super::index::{Index, IndexedHost, IndexedSession, manifest_digest};
-use super::{HostObservation, SCHEMA_VERSION, is_host_name};
+use super::{BundleError, FleetPlan, HostObservation, SCHEMA_VERSION, bundle, is_host_name};
+use crate::host::Host;
 use crate::host::failpoint::crashpoint;
 use crate::host::files::{self, Root};
 use crate::name::SessionPath;
+use crate::observe::Observation;
 use crate::state::{self, run_directory};
 
 /// Largest file that is read, in bytes.
@@ -269,6 +272,12 @@ impl FleetDirectory {
     /// Returns the last report of a host; `None` if it never sent one.
     pub fn report(&self, host: &str) -> Result<Option<HostReport>, DirectoryError> {
         self.read(&Path::new("reports").join(format!("{host}.json")))
+    }
+
+    /// Makes the bundles that the hosts of a plan need, and removes all others. `own` is the observation of the coordinator,
+    /// which has the lock.
+    pub fn make_bundles(&self, host: &Host, own: &Observation, plan: &FleetPlan) -> Result<(), BundleError> {
+        bundle::make(host, own, &self.root, &plan.shards)
     }
 
     pub(super) fn invalid(&self, name: &Path, why: &dyn Display) -> DirectoryError {

@@ -1,6 +1,6 @@
 //! Observation of a host as a document, for planning elsewhere.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -33,6 +33,10 @@ pub struct HostObservation {
     pub queries: BTreeSet<Query>,
     /// Answers.
     pub observation: Observation,
+    /// Commits of which the host has the complete history, by repository, among those that the coordinator has asked about;
+    /// absent if it has not asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub present: Option<BTreeMap<String, BTreeSet<String>>>,
     /// Part of the swarm that is applied on the host; absent if there is none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub applied: Option<ObservedSwarm>,
@@ -118,7 +122,8 @@ impl HostObservation {
             plan: applied.plan,
         });
         let (swarm, observation) = (manifest.swarm.clone(), input.observation);
-        Self { schema_version: SCHEMA_VERSION, swarm, host, shard, queries, observation, applied }
+        let present = None;
+        Self { schema_version: SCHEMA_VERSION, swarm, host, shard, queries, observation, present, applied }
     }
 
     /// Reads a document, which any program may have written; the error is the reason, after the name of the file.

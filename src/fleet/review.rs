@@ -6,8 +6,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
-use super::{FleetPlan, PlannedShard};
-use crate::host::text::{printable, thousands};
+use super::{Delivery, FleetPlan, PlannedShard};
+use crate::host::text::{printable, size, thousands};
 use crate::name::PortBlock;
 use crate::plan::{Action, Plan};
 use crate::provider::Registry;
@@ -200,26 +200,45 @@ fn shortened(names: &[String]) -> String {
     )
 }
 
-/// Describes the hosts whose refs name other commits than the plan has.
+/// Describes the commits that hosts get, and those that they lack and cannot get.
 fn notices(fleet: &FleetPlan) -> Vec<String> {
-    let all = fleet.shards.iter().flat_map(|shard| shard.lacking.iter().map(move |other| (shard, other)));
-    let mut by_ref: BTreeMap<(&str, &str, &str), Vec<String>> = BTreeMap::new();
-    for (shard, other) in all {
-        let key = (other.repository.as_str(), other.base_ref.as_str(), other.commit.as_str());
-        by_ref.entry(key).or_default().push(printable(&shard.host));
-    }
-    let line = |((repository, base_ref, commit), hosts): ((&str, &str, &str), Vec<String>)| {
-        let of = if repository.is_empty() {
-            String::new()
-        } else {
-            format!(" of repository {}", printable(repository))
+    let all =
+        fleet.shards.iter().flat_map(|shard| shard.deliveries.iter().map(move |delivery| (shard, delivery)));
+    let mut hosts: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for (shard, delivery) in all {
+        let what = match refusal(delivery) {
+            Some(why) => format!("cannot be applied: {why}"),
+            None => format!("{} of {} ({})", commits(delivery), repository(delivery), size(delivery.bytes)),
         };
-        format!(
-            "{}{of} is not at {} on {}, which will refuse the plan until it is: fetch it there",
-            printable(base_ref),
-            commit.get(..12).unwrap_or(commit),
-            shortened(&hosts)
-        )
+        hosts.entry(what).or_default().push(printable(&shard.host));
+    }
+    let line = |(what, hosts): (String, Vec<String>)| {
+        let verb = match (what.starts_with("cannot"), hosts.len()) {
+            (true, _) => "",
+            (false, 1) => "gets ",
+            (false, _) => "get ",
+        };
+        format!("{} {verb}{what}", shortened(&hosts))
     };
-    by_ref.into_iter().map(line).take(NOTICES).collect()
+    hosts.into_iter().map(line).take(NOTICES).collect()
+}
+
+/// Returns the reason for which a host cannot get commits, with the commits; `None` if it can.
+pub fn refusal(delivery: &Delivery) -> Option<String> {
+    let why = printable(delivery.refused.as_ref()?);
+    let tips = delivery.tips.iter().map(|tip| tip.get(..12).unwrap_or(tip)).collect::<Vec<_>>().join(", ");
+    Some(format!("it lacks {tips} of {}: {why}", repository(delivery)))
+}
+
+fn commits(delivery: &Delivery) -> String {
+    let count = usize::try_from(delivery.commits).unwrap_or(usize::MAX);
+    let all = if delivery.beyond.is_empty() { "all " } else { "" };
+    format!("{all}{}", counted(count, "commit"))
+}
+
+fn repository(delivery: &Delivery) -> String {
+    match delivery.repository.as_str() {
+        "" => "the workspace".to_owned(),
+        name => format!("repository {}", printable(name)),
+    }
 }

@@ -266,7 +266,7 @@ impl Root {
     }
 
     /// Opens a regular file and returns it with its size in bytes; `None` if it does not exist.
-    fn open_to_read(&self, relative: &Path) -> Result<Option<(File, u64)>, Error> {
+    pub(crate) fn open_to_read(&self, relative: &Path) -> Result<Option<(File, u64)>, Error> {
         if self.names_of(relative)?.is_empty() {
             return Err(Error::Outside { path: self.path.join(relative) });
         }

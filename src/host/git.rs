@@ -6,6 +6,7 @@
 
 pub mod checkouts;
 pub mod config;
+pub(crate) mod scratch;
 mod special_files;
 pub(crate) mod version;
 

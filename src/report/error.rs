@@ -112,6 +112,7 @@ errors! {
     CONSENT_REQUIRED = "consent-required", 69, "The command would remove something, or a saved plan would change other repositories, and there is no terminal to ask on", "Read `seedbed plan`, then pass `--yes`";
     DECLINED = "declined", 69, "The question on the terminal was not answered with yes; nothing was changed", "Answer `y`, or pass `--yes`";
     FETCH_FAILED = "fetch-failed", 69, "`--fetch` could not fetch a base ref; nothing was planned", "Check the network and the remote, or plan without `--fetch`";
+    FLEET_COMMITS = "fleet-commits", 69, "A host of a fleet lacks commits, and cannot get them from here", "Repair what the message names, or fetch them on that host";
     FLEET_MANIFEST = "fleet-manifest", 69, "The manifest has changed since it was applied, and `fleet repair` changes nothing else", "Run `seedbed fleet apply DIR`";
     FLEET_PART = "fleet-part", 69, "The swarm is the part of this host of a fleet, and `apply` would give this host all of the manifest", "Run `seedbed fleet apply DIR`";
     FLEET_UNREACHABLE = "fleet-unreachable", 69, "The host is prepared for a run over a fleet whose directory is not there", "Bring the directory back, or run `seedbed recover --give-up`";
@@ -190,6 +191,17 @@ impl Identified for apply::PlanningInputError {
             Self::Observe(error) => error.id(),
             Self::State(error) => error.id(),
             Self::Unusable(_) => REPOSITORY_UNUSABLE,
+        }
+    }
+}
+
+impl Identified for fleet::BundleError {
+    fn id(&self) -> &'static ErrorId {
+        match self {
+            Self::File(error) => error.id(),
+            Self::State(error) => error.id(),
+            Self::Git(error) => error.id(),
+            Self::Unusable(_) => FLEET_COMMITS,
         }
     }
 }

@@ -5,15 +5,18 @@ use std::fs::File;
 use std::io::Write as _;
 use std::ops::Deref;
 use std::os::fd::OwnedFd;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
 use serde::Serialize;
 
-use super::{COMMITTED, Error, Record, Rescuing, SCHEMA_VERSION, Stage, Swarm, read};
+use super::{COMMITTED, Error, Keeping, Record, Rescuing, SCHEMA_VERSION, Stage, Swarm, read};
 use crate::host::clock;
 use crate::host::failpoint::{crashpoint, failpoint};
 use crate::host::files::{self, Root};
+
+/// File of [`Keeping`].
+const KEEPING: &str = "keeping.json";
 
 /// A locked swarm. Only a locked swarm permits changes of its state.
 #[derive(Debug)]
@@ -138,6 +141,26 @@ impl LockedSwarm<'_> {
     pub fn end_rescue(&self) -> Result<(), Error> {
         self.records()?.remove_file(Path::new("rescuing.json"))?;
         Ok(())
+    }
+
+    /// Records the repositories in which refs are about to keep commits, before the first ref exists.
+    pub(crate) fn begin_keeping(&self, repositories: BTreeSet<PathBuf>) -> Result<(), Error> {
+        self.write(KEEPING, &Keeping { schema_version: SCHEMA_VERSION, repositories })
+    }
+
+    /// Returns the repositories in which refs may keep commits.
+    pub(crate) fn kept_in(&self) -> Result<BTreeSet<PathBuf>, Error> {
+        if !self.directory().join(KEEPING).is_file() {
+            return Ok(BTreeSet::new());
+        }
+        Ok(read::<Keeping>(&self.directory(), KEEPING)?
+            .map(|keeping| keeping.repositories)
+            .unwrap_or_default())
+    }
+
+    /// Records that no ref keeps commits any more.
+    pub(crate) fn end_keeping(&self) -> Result<(), Error> {
+        self.remove(KEEPING)
     }
 
     /// Writes the canonical copy of a session's discovery file.

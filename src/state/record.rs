@@ -242,6 +242,16 @@ pub(super) struct Rescuing {
     pub(super) schema_version: u32,
 }
 
+/// Repositories in which refs keep commits for a run over several hosts, until the run is decided.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(super) struct Keeping {
+    /// Version of the format of this file.
+    pub(super) schema_version: u32,
+    /// Absolute paths of the common Git directories.
+    pub(super) repositories: BTreeSet<PathBuf>,
+}
+
 /// Handling of unsaved work that a release would lose.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]

@@ -8,6 +8,7 @@ use serde_json::Value;
 
 use crate::sandbox::{Inventory, Outcome, Sandbox, assert_same, bin};
 
+mod commits;
 mod directory;
 mod faults;
 mod kubernetes;
@@ -180,6 +181,24 @@ impl Hosts {
             found.retain(|path, _| !path.ends_with("/applied.json"));
         }
         all
+    }
+
+    /// Returns the inventories without objects of Git: those of a run that was rolled back stay until garbage collection.
+    fn inventories_without_objects(&self) -> Vec<Inventory> {
+        let mut all = self.inventories();
+        for found in &mut all {
+            found
+                .retain(|path, _| !path.starts_with("repository/.git/objects/") || path.contains("incoming"));
+        }
+        all
+    }
+
+    /// Expects the inventory of each host, except for objects.
+    #[track_caller]
+    fn assert_as_without_objects(&self, before: &[Inventory]) {
+        for (before, after) in before.iter().zip(&self.inventories_without_objects()) {
+            assert_same(before, after);
+        }
     }
 
     /// Returns the names of the active sessions of a host, in order.

@@ -5,17 +5,19 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Args;
+use seedbed::apply;
 use seedbed::fleet::coordinator::{HostProblem, Hosts, Outcome, Part};
 use seedbed::fleet::directory::{Index, manifest_digest};
 use seedbed::fleet::{self, FleetPlan, HostObservation, PlannedShard, review};
 use seedbed::host::text::{printable, printable_lines};
 use seedbed::manifest::Manifest;
+use seedbed::observe::Observation;
 use seedbed::plan::{Action, Change, Plan};
 use seedbed::report::error;
 use seedbed::state::{self, Verdict};
 
 use super::opened::{Fleet, FleetArguments, listed};
-use super::plan::make;
+use super::plan::{make, own_commits};
 use super::run::ReleaseArguments;
 use super::status::print_status;
 use crate::cli::Global;
@@ -128,7 +130,8 @@ impl PlannedRun<'_> {
         drop(self.fleet.coordinate(reached, self.limit)?);
         let mut agreed = BTreeSet::new();
         loop {
-            let (observations, problems) = reached.observe(&state::new_owner()?, &hosts)?;
+            let own = own_commits(self.project, self.manifest)?;
+            let (observations, problems) = reached.observe(&state::new_owner()?, &hosts, &own)?;
             self.global.unless_interrupted()?;
             if self.is_repair && problems.iter().any(|problem| self.has_sessions(&problem.host)) {
                 return self.repair_in_place(reached, &problems);
@@ -140,7 +143,7 @@ impl PlannedRun<'_> {
                 }
                 return Err(Failure::new(error::FLEET_ABORTED, what));
             }
-            let plan = self.plan(observations, shards)?;
+            let plan = self.plan(&own, observations, shards)?;
             if self.is_repair && self.forgotten.is_empty() && !has_changes(&plan) {
                 return nothing_to_repair(self.global, self.fleet);
             }
@@ -148,7 +151,7 @@ impl PlannedRun<'_> {
             if !self.global.quiet && !self.global.json {
                 say!("{}", review::text(&plan, &self.project.registry, self.global.verbose));
             }
-            let (outcome, index) = self.attempt(reached, &plan)?;
+            let (outcome, index) = self.attempt(reached, &own, &plan)?;
             if !self.is_planned_again(&outcome) || !self.replaces(&outcome.refusals, &mut hosts, shards) {
                 return self.fleet.end(self.global, &outcome, index.hosts.len(), index.sessions.len());
             }
@@ -186,8 +189,13 @@ impl PlannedRun<'_> {
             && self.global.unless_interrupted().is_ok()
     }
 
-    /// Plans all shards.
-    fn plan(&self, mut observations: Vec<HostObservation>, shards: usize) -> Result<FleetPlan, Failure> {
+    /// Plans all shards. `own` is the observation of this host.
+    fn plan(
+        &self,
+        own: &Observation,
+        mut observations: Vec<HostObservation>,
+        shards: usize,
+    ) -> Result<FleetPlan, Failure> {
         if let Some(index) = self.index {
             let is_back = |observed: &&HostObservation| {
                 observed.applied.is_some() && index.is_forgotten(&observed.host)
@@ -203,7 +211,8 @@ impl PlannedRun<'_> {
             }
             index.keep_shards(&mut observations, shards);
         }
-        let plan = make(self.project, self.manifest, observations, Some(shards))?;
+        let plan = make(self.project, self.manifest, own, observations, Some(shards))?;
+        require_deliveries(&plan)?;
         match self.expected.filter(|expected| *expected != plan.digest) {
             None => Ok(plan),
             Some(expected) => {
@@ -217,11 +226,19 @@ impl PlannedRun<'_> {
     }
 
     /// Lets the hosts prepare a plan, decides, and lets them follow.
-    fn attempt(&self, reached: Hosts<'_>, plan: &FleetPlan) -> Result<(Outcome, Index), Failure> {
+    fn attempt(
+        &self,
+        reached: Hosts<'_>,
+        own: &Observation,
+        plan: &FleetPlan,
+    ) -> Result<(Outcome, Index), Failure> {
         // The question holds no lock. A host whose facts have changed since refuses its part.
         let coordinator = self.fleet.coordinate(reached, self.limit)?;
         let directory = &self.fleet.directory;
         directory.tidy()?;
+        require_same_commits(own, &own_commits(self.project, self.manifest)?)?;
+        let made = directory.make_bundles(&self.project.host, own, plan);
+        made.map_err(Failure::from_error)?;
         let run = directory.new_run()?;
         fleet::save(&directory.create_plan_directory(&run)?, plan)?;
         let part = |shard: &PlannedShard| {
@@ -289,4 +306,30 @@ fn plans(plan: &FleetPlan) -> impl Iterator<Item = &Plan> {
 
 fn has_changes(plan: &FleetPlan) -> bool {
     plans(plan).any(Plan::has_changes)
+}
+
+/// Refuses a plan with commits that this host cannot send.
+fn require_deliveries(plan: &FleetPlan) -> Result<(), Failure> {
+    let refused = plan.shards.iter().flat_map(|shard| {
+        shard.deliveries.iter().filter_map(|delivery| {
+            let why = review::refusal(delivery)?;
+            Some(HostProblem::new(&shard.host, &why))
+        })
+    });
+    let refused: Vec<_> = refused.collect();
+    if refused.is_empty() {
+        return Ok(());
+    }
+    Err(Failure::new(error::FLEET_COMMITS, listed("hosts lack commits; nothing was changed", &refused)))
+}
+
+/// Refuses a plan if refs of this host have moved since.
+fn require_same_commits(planned: &Observation, now: &Observation) -> Result<(), Failure> {
+    let moved = planned.repositories.iter().flat_map(|(name, observed)| {
+        let now = &now.repository(name).commits;
+        let moved = observed.commits.iter().filter(|(base_ref, commit)| now.get(*base_ref) != Some(commit));
+        moved.map(|(base_ref, _)| format!("`{}` has moved on this host", printable(base_ref)))
+    });
+    let moved: Vec<_> = moved.collect();
+    if moved.is_empty() { Ok(()) } else { Err(apply::Error::Stale(moved).into()) }
 }

@@ -6,12 +6,15 @@ use std::process::ExitCode;
 use clap::{Args, ValueEnum};
 use seedbed::apply::{self, Context, Destroy};
 use seedbed::fleet::directory::{Answer, FleetDirectory, HostReport, ReportedSession};
-use seedbed::fleet::{self, FleetPlan, PlannedShard};
+use seedbed::fleet::{self, FleetPlan, PlannedShard, received};
 use seedbed::host::clock;
+use seedbed::manifest::Manifest;
+use seedbed::observe::WORKSPACE_REPOSITORY;
 use seedbed::plan::DamageKind;
 use seedbed::report::error;
 use seedbed::state::FleetPart;
 
+use crate::cli::apply::SavedPlan;
 use crate::cli::exit::{Failure, Status};
 use crate::cli::lock::{recover, with_lock};
 use crate::cli::observe::{host_name, observe};
@@ -36,6 +39,9 @@ pub(super) struct Arguments {
     /// Digest of the plan of the fleet
     #[arg(long, default_value = "")]
     expect: String,
+    /// Commit to report if this host has it, after the name of its repository: `NAME=COMMIT`
+    #[arg(long, value_name = "NAME=COMMIT", value_parser = commit)]
+    commit: Vec<(String, String)>,
     #[command(flatten)]
     unsaved: UnsavedWork,
     #[command(flatten)]
@@ -73,7 +79,10 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode, Fa
         }
         Phase::Observe => {
             resolved(global, &project, arguments)?;
-            let observation = observe(&project, host.clone(), None)?;
+            let mut observation = observe(&project, host.clone(), None)?;
+            let directories = directories(&project, &project.manifest()?)?;
+            let present = received::present(&project.host, &directories, &arguments.commit);
+            observation.present = Some(present.map_err(Failure::from_error)?);
             directory.write_observation(run, &observation)?;
             return Ok(Status::Done.into());
         }
@@ -100,6 +109,18 @@ fn run_name(text: &str) -> Result<String, String> {
     if is_name { Ok(text.to_owned()) } else { Err("a run has a name of letters and digits".to_owned()) }
 }
 
+/// Parses the name of a repository, which is empty for the workspace's own, and a commit.
+fn commit(text: &str) -> Result<(String, String), String> {
+    let (repository, commit) = text.rsplit_once('=').ok_or("write `NAME=COMMIT`")?;
+    Ok((repository.to_owned(), commit.to_owned()))
+}
+
+/// Returns the directories of the repositories of this host, by name.
+fn directories(project: &Project, manifest: &Manifest) -> Result<received::Directories, Failure> {
+    let own = (WORKSPACE_REPOSITORY.to_owned(), project.swarm()?.workspace().to_owned());
+    Ok(project.repositories(manifest).into_iter().chain([own]).collect())
+}
+
 /// Prepares the part of this host, and returns the digest of its plan; `None` for a part without sessions.
 fn prepare(
     global: &Global,
@@ -122,7 +143,12 @@ fn prepare(
         let options = options(arguments.unsaved, arguments.stop);
         recover(global, context, options)?;
         undecided(directory, arguments)?;
-        let (part, record) = apply_command::checked(project, context.swarm, &manifest, part, &path)?;
+        if part.has_changes() {
+            received::receive(context.swarm, directory, &directories(project, &manifest)?, shard)
+                .map_err(Failure::from_error)?;
+        }
+        let saved = SavedPlan { path: &path, commits: &shard.commits };
+        let (part, record) = apply_command::checked(project, context.swarm, &manifest, part, saved)?;
         if digest.is_none() && record.is_none() {
             return Ok(());
         }

@@ -10,7 +10,7 @@ use seedbed::fleet::{self, FleetPlan, HostObservation, review};
 use seedbed::host::files::Root;
 use seedbed::host::text::{printable, shell_quoted};
 use seedbed::manifest::Manifest;
-use seedbed::observe;
+use seedbed::observe::{self, Observation};
 use seedbed::report::error;
 
 use crate::cli::exit::{Failure, Status};
@@ -50,7 +50,8 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode, Fa
     let manifest = project.manifest()?;
     let directory = directory(global)?;
     let observations = read_observations(&directory.join(&arguments.observations))?;
-    let plan = make(&project, &manifest, observations, None)?;
+    let own = own_commits(&project, &manifest)?;
+    let plan = make(&project, &manifest, &own, observations, None)?;
     global.unless_interrupted()?;
     if let Some(path) = &arguments.output {
         let into = directory.join(path);
@@ -72,24 +73,31 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode, Fa
     Ok(Status::Done.into())
 }
 
+/// Observes the commits of this host, which are those of the plan.
+pub(super) fn own_commits(project: &Project, manifest: &Manifest) -> Result<Observation, Failure> {
+    let queries = fleet::commit_queries(manifest, &project.registry);
+    let swarm = project.swarm()?;
+    observe::observe(&project.host, swarm.workspace(), &queries).map_err(Failure::Observe)
+}
+
 /// Plans this number of shards, or that of the manifest; commits are those of this host, as far as it has the repositories.
 pub(super) fn make(
     project: &Project,
     manifest: &Manifest,
+    own: &Observation,
     observations: Vec<HostObservation>,
     shards: Option<usize>,
 ) -> Result<FleetPlan, Failure> {
-    let swarm = project.swarm()?;
-    let queries = fleet::commit_queries(manifest, &project.registry);
-    let own = observe::observe(&project.host, swarm.workspace(), &queries).map_err(Failure::Observe)?;
-    signals::while_computing(&project.host.cancel, || {
+    let planned = signals::while_computing(&project.host.cancel, || {
         let shards = shards.map_or_else(|| fleet::shards(manifest, observations.len(), None), Ok)?;
-        fleet::plan_shards(manifest, &project.registry, &own, observations, shards)
-    })
-    .map_err(|error| match error {
+        fleet::plan_shards(manifest, &project.registry, own, observations, shards)
+    });
+    let mut plan = planned.map_err(|error| match error {
         fleet::Error::Diagnostics(diagnostics) => project.diagnostics(diagnostics),
         error => Failure::from_error(error),
-    })
+    })?;
+    fleet::add_deliveries(&project.host, own, &mut plan).map_err(Failure::from_error)?;
+    Ok(plan)
 }
 
 /// Reads every observation of a directory: its files that end in `.json`.

@@ -5,16 +5,13 @@
 //! system's configuration count there; of the repository's own, only the addresses of its remotes are used.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::ffi::OsStr;
-use std::fmt::Write as _;
-use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::branch::is_name;
 use crate::host::Host;
-use crate::host::files::temporary::Temporary;
-use crate::host::files::{self, Root};
+use crate::host::files;
 use crate::host::git::Git;
+use crate::host::git::scratch::{Located, Scratch};
 use crate::host::process;
 use crate::host::text::printable;
 
@@ -77,17 +74,7 @@ struct Tracking {
 /// without a repository, are left to planning.
 pub fn fetch(host: &Host, directory: &Path, base_refs: &BTreeSet<&str>) -> Result<Vec<FetchedRef>, Error> {
     let git = Git::discover(host, directory);
-    let located = git.output([
-        "rev-parse",
-        "--path-format=absolute",
-        "--git-path",
-        "objects",
-        "--git-path",
-        "shallow",
-        "--show-object-format",
-    ])?;
-    let located = String::from_utf8_lossy(&located.stdout).into_owned();
-    let [objects, shallow, format] = located.lines().collect::<Vec<_>>()[..] else { return Ok(Vec::new()) };
+    let Some(located) = Located::new(&git)? else { return Ok(Vec::new()) };
     let remotes = remotes(&git)?;
     let refs = Refs::read(&git)?;
     let mut wanted: BTreeMap<String, Vec<(&str, Tracking)>> = BTreeMap::new();
@@ -98,9 +85,10 @@ pub fn fetch(host: &Host, directory: &Path, base_refs: &BTreeSet<&str>) -> Resul
     }
     let mut fetched = Vec::new();
     for (remote, wanted) in wanted {
-        let scratch = Scratch::new(host, &refs, format, Path::new(shallow))?;
+        let known = refs.commits.iter().map(|(name, commit)| (name.as_str(), commit.as_str()));
+        let scratch = Scratch::new(host, NAME, &located, known)?;
         let address = address(&remotes[&remote], directory, &git);
-        let found = scratch.fetch(host, Path::new(objects), &address, &wanted);
+        let found = fetch_into(&scratch, host, &located.objects, &address, &wanted);
         scratch.remove()?;
         let commits = found.map_err(|why| Error::Remote {
             refs: wanted.iter().map(|(base_ref, _)| printable(base_ref)).collect::<Vec<_>>().join(", "),
@@ -243,96 +231,43 @@ fn without_password(text: &str, address: &str) -> String {
     }
 }
 
-/// Temporary repository. It is removed with [`Scratch::remove`]; the next one also removes those of killed processes.
-struct Scratch {
-    state: Root,
-    directory: Temporary,
-}
-
-impl Scratch {
-    /// Creates an empty repository that has `refs`, so that the remote sends only what is missing.
-    fn new(host: &Host, refs: &Refs, format: &str, shallow: &Path) -> Result<Self, Error> {
-        let state = Root::create_private(&host.state)?;
-        for abandoned in state.abandoned(OsStr::new(NAME))? {
-            state.remove_all(abandoned.name.as_ref())?;
-        }
-        let directory = state.make_temporary_directory(OsStr::new(NAME))?;
-        let scratch = Self { state, directory };
-        let (version, extension) = match format {
-            "sha1" => (0, String::new()),
-            other => (1, format!("[extensions]\n\tobjectformat = {other}\n")),
-        };
-        let config = format!("[core]\n\trepositoryformatversion = {version}\n\tbare = true\n{extension}");
-        let mut packed = String::new();
-        for (name, commit) in &refs.commits {
-            let _ = writeln!(packed, "{commit} {name}");
-        }
-        let path = |name: &str| Path::new(&scratch.directory.name).join(name);
-        for (name, text) in
-            [("HEAD", "ref: refs/heads/none\n"), ("config", &config), ("packed-refs", &packed)]
-        {
-            scratch.state.replace(&path(name), text.as_bytes())?;
-        }
-        for name in ["objects", "refs"] {
-            scratch.state.create_directories(&path(name))?;
-        }
-        // A shallow clone lacks the commits before those that this file names.
-        let _ = fs::copy(shallow, scratch.path().join("shallow"));
-        Ok(scratch)
+/// Fetches refs from an address, and returns their commits. The error is what Git printed, on one line.
+fn fetch_into(
+    scratch: &Scratch,
+    host: &Host,
+    objects: &Path,
+    address: &str,
+    wanted: &[(&str, Tracking)],
+) -> Result<Vec<String>, String> {
+    let path = scratch.path();
+    let git = Git::open(host, &path, None).with_transport().with_variable("GIT_OBJECT_DIRECTORY", objects);
+    // The address may have a password, and messages quote the arguments of Git.
+    let text = |error: process::Error| error.to_string();
+    git.run(["config", "--", "remote.fetched.url", address]).map_err(text)?;
+    let mut args: Vec<String> = [
+        "fetch",
+        "--quiet",
+        "--no-tags",
+        "--no-write-fetch-head",
+        "--no-recurse-submodules",
+        "--no-auto-maintenance",
+        "--no-prune",
+        "--end-of-options",
+        "fetched",
+    ]
+    .map(str::to_owned)
+    .into();
+    args.extend(wanted.iter().map(|(_, Tracking { source, target, .. })| format!("+{source}:{target}")));
+    let output = git.output(&args).map_err(text)?;
+    if !output.status.success() {
+        let printed = String::from_utf8_lossy(&output.stderr).into_owned();
+        let lines = printed.lines().map(|line| line.trim_start_matches("fatal: ").trim());
+        return Err(lines.filter(|line| !line.is_empty()).collect::<Vec<_>>().join("; "));
     }
-
-    fn path(&self) -> PathBuf {
-        self.state.path().join(&self.directory.name)
-    }
-
-    /// Fetches refs from an address, and returns their commits. The error is what Git printed, on one line.
-    fn fetch(
-        &self,
-        host: &Host,
-        objects: &Path,
-        address: &str,
-        wanted: &[(&str, Tracking)],
-    ) -> Result<Vec<String>, String> {
-        let path = self.path();
-        let git =
-            Git::open(host, &path, None).with_transport().with_variable("GIT_OBJECT_DIRECTORY", objects);
-        // The address may have a password, and messages quote the arguments of Git.
-        let text = |error: process::Error| error.to_string();
-        git.run(["config", "--", "remote.fetched.url", address]).map_err(text)?;
-        let mut args: Vec<String> = [
-            "fetch",
-            "--quiet",
-            "--no-tags",
-            "--no-write-fetch-head",
-            "--no-recurse-submodules",
-            "--no-auto-maintenance",
-            "--no-prune",
-            "--end-of-options",
-            "fetched",
-        ]
-        .map(str::to_owned)
-        .into();
-        args.extend(wanted.iter().map(|(_, Tracking { source, target, .. })| format!("+{source}:{target}")));
-        let output = git.output(&args).map_err(text)?;
-        if !output.status.success() {
-            let printed = String::from_utf8_lossy(&output.stderr).into_owned();
-            let lines = printed.lines().map(|line| line.trim_start_matches("fatal: ").trim());
-            return Err(lines.filter(|line| !line.is_empty()).collect::<Vec<_>>().join("; "));
-        }
-        let commit = |(_, tracking): &(&str, Tracking)| {
-            git.line([
-                "rev-parse",
-                "--verify",
-                "--end-of-options",
-                &format!("{}^{{commit}}", tracking.target),
-            ])
-        };
-        wanted.iter().map(commit).collect::<Result<_, _>>().map_err(text)
-    }
-
-    fn remove(self) -> Result<(), Error> {
-        Ok(self.state.remove_all(self.directory.name.as_ref())?)
-    }
+    let commit = |(_, tracking): &(&str, Tracking)| {
+        git.line(["rev-parse", "--verify", "--end-of-options", &format!("{}^{{commit}}", tracking.target)])
+    };
+    wanted.iter().map(commit).collect::<Result<_, _>>().map_err(text)
 }
 
 #[cfg(test)]

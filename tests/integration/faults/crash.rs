@@ -240,9 +240,15 @@ fn every_point_is_reached() {
     other.write("README.md", "changed\n");
     reach(&other, &["apply"]);
     other.ok(&["destroy"]);
-    let fleet = sandbox("[session.a]\nresources = [\"git-worktree\"]\n");
+    let fleet = sandbox("[session.a]\ncount = 4\nresources = [\"git-worktree\"]\n");
     let launcher = format!("PATH={}:$PATH sh -c {{command}}", bin().display());
-    reach(&fleet, &["fleet", "apply", "../fleet", "--hosts", "n0", "--launcher", &launcher]);
+    // One host lacks a commit.
+    fleet.clone_to("behind");
+    fleet.git(&["commit", "--quiet", "--allow-empty", "--message", "ahead"]);
+    let root = fleet.top.join("{host}");
+    let named = ["--hosts", "behind,repository", "--launcher", &launcher, "--root", root.to_str().unwrap()];
+    reach(&fleet, &[&["fleet", "apply", "../fleet"], &named[..]].concat());
+    reach(&fleet, &["fleet", "destroy", "../fleet", "--yes"]);
     other.manifest("[session.a]\nresources = [\"git-worktree\"]\nsetup = [\"false\"]\n");
     let kept = traced(&other, &["apply", "--keep-failed"], None);
     assert_eq!(kept.outcome.code, 1, "{:?}", kept.outcome);

@@ -157,11 +157,17 @@ fn a_destroy_killed_before_its_decision_brings_everything_back() {
 fn a_stale_part_on_one_host_aborts_the_run() {
     let (hosts, before) = three();
     let root = hosts.root("n1").display().to_string();
-    // After the observation, the ref moves.
+    // After the observation, another program makes a directory at the path of a worktree. A ref that moves is no reason: the
+    // commits are those of the coordinator.
     let launcher = hosts.launcher_with(&format!(
-        "case {{host}}{{command}} in n1*\" prepare \"*) git -C {root} commit -q --allow-empty -m other;; esac; "
+        "case {{host}}{{command}} in n1*\" prepare \"*) git -C {root} commit -q --allow-empty -m other; mkdir -p \
+         {root}/.ai_ops/worktrees/shop-runner-0-95b862a0;; esac; "
     ));
-    hosts.first_with(&launcher, &[]).expect(1).says(&["n1: the plan is stale", "every host was rolled back"]);
+    hosts.first_with(&launcher, &[]).expect(1).says(&[
+        "n1: the plan is stale",
+        "shop-runner-0-95b862a0` exists",
+        "every host was rolled back",
+    ]);
     let after = hosts.inventories();
     assert!((&after[0], &after[2]) == (&before[0], &before[2]));
     assert!(hosts.active("n1").is_empty());

@@ -132,12 +132,17 @@ fn saved_part_is_refused_when_head_of_its_host_has_moved() {
 }
 
 #[test]
-fn a_ref_that_differs_on_a_host_is_named() {
+fn commits_that_a_host_lacks_are_counted() {
     let hosts = Hosts::new(3, &fleet(3));
-    hosts.sandbox.git_in(&hosts.root("n1"), &["commit", "--quiet", "--allow-empty", "--message", "other"]);
+    hosts.sandbox.git_in(&hosts.root("n0"), &["commit", "--quiet", "--allow-empty", "--message", "other"]);
     hosts.observe();
     let text = hosts.plan(&[]).expect(0).stdout;
-    assert!(text.contains("note: HEAD is not at") && text.contains("on n1, which will refuse"), "{text}");
+    assert!(text.contains("note: n1, n2 get 1 commit of the workspace ("), "{text}");
+    let markdown = hosts.plan(&["--format", "markdown"]).expect(0).stdout;
+    assert!(markdown.contains("n1, n2 get 1 commit of the workspace"), "{markdown}");
+    let plan = hosts.plan(&["--json"]).expect(0).json();
+    assert_eq!(plan["shards"][1]["deliveries"][0]["commits"], json!(1), "{plan}");
+    assert_eq!(plan["shards"][0]["deliveries"], Value::Null);
 }
 
 #[test]

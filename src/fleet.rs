@@ -6,6 +6,7 @@
 //! own refs stay as they are.
 
 pub mod bundle;
+mod config;
 pub mod coordinator;
 pub mod directory;
 mod index;
@@ -16,6 +17,7 @@ pub mod report;
 pub mod review;
 mod runs;
 mod saved;
+pub mod slurm;
 
 use std::borrow::Cow;
 use std::collections::BTreeSet;
@@ -26,7 +28,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use bundle::{BundleError, Delivery, add_deliveries};
-pub use directory::{Config, FleetDirectory};
+pub use config::{Config, LauncherConfig, SlurmJob};
+pub use directory::FleetDirectory;
 pub use observed::{Damaged, HostObservation, ObservedSwarm, ShardNumber, is_host_name};
 pub use saved::{FLEET_FILE, SavedError, load, load_shard, save, shard_file};
 

@@ -7,6 +7,7 @@ use clap::{Args, Subcommand};
 use super::exit::Failure;
 use super::{Global, example};
 
+mod allocate;
 mod kubernetes;
 mod apply;
 pub(super) mod forgotten;

@@ -6,9 +6,9 @@ use std::process::ExitCode;
 use clap::{Args, ValueEnum};
 use schemars::schema_for;
 use seedbed::discovery::Snapshot;
-use seedbed::fleet::directory::Index;
+use seedbed::fleet::directory::{Answer, Index};
 use seedbed::fleet::report::FleetStatus;
-use seedbed::fleet::{FleetPlan, HostObservation};
+use seedbed::fleet::{Config, FleetPlan, HostObservation};
 use seedbed::host::seeds::Seed;
 use seedbed::manifest::{self, Validation};
 use seedbed::plan::Plan;
@@ -38,6 +38,10 @@ pub(super) enum Schema {
     Fleet,
     /// Output of `fleet apply`, `fleet destroy`, `fleet recover` and `fleet repair` with `--json`; `index.json` of a fleet
     FleetIndex,
+    /// `config.json` of a fleet
+    FleetConfig,
+    /// Votes and results of hosts in the directory of a fleet
+    FleetAnswer,
     /// Output of `fleet status --json`
     FleetStatus,
     /// Output of `init --json`
@@ -107,6 +111,8 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode, Fa
         Schema::Observation => generate::<HostObservation>(&registry),
         Schema::Fleet => generate::<FleetPlan>(&registry),
         Schema::FleetIndex => generate::<Index>(&registry),
+        Schema::FleetConfig => generate::<Config>(&registry),
+        Schema::FleetAnswer => generate::<Answer>(&registry),
         Schema::FleetStatus => generate::<FleetStatus>(&registry),
         Schema::Init => generate::<Initialized>(&registry),
         Schema::Diagnostics => generate::<Validation>(&registry),

@@ -213,7 +213,8 @@ impl Coordinator<'_> {
     ) -> Result<Vec<HostProblem>, DirectoryError> {
         let hosts: Vec<String> = parts.iter().map(|part| part.host.clone()).collect();
         // A decision is followed despite a Ctrl-C.
-        let ended = self.hosts.phase("resolve", &["--run", run], &hosts, self.limit, &Cancel::default());
+        let words = ["--run", run];
+        let ended = self.hosts.phase("resolve", &words, &hosts, self.limit, &Cancel::default());
         let has_ended_well = |host: &str| ended.get(host) == Some(&Ok(()));
         let answers = self.hosts.directory.answers(run, "resolve", &hosts, has_ended_well);
         let mut unresolved = Vec::new();
@@ -229,7 +230,14 @@ impl Coordinator<'_> {
                 Ok(None) => "it did not answer".to_owned(),
                 Err(error) => error,
             };
-            unresolved.push(problem(&part.host, why, &ended));
+            let has_answered = !why.starts_with("it did not answer");
+            let mut problem = problem(&part.host, why, &ended);
+            if !has_answered {
+                let command = command(self.hosts.directory, self.hosts.config, "resolve", &words);
+                let note = self.hosts.launcher.defer(&part.host, &command, self.limit);
+                problem.why.extend(note.map(|note| format!("\n{note}")));
+            }
+            unresolved.push(problem);
         }
         crashpoint!("fleet.resolved");
         Ok(unresolved)
@@ -259,7 +267,10 @@ fn command(directory: &FleetDirectory, config: &Config, phase: &str, words: &[&s
         "--host",
         "{host}",
     ];
-    HostCommand::new(own.iter().chain(words).map(|word| (*word).to_owned()).collect())
+    let mut command = HostCommand::new(own.iter().chain(words).map(|word| (*word).to_owned()).collect());
+    command.is_repeatable = matches!(phase, "observe" | "report" | "repair" | "resolve");
+    command.outlives_job = matches!(phase, "release" | "resolve");
+    command
 }
 
 /// Returns the problem of a host, with how its command ended if the host has not answered.

@@ -8,6 +8,7 @@
 //! DIR/reports/HOST.json        last report of a host
 //! DIR/bundles/               commits for the hosts of the last run, see `bundle`
 //! DIR/fleet.json               identity of the fleet, and number of its last run
+//! DIR/steps/                   errors of a phase under Slurm, while it runs
 //! DIR/runs/RUN/plan/           plan of the fleet, see `fleet plan -o`
 //! DIR/runs/RUN/prepare/HOST.json     vote of a host
 //! DIR/runs/RUN/index.json      hosts of the run, and sessions of all hosts if it is committed
@@ -25,6 +26,7 @@ use schemars::JsonSchema;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use super::config::Config;
 pub use super::index::{Index, IndexedHost, IndexedSession, manifest_digest};
 use super::{BundleError, FleetPlan, HostObservation, SCHEMA_VERSION, bundle, is_host_name};
 use crate::host::Host;
@@ -43,29 +45,14 @@ pub struct FleetDirectory {
     pub(super) root: Root,
 }
 
-/// Hosts of a fleet, and the way in which commands are run on them.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-#[non_exhaustive]
-pub struct Config {
-    /// Version of the format of this file.
-    pub schema_version: u32,
-    /// Name of the swarm.
-    pub swarm: String,
-    /// Names of the hosts.
-    pub hosts: Vec<String>,
-    /// Command of a shell that runs a command on a host; `{host}` and `{command}` stand for both.
-    pub launcher: String,
-    /// Directory of the manifest on each host; `{host}` stands for its name.
-    pub directory: String,
-}
-
 /// Answer of a host to a phase of a run.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schemars(extend("$id" = "urn:seedbed:fleet-answer:1"))]
 #[non_exhaustive]
 pub struct Answer {
-    /// Version of the format of this file.
+    /// Version of the format of this document, [`SCHEMA_VERSION`].
+    #[schemars(extend("const" = SCHEMA_VERSION))]
     pub schema_version: u32,
     /// Name of the run.
     pub run: String,
@@ -141,13 +128,6 @@ pub enum DirectoryError {
     Busy(PathBuf),
 }
 
-impl Config {
-    /// Creates the configuration of a fleet.
-    pub fn new(swarm: String, hosts: Vec<String>, launcher: String, directory: String) -> Self {
-        Self { schema_version: SCHEMA_VERSION, swarm, hosts, launcher, directory }
-    }
-}
-
 impl Answer {
     /// Creates an answer: the digest of a plan, or the message of an error.
     pub fn new(run: &str, host: &str, result: Result<Option<String>, String>) -> Self {
@@ -198,6 +178,19 @@ impl FleetDirectory {
     /// Returns the absolute path.
     pub fn path(&self) -> &Path {
         self.root.path()
+    }
+
+    /// Creates an empty directory for the errors of a phase, and returns its name and the directory.
+    pub(super) fn new_step(&self) -> Result<(PathBuf, Root), DirectoryError> {
+        let name = Path::new("steps").join(state::new_owner()?);
+        let root = self.root.create_directories(&name)?;
+        Ok((name, root))
+    }
+
+    /// Removes the errors of a phase, as far as that is possible.
+    pub(super) fn remove_step(&self, name: &Path) {
+        // Nothing depends on these files.
+        let _ = self.root.remove_all(name);
     }
 
     /// Takes the lock of the coordinator, which the returned file owns.

@@ -1,12 +1,16 @@
 //! Launchers: the way in which a command is run on the hosts of a fleet.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Mutex;
 use std::sync::PoisonError;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
 
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::config::LauncherConfig;
 use crate::host::Host;
 use crate::host::process::{Cancel, Process};
 use crate::host::text::shell_quoted;
@@ -15,15 +19,89 @@ use crate::host::text::shell_quoted;
 const FAN_OUT: usize = 64;
 
 /// Largest standard output of a command that is read, in bytes. Nothing depends on it.
-const OUTPUT_MAX: usize = 1 << 20;
+pub(super) const OUTPUT_MAX: usize = 1 << 20;
 
-/// Way in which a command is run on the hosts of a fleet.
+/// Way in which the hosts of a fleet are allocated, and a command is run on them.
 pub trait Launcher: Sync {
+    /// Allocates all hosts of the request in a limited time, or none; the error is the reason.
+    fn allocate(&self, request: &HostRequest, cancel: &Cancel) -> Result<Allocation, String>;
+
     /// Runs a command on each of these hosts, at most for `limit`, and returns how it ended there.
     ///
     /// The result explains an answer that is missing. It is never an answer: a command that has ended well may have had no
     /// effect, and one that is lost may have done everything.
     fn run(&self, hosts: &[String], command: &HostCommand, limit: Duration, cancel: &Cancel) -> Ended;
+
+    /// Returns the hosts that are alive, as far as the launcher knows; `None` if hosts are not allocated with it.
+    fn allocated(&self) -> Option<Allocated>;
+
+    /// Leaves a command to a host that is not reached, which runs it when it returns. Returns a note about that; `None` if
+    /// the launcher cannot do so.
+    fn defer(&self, host: &str, command: &HostCommand, limit: Duration) -> Option<String>;
+
+    /// Releases the hosts, if this program has allocated them; the error is the reason for which that failed.
+    fn release(&self) -> Result<(), String>;
+}
+
+/// Request for hosts.
+#[derive(Clone, Debug, Default)]
+#[non_exhaustive]
+pub struct HostRequest {
+    /// Number of hosts, at least that of `names`.
+    pub count: usize,
+    /// Names of hosts that are required.
+    pub names: Vec<String>,
+    /// Further arguments of the program that allocates hosts.
+    pub arguments: Vec<String>,
+}
+
+impl HostRequest {
+    /// Creates a request for `count` hosts, with these among them.
+    pub fn new(count: usize, names: Vec<String>, arguments: Vec<String>) -> Self {
+        Self { count: count.max(names.len()), names, arguments }
+    }
+}
+
+/// Hosts that were allocated, and the launcher that reaches them.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Allocation {
+    /// Names of the hosts.
+    pub hosts: Vec<String>,
+    /// Launcher.
+    pub launcher: LauncherConfig,
+}
+
+/// State of an allocation.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[non_exhaustive]
+pub struct Allocated {
+    /// Number of the job.
+    pub job: u32,
+    /// State of the job.
+    pub state: JobState,
+    /// Names of the hosts that the job has; a host that was lost is not one of them.
+    pub hosts: BTreeSet<String>,
+    /// Local time at which the job ends, as the engine prints it; absent for an ended job.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub until: Option<String>,
+    /// Reason for which the state is unknown; absent otherwise.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+}
+
+/// State of the job of an allocation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[non_exhaustive]
+pub enum JobState {
+    /// The job has its hosts.
+    Running,
+    /// The job has ended, so that other jobs may use its hosts.
+    Ended,
+    /// The engine did not answer.
+    Unknown,
 }
 
 /// End of a command on each host: nothing, or a message.
@@ -35,18 +113,29 @@ pub type Ended = BTreeMap<String, Result<(), String>>;
 pub struct HostCommand {
     /// Words of the command; in each, `{host}` stands for the name of the host.
     pub words: Vec<String>,
+    /// `true` if the command may run twice on a host.
+    pub is_repeatable: bool,
+    /// `true` if the command is also run on hosts that the allocation has lost, or whose job has ended.
+    pub outlives_job: bool,
 }
 
 impl HostCommand {
-    /// Creates a command.
+    /// Creates a command that runs once, on allocated hosts.
     pub fn new(words: Vec<String>) -> Self {
-        Self { words }
+        Self { words, is_repeatable: false, outlives_job: false }
     }
 
     /// Returns the command for a host, as a line for a shell.
     pub fn for_host(&self, host: &str) -> String {
         let words = self.words.iter().map(|word| shell_quoted(&word.replace("{host}", host)));
         words.collect::<Vec<_>>().join(" ")
+    }
+
+    /// Returns the command as a line for a shell on any host, where a variable of the environment has the name of the host.
+    pub fn for_variable(&self, variable: &str) -> String {
+        let name = format!("\"${variable}\"");
+        let word = |word: &String| word.split("{host}").map(shell_quoted).collect::<Vec<_>>().join(&name);
+        self.words.iter().map(word).collect::<Vec<_>>().join(" ")
     }
 }
 
@@ -76,24 +165,51 @@ impl<'h> CommandLauncher<'h> {
 }
 
 impl Launcher for CommandLauncher<'_> {
-    fn run(&self, hosts: &[String], command: &HostCommand, limit: Duration, cancel: &Cancel) -> Ended {
-        let (next, ended) = (AtomicUsize::new(0), Mutex::new(Ended::new()));
-        thread::scope(|scope| {
-            for _ in 0..hosts.len().min(FAN_OUT) {
-                scope.spawn(|| {
-                    while let Some(host) = hosts.get(next.fetch_add(1, Ordering::Relaxed)) {
-                        let process = Process::new("sh")
-                            .args(["-c", &self.line(host, command)])
-                            .envs(self.host.environment.iter().cloned())
-                            .deadline(limit)
-                            .stdout_max(OUTPUT_MAX)
-                            .cancel(cancel);
-                        let done = process.run().map(drop).map_err(|error| error.to_string());
-                        ended.lock().unwrap_or_else(PoisonError::into_inner).insert(host.clone(), done);
-                    }
-                });
-            }
-        });
-        ended.into_inner().unwrap_or_else(PoisonError::into_inner)
+    fn allocate(&self, request: &HostRequest, _: &Cancel) -> Result<Allocation, String> {
+        if request.names.len() < request.count {
+            return Err(format!("{} hosts are needed, and {} named", request.count, request.names.len()));
+        }
+        let launcher = LauncherConfig::Command { command: self.template.clone() };
+        Ok(Allocation { hosts: request.names.clone(), launcher })
     }
+
+    fn run(&self, hosts: &[String], command: &HostCommand, limit: Duration, cancel: &Cancel) -> Ended {
+        on_each(hosts, |host| {
+            let process = Process::new("sh")
+                .args(["-c", &self.line(host, command)])
+                .envs(self.host.environment.iter().cloned())
+                .deadline(limit)
+                .stdout_max(OUTPUT_MAX)
+                .cancel(cancel);
+            process.run().map(drop).map_err(|error| error.to_string())
+        })
+    }
+
+    fn allocated(&self) -> Option<Allocated> {
+        None
+    }
+
+    fn defer(&self, _: &str, _: &HostCommand, _: Duration) -> Option<String> {
+        None
+    }
+
+    fn release(&self) -> Result<(), String> {
+        Ok(())
+    }
+}
+
+/// Calls a function for each host, for [`FAN_OUT`] hosts at once.
+pub(super) fn on_each(hosts: &[String], run: impl Fn(&str) -> Result<(), String> + Sync) -> Ended {
+    let (next, ended) = (AtomicUsize::new(0), Mutex::new(Ended::new()));
+    thread::scope(|scope| {
+        for _ in 0..hosts.len().min(FAN_OUT) {
+            scope.spawn(|| {
+                while let Some(host) = hosts.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    let done = run(host);
+                    ended.lock().unwrap_or_else(PoisonError::into_inner).insert(host.clone(), done);
+                }
+            });
+        }
+    });
+    ended.into_inner().unwrap_or_else(PoisonError::into_inner)
 }

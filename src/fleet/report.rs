@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::SCHEMA_VERSION;
 use super::directory::{HostReport, Index, ReportedSession};
+use super::launcher::Allocated;
 use crate::name::SessionPath;
 
 /// State of a fleet, as its hosts report it.
@@ -26,6 +27,9 @@ pub struct FleetStatus {
     /// Digest of the plan that was committed; absent if nothing is applied.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub plan: Option<String>,
+    /// Allocation of the hosts; absent if seedbed was given them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub allocation: Option<Allocated>,
     /// Hosts of the fleet.
     pub hosts: Vec<FleetHost>,
 }
@@ -83,6 +87,7 @@ impl FleetStatus {
             swarm: swarm.to_owned(),
             run: index.map(|index| index.run.clone()),
             plan: index.and_then(|index| index.plan.clone()),
+            allocation: None,
             hosts: Vec::new(),
         }
     }

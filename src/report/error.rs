@@ -142,6 +142,7 @@ errors! {
     ARTIFACTS_UNSAVED = "artifacts-unsaved", 74, "The command of `run` has succeeded, but files of `--collect` could not be copied", "Repair the destination, and run it again";
     OUTPUT_UNWRITTEN = "output-unwritten", 74, "The command is done, but its output could not be written", "Repair the destination of standard output";
     FLEET_BUSY = "fleet-busy", 75, "Another command coordinates a run of the fleet", "Wait for it to end";
+    FLEET_UNALLOCATED = "fleet-unallocated", 75, "Slurm does not have the hosts of a fleet, or not all of them", "Do what the message says, or try again later";
     FLEET_UNDECIDED = "fleet-undecided", 75, "The host is prepared for a run over a fleet, whose coordinator has not decided yet", "Wait for it, or run `seedbed fleet recover DIR`";
     LOCKED = "locked", 75, "Another run has the lock of the swarm", "Wait for it with `--lock-timeout TIME`";
     LOCKED_BY_ORPHANS = "locked-by-orphans", 75, "Programs that a killed run had started have the lock of the swarm", "Wait for them, or end them";

@@ -7,7 +7,7 @@ use std::time::Duration;
 use clap::Args;
 use seedbed::apply;
 use seedbed::fleet::coordinator::{HostProblem, Hosts, Outcome, Part};
-use seedbed::fleet::directory::{Index, manifest_digest};
+use seedbed::fleet::directory::{DirectoryError, Index, manifest_digest};
 use seedbed::fleet::{self, FleetPlan, HostObservation, PlannedShard, review};
 use seedbed::host::text::{printable, printable_lines};
 use seedbed::manifest::Manifest;
@@ -16,6 +16,7 @@ use seedbed::plan::{Action, Change, Plan};
 use seedbed::report::error;
 use seedbed::state::{self, Verdict};
 
+use super::allocate::{allocate, release_if_unused, require_allocated};
 use super::opened::{Fleet, FleetArguments, listed};
 use super::plan::{make, own_commits};
 use super::run::ReleaseArguments;
@@ -32,6 +33,17 @@ use crate::cli::project::Project;
 pub(super) struct ApplyArguments {
     #[command(flatten)]
     fleet: FleetArguments,
+    /// Use hosts that `salloc` allocates with these arguments (`-p PARTITION --time=4:00:00`), or those of the job around
+    /// this command
+    #[arg(
+        long,
+        value_name = "ARGUMENTS",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "",
+        conflicts_with = "launcher"
+    )]
+    slurm: Option<String>,
     /// Apply only a plan with this digest: `sha256:` and 64 digits, as `fleet plan` prints it
     #[arg(long, value_name = "DIGEST", value_parser = digest)]
     expect: Option<String>,
@@ -51,12 +63,39 @@ pub(super) struct RepairArguments {
 
 pub(super) fn apply(global: &Global, arguments: &ApplyArguments) -> Result<ExitCode, Failure> {
     let project = Project::find(global)?;
+    let Some(words) = &arguments.slurm else {
+        return apply_on_hosts(global, &project, arguments, &arguments.fleet);
+    };
+    let mut fleet = arguments.fleet.clone();
+    let is_new = allocate(global, &project, &mut fleet, &arguments.release.forget, words)?;
+    let applied = apply_on_hosts(global, &project, arguments, &fleet);
+    if is_new && applied.is_err() {
+        let fleet = Fleet::open(global, &project, &fleet, false)?;
+        // Another coordinator may use the hosts already.
+        match fleet.directory.lock() {
+            Err(DirectoryError::Busy(_)) => {}
+            lock => {
+                let _lock = lock?;
+                release_if_unused(global, &fleet, fleet.launcher(&project)?.as_ref())?;
+            }
+        }
+    }
+    applied
+}
+
+/// Applies the manifest on hosts that are named or allocated.
+fn apply_on_hosts(
+    global: &Global,
+    project: &Project,
+    arguments: &ApplyArguments,
+    fleet: &FleetArguments,
+) -> Result<ExitCode, Failure> {
     let manifest = project.manifest()?;
-    let fleet = Fleet::open(global, &project, &arguments.fleet, true)?;
+    let fleet = Fleet::open(global, project, fleet, true)?;
     let index = fleet.directory.index()?;
     let run = PlannedRun {
         global,
-        project: &project,
+        project,
         manifest: &manifest,
         fleet: &fleet,
         index: index.as_ref(),
@@ -123,6 +162,7 @@ impl PlannedRun<'_> {
     fn run(&self) -> Result<ExitCode, Failure> {
         let mut hosts = self.fleet.hosts_without(self.forgotten)?;
         let launcher = self.fleet.launcher(self.project)?;
+        require_allocated(launcher.as_ref())?;
         let shards = fleet::shards(self.manifest, hosts.len(), self.index.and_then(Index::shards));
         let shards = shards.map_err(Failure::from_error)?;
         let reached = self.fleet.hosts(self.project, launcher.as_ref());
@@ -258,7 +298,8 @@ impl PlannedRun<'_> {
         reached.repair(&request);
         self.global.unless_interrupted()?;
         if !self.global.json {
-            print_status(self.global, self.fleet, &request)?;
+            let allocated = self.fleet.launcher(self.project)?.allocated();
+            print_status(self.global, self.fleet, &request, allocated)?;
         }
         let help = "help: their sessions stay theirs. Run `seedbed fleet repair DIR` again when they are back; to place the \
                     sessions on other hosts, run `seedbed fleet repair DIR --forget HOST`";

@@ -7,8 +7,10 @@ use std::time::Duration;
 
 use clap::Args;
 use seedbed::fleet::coordinator::{Coordinator, HostProblem, Hosts};
-use seedbed::fleet::directory::{Config, DirectoryError, FleetDirectory, Index};
+use seedbed::fleet::directory::{DirectoryError, FleetDirectory, Index};
 use seedbed::fleet::launcher::{CommandLauncher, Launcher};
+use seedbed::fleet::slurm::SlurmLauncher;
+use seedbed::fleet::{Config, LauncherConfig};
 use seedbed::host::text::{printable, printable_lines};
 use seedbed::report::error;
 
@@ -21,14 +23,14 @@ use crate::cli::{Global, duration, output};
 const RUN_LIMIT: &str = "30m";
 
 /// Directory of a fleet, and the way in which its hosts are reached.
-#[derive(Debug, Args)]
+#[derive(Clone, Debug, Args)]
 pub(super) struct FleetArguments {
     /// Directory that all hosts share, at this path on each
     #[arg(value_name = "DIR")]
     shared: PathBuf,
-    /// Names of the hosts, with a comma between them [default: those of the last run]
+    /// Names of the hosts, with a comma between them; with `--slurm`, a number too [default: those of the last run]
     #[arg(long, value_name = "HOST,…", value_delimiter = ',', value_parser = host_name)]
-    hosts: Vec<String>,
+    pub(super) hosts: Vec<String>,
     /// Command of a shell that runs `{command}` on `{host}`, as `ssh {host} {command}` [default: that of the last run]
     #[arg(long, value_name = "COMMAND")]
     launcher: Option<String>,
@@ -38,6 +40,27 @@ pub(super) struct FleetArguments {
     /// End a phase on hosts that take longer (`90`, `2m`)
     #[arg(long, value_name = "TIME", default_value = RUN_LIMIT, value_parser = duration)]
     pub(super) timeout: Duration,
+}
+
+impl FleetArguments {
+    /// Opens the directory of the fleet; `is_new` permits a new one.
+    pub(super) fn directory(&self, global: &Global, is_new: bool) -> Result<FleetDirectory, Failure> {
+        let path = project::directory(global)?.join(&self.shared);
+        let absolute = std::path::absolute(&path).unwrap_or(path);
+        if is_new {
+            FleetDirectory::create(&absolute)?;
+        }
+        // Hosts get the path without links and `..`.
+        let path = std::fs::canonicalize(&absolute).unwrap_or(absolute);
+        Ok(FleetDirectory::open(&path)?)
+    }
+
+    /// Returns the directory of the manifest on each host.
+    pub(super) fn root_or(&self, project: &Project, saved: Option<Config>) -> String {
+        let own = || std::fs::canonicalize(project.directory()).unwrap_or_default();
+        let saved = saved.map(|saved| saved.directory);
+        self.root.clone().or(saved).unwrap_or_else(|| own().to_string_lossy().into_owned())
+    }
 }
 
 /// Fleet of a command.
@@ -54,14 +77,7 @@ impl Fleet {
         arguments: &FleetArguments,
         is_new: bool,
     ) -> Result<Self, Failure> {
-        let path = project::directory(global)?.join(&arguments.shared);
-        let absolute = std::path::absolute(&path).unwrap_or(path);
-        if is_new {
-            FleetDirectory::create(&absolute)?;
-        }
-        // Hosts get the path without links and `..`.
-        let path = std::fs::canonicalize(&absolute).unwrap_or(absolute);
-        let directory = FleetDirectory::open(&path)?;
+        let directory = arguments.directory(global, is_new)?;
         let is_complete =
             !arguments.hosts.is_empty() && arguments.launcher.is_some() && arguments.root.is_some();
         let saved = match directory.config() {
@@ -80,28 +96,25 @@ impl Fleet {
         if let Some(saved) = saved.as_ref().filter(|saved| saved.swarm != swarm) {
             let message = format!(
                 "{} is the fleet of swarm `{}`, and the manifest declares `{swarm}`",
-                path.display(),
+                directory.path().display(),
                 saved.swarm
             );
             return Err(Failure::new(error::USAGE, message));
         }
         let missing =
             |option: &str| Failure::new(error::USAGE, format!("the fleet is new\nhelp: pass {option}"));
-        let own = std::fs::canonicalize(project.directory()).unwrap_or_default();
-        let own = own.to_string_lossy().into_owned();
         let before = saved.clone();
         let hosts = Some(arguments.hosts.clone()).filter(|hosts| !hosts.is_empty());
+        let given = arguments.launcher.clone().map(|command| LauncherConfig::Command { command });
         let config = Config::new(
             swarm,
             hosts
                 .or(before.as_ref().map(|saved| saved.hosts.iter().filter(is_left).cloned().collect()))
                 .ok_or_else(|| missing("`--hosts HOST,…`"))?,
-            arguments
-                .launcher
-                .clone()
-                .or(before.as_ref().map(|saved| saved.launcher.clone()))
+            given
+                .or(before.map(|saved| saved.launcher))
                 .ok_or_else(|| missing("`--launcher 'ssh {host} {command}'`"))?,
-            arguments.root.clone().or(before.map(|saved| saved.directory)).unwrap_or(own),
+            arguments.root_or(project, saved),
         );
         let names: BTreeSet<_> = config.hosts.iter().collect();
         if names.len() < config.hosts.len() {
@@ -111,9 +124,16 @@ impl Fleet {
     }
 
     /// Returns the launcher.
-    pub(super) fn launcher<'p>(&self, project: &'p Project) -> Result<Box<dyn Launcher + 'p>, Failure> {
-        let launcher = CommandLauncher::new(&project.host, &self.config.launcher);
-        Ok(Box::new(launcher.map_err(|why| Failure::new(error::USAGE, why))?))
+    pub(super) fn launcher<'p>(&'p self, project: &'p Project) -> Result<Box<dyn Launcher + 'p>, Failure> {
+        Ok(match &self.config.launcher {
+            LauncherConfig::Slurm(job) => {
+                Box::new(SlurmLauncher::new(&project.host, &self.directory, Some(job.clone())))
+            }
+            LauncherConfig::Command { command } => Box::new(
+                CommandLauncher::new(&project.host, command)
+                    .map_err(|why| Failure::new(error::USAGE, why))?,
+            ),
+        })
     }
 
     /// Returns the hosts as this launcher reaches them.

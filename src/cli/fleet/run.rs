@@ -9,6 +9,7 @@ use seedbed::host::text::printable_lines;
 use seedbed::report::error;
 use seedbed::state::Verdict;
 
+use super::allocate::release_if_unused;
 use super::opened::{Fleet, FleetArguments, degraded};
 use crate::cli::Global;
 use crate::cli::apply::{ask, has_terminal};
@@ -74,6 +75,11 @@ pub(super) fn destroy(global: &Global, arguments: &DestroyArguments) -> Result<E
     let index = Index::released(&fleet.config.swarm, &run, &hosts)
         .with_forgotten(fleet.directory.index()?.as_ref(), &arguments.release.forget);
     let outcome = coordinator.run("release", &parts, &arguments.release.words(), &index)?;
+    let allocated = launcher.allocated().map(|allocated| allocated.hosts).unwrap_or_default();
+    // A host that could not follow needs the allocation until it has recovered.
+    if !outcome.unresolved.iter().any(|problem| allocated.contains(&problem.host)) {
+        release_if_unused(global, &fleet, launcher.as_ref())?;
+    }
     fleet.end(global, &outcome, hosts.len(), 0)
 }
 
@@ -92,6 +98,7 @@ pub(super) fn recover(global: &Global, arguments: &FleetArguments) -> Result<Exi
     if !unresolved.is_empty() {
         return Err(degraded("hosts could not follow the decision", &unresolved));
     }
+    release_if_unused(global, &fleet, launcher.as_ref())?;
     if !global.quiet && !global.json {
         say!("every host has followed the decisions of the fleet");
     }

@@ -3,10 +3,12 @@
 use std::process::ExitCode;
 
 use seedbed::fleet::directory::Index;
+use seedbed::fleet::launcher::Allocated;
 use seedbed::fleet::report::{FleetHost, FleetStatus, HostState};
 use seedbed::report::error;
 use seedbed::state;
 
+use super::allocate::described;
 use super::opened::{Fleet, FleetArguments};
 use crate::cli::exit::{Failure, Status};
 use crate::cli::project::Project;
@@ -19,13 +21,19 @@ pub(super) fn run(global: &Global, arguments: &FleetArguments) -> Result<ExitCod
     let request: String = state::new_owner()?;
     fleet.hosts(&project, launcher.as_ref()).report(&request);
     global.unless_interrupted()?;
-    print_status(global, &fleet, &request)
+    print_status(global, &fleet, &request, launcher.allocated())
 }
 
 /// Prints what each host has reported; only answers to `request` are current.
-pub(super) fn print_status(global: &Global, fleet: &Fleet, request: &str) -> Result<ExitCode, Failure> {
+pub(super) fn print_status(
+    global: &Global,
+    fleet: &Fleet,
+    request: &str,
+    allocation: Option<Allocated>,
+) -> Result<ExitCode, Failure> {
     let index = fleet.directory.index()?;
     let mut status = FleetStatus::new(&fleet.config.swarm, index.as_ref());
+    status.allocation = allocation;
     let committed = index.as_ref().map(Index::sessions_by_host).unwrap_or_default();
     for host in &fleet.config.hosts {
         // A report that cannot be read is none.
@@ -36,6 +44,9 @@ pub(super) fn print_status(global: &Global, fleet: &Fleet, request: &str) -> Res
     if global.json {
         output::print_json_pretty(&status);
     } else {
+        if let Some(allocated) = &status.allocation {
+            output::print(&format!("{}\n\n", described(allocated)));
+        }
         let head = ["HOST", "STATE", "SESSIONS", "BROKEN", "UNSAVED", "REPORTED"].map(str::to_owned);
         let rows = status.hosts.iter().map(|host| {
             let [broken, unsaved] = host.counts();

@@ -23,6 +23,7 @@ pub mod program;
 pub(crate) mod sockets;
 pub mod state_directory;
 pub mod text;
+pub mod waiting;
 
 use std::ffi::OsString;
 use std::num::NonZeroUsize;

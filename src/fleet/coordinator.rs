@@ -114,8 +114,8 @@ impl<'c> Hosts<'c> {
             ["--run", request].into_iter().chain(asked.iter().map(String::as_str)).collect();
         let ended = self.phase("observe", &words, hosts, READ_LIMIT, self.cancel);
         let (mut observations, mut problems) = (Vec::new(), Vec::new());
-        for host in hosts {
-            match self.directory.observation(request, host) {
+        for (host, observed) in hosts.iter().zip(self.directory.observations(request, hosts)) {
+            match observed {
                 Ok(observation) => observations.push(observation),
                 Err(why) => problems.push(problem(host, why, &ended)),
             }

@@ -32,12 +32,16 @@ use super::{BundleError, FleetPlan, HostObservation, SCHEMA_VERSION, bundle, is_
 use crate::host::Host;
 use crate::host::failpoint::crashpoint;
 use crate::host::files::{self, Root};
+use crate::host::waiting;
 use crate::name::SessionPath;
 use crate::observe::Observation;
 use crate::state::{self, run_directory};
 
 /// Largest file that is read, in bytes.
 const FILE_MAX: usize = 1 << 30;
+
+/// Number of files of hosts that are read or written at once: on a file system of the network, each takes some milliseconds.
+pub(super) const AT_ONCE: usize = 32;
 
 /// Directory of a fleet.
 #[derive(Debug)]
@@ -232,8 +236,12 @@ impl FleetDirectory {
         }
     }
 
-    /// Reads the observation of a host; the error is a reason, and no observation is one too.
-    pub fn observation(&self, request: &str, host: &str) -> Result<HostObservation, String> {
+    /// Reads the observations of hosts, in the order of the hosts. An error is a reason, and no observation is one too.
+    pub fn observations(&self, request: &str, hosts: &[String]) -> Vec<Result<HostObservation, String>> {
+        waiting::map(hosts, AT_ONCE, |host| self.observation(request, host))
+    }
+
+    fn observation(&self, request: &str, host: &str) -> Result<HostObservation, String> {
         let name = observation_file(request, host);
         let bytes = self.root.read(&name, FILE_MAX).map_err(|error| error.to_string())?;
         let observation = HostObservation::read(&bytes.ok_or("it wrote no observation")?)
@@ -262,8 +270,12 @@ impl FleetDirectory {
         self.write(&Path::new("reports").join(format!("{}.json", report.host)), report)
     }
 
-    /// Returns the last report of a host; `None` if it never sent one.
-    pub fn report(&self, host: &str) -> Result<Option<HostReport>, DirectoryError> {
+    /// Returns the last reports of hosts, in the order of the hosts; `None` if a host never sent one that can be read.
+    pub fn reports(&self, hosts: &[String]) -> Vec<Option<HostReport>> {
+        waiting::map(hosts, AT_ONCE, |host| self.report(host).unwrap_or_default())
+    }
+
+    fn report(&self, host: &str) -> Result<Option<HostReport>, DirectoryError> {
         self.read(&Path::new("reports").join(format!("{host}.json")))
     }
 

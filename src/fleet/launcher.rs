@@ -1,12 +1,10 @@
 //! Launchers: the way in which a command is run on the hosts of a fleet.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Mutex;
-use std::sync::PoisonError;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::thread;
+use std::num::NonZeroUsize;
 use std::time::Duration;
 
+use rustix::process::{Resource, getrlimit};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -14,9 +12,11 @@ use super::config::LauncherConfig;
 use crate::host::Host;
 use crate::host::process::{Cancel, Process};
 use crate::host::text::shell_quoted;
+use crate::host::waiting;
 
-/// Maximum number of hosts on which a command runs at once.
-const FAN_OUT: usize = 64;
+/// Number of open files per running command, and number of files that are kept free for everything else.
+const FILES_EACH: u64 = 5;
+const FILES_LEFT: u64 = 64;
 
 /// Largest standard output of a command that is read, in bytes. Nothing depends on it.
 pub(super) const OUTPUT_MAX: usize = 1 << 20;
@@ -146,13 +146,18 @@ pub struct CommandLauncher<'h> {
     /// Host whose environment the command has.
     host: &'h Host,
     template: String,
+    at_once: usize,
 }
 
 impl<'h> CommandLauncher<'h> {
     /// Creates a launcher; the error is the reason for which the template cannot be used.
-    pub fn new(host: &'h Host, template: &str) -> Result<Self, String> {
+    ///
+    /// Commands run on all hosts at once, because they mostly wait: with `jobs`, on so many. Fewer run at once if the limit of
+    /// open files requires that.
+    pub fn new(host: &'h Host, template: &str, jobs: Option<NonZeroUsize>) -> Result<Self, String> {
         if template.contains("{command}") {
-            return Ok(Self { host, template: template.to_owned() });
+            let at_once = jobs.map_or(usize::MAX, NonZeroUsize::get).min(room());
+            return Ok(Self { host, template: template.to_owned(), at_once });
         }
         Err("a launcher has `{command}` in it, and `{host}`: `ssh {host} {command}`".to_owned())
     }
@@ -174,7 +179,7 @@ impl Launcher for CommandLauncher<'_> {
     }
 
     fn run(&self, hosts: &[String], command: &HostCommand, limit: Duration, cancel: &Cancel) -> Ended {
-        on_each(hosts, |host| {
+        on_each(hosts, self.at_once, |host| {
             let process = Process::new("sh")
                 .args(["-c", &self.line(host, command)])
                 .envs(self.host.environment.iter().cloned())
@@ -198,18 +203,17 @@ impl Launcher for CommandLauncher<'_> {
     }
 }
 
-/// Calls a function for each host, for [`FAN_OUT`] hosts at once.
-pub(super) fn on_each(hosts: &[String], run: impl Fn(&str) -> Result<(), String> + Sync) -> Ended {
-    let (next, ended) = (AtomicUsize::new(0), Mutex::new(Ended::new()));
-    thread::scope(|scope| {
-        for _ in 0..hosts.len().min(FAN_OUT) {
-            scope.spawn(|| {
-                while let Some(host) = hosts.get(next.fetch_add(1, Ordering::Relaxed)) {
-                    let done = run(host);
-                    ended.lock().unwrap_or_else(PoisonError::into_inner).insert(host.clone(), done);
-                }
-            });
-        }
-    });
-    ended.into_inner().unwrap_or_else(PoisonError::into_inner)
+/// Calls a function for each host, for so many hosts at once.
+pub(super) fn on_each(
+    hosts: &[String],
+    at_once: usize,
+    run: impl Fn(&str) -> Result<(), String> + Sync,
+) -> Ended {
+    waiting::map(hosts, at_once, |host| (host.clone(), run(host))).into_iter().collect()
+}
+
+/// Returns the number of commands that can run at once, at least 1.
+pub fn room() -> usize {
+    let files = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+    usize::try_from(files.saturating_sub(FILES_LEFT) / FILES_EACH).unwrap_or(usize::MAX).max(1)
 }

@@ -4,10 +4,11 @@ use std::fs::File;
 use std::path::Path;
 use std::time::Duration;
 
-use super::directory::{Answer, DirectoryError, FleetDirectory};
+use super::directory::{AT_ONCE, Answer, DirectoryError, FleetDirectory};
 use super::index::Index;
 use crate::host::failpoint::crashpoint;
 use crate::host::files::Root;
+use crate::host::waiting;
 use crate::state::{self, Decision, FleetIdentity, Verdict, run_directory};
 
 /// File that a command has locked while it waits for observations.
@@ -156,7 +157,8 @@ impl FleetDirectory {
                 });
                 answers.flatten().flatten().any(|answer| answer.done)
             };
-            if hosts.iter().all(|host| has_followed(&host.host)) {
+            let followed = waiting::map(&hosts, AT_ONCE, |host| has_followed(&host.host));
+            if followed.into_iter().all(|has_followed| has_followed) {
                 self.root.remove_all(&run_directory(run))?;
             } else {
                 self.root.remove_all(&run_directory(run).join("plan"))?;
@@ -203,7 +205,7 @@ impl FleetDirectory {
         has_ended_well: impl Fn(&str) -> bool,
     ) -> Vec<Result<Option<Answer>, String>> {
         let read = |host: &String| self.answer(run, phase, host).map_err(|error| error.to_string());
-        let mut answers: Vec<_> = hosts.iter().map(read).collect();
+        let mut answers = waiting::map(hosts, AT_ONCE, read);
         let is_late = |(answer, host): (&Result<Option<Answer>, String>, &String)| {
             matches!(answer, Ok(None)) && has_ended_well(host)
         };

@@ -7,8 +7,10 @@
 
 use std::path::Path;
 
+use super::directory::AT_ONCE;
 use super::{FleetPlan, PlannedShard, SCHEMA_VERSION};
 use crate::host::files::{self, Root};
+use crate::host::waiting;
 use crate::plan::Plan;
 use crate::provider::Registry;
 
@@ -37,16 +39,17 @@ pub enum SavedError {
 
 /// Writes the plan into a directory: the plans of the shards first, so that the file of the fleet names complete ones.
 pub fn save(directory: &Root, fleet: &FleetPlan) -> Result<(), files::Error> {
-    for shard in &fleet.shards {
-        let Some(plan) = &shard.plan else { continue };
+    let save = |shard: &PlannedShard| {
+        let Some(plan) = &shard.plan else { return Ok(()) };
         let mut bytes = Vec::new();
         plan.write(&mut bytes).map_err(|source| files::Error::Io {
             action: "write",
             path: directory.path().join(shard_file(shard.shard)),
             source,
         })?;
-        directory.replace(Path::new(&shard_file(shard.shard)), &bytes)?;
-    }
+        directory.replace(Path::new(&shard_file(shard.shard)), &bytes)
+    };
+    waiting::map(&fleet.shards, AT_ONCE, save).into_iter().collect::<Result<(), _>>()?;
     // Every path of a plan is UTF-8, so it can be written as JSON.
     let bytes = serde_json::to_vec_pretty(&fleet.without_plans()).unwrap_or_default();
     directory.replace(Path::new(FLEET_FILE), &bytes)

@@ -23,6 +23,9 @@ use crate::host::process::{Cancel, Output, Process};
 use crate::host::text::{printable_lines, shell_quoted};
 use crate::name::sha256_hex;
 
+/// Maximum number of steps that run at once, each on a host that the job has lost.
+const PINNED: usize = 64;
+
 /// Limit of time for an answer of `squeue`, `scontrol`, `sbatch` and `scancel`.
 const QUERY_LIMIT: Duration = Duration::from_mins(1);
 
@@ -345,7 +348,7 @@ impl Launcher for SlurmLauncher<'_> {
         let (inside, outside): (Vec<_>, Vec<_>) = hosts.iter().cloned().partition(has);
         let mut ended = self.step(job, &inside, command, limit, cancel);
         ended.extend(if command.outlives_job {
-            on_each(&outside, |host| self.pinned(host, command, limit, cancel))
+            on_each(&outside, PINNED, |host| self.pinned(host, command, limit, cancel))
         } else {
             let why = match queued {
                 Some(_) => format!("job {job} has lost this host"),

@@ -17,6 +17,7 @@ mod machines;
 mod planning;
 mod repair;
 mod runs;
+mod scale;
 mod slurm;
 mod ssh;
 mod sweeps;

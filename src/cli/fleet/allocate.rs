@@ -77,7 +77,7 @@ pub(super) fn allocate(
     let root = arguments.root_or(project, saved);
     let config = Config::new(swarm, allocation.hosts, allocation.launcher, root);
     if let Err(error) = directory.set_config(&config) {
-        Fleet { directory, config }.launcher(project)?.release().map_err(unreleased)?;
+        Fleet { directory, config, jobs: None }.launcher(project)?.release().map_err(unreleased)?;
         return Err(error.into());
     }
     if let LauncherConfig::Slurm(job) = &config.launcher

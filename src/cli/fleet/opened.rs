@@ -2,13 +2,14 @@
 #![expect(clippy::disallowed_methods, reason = "resolves the directories that the user names")]
 
 use std::collections::BTreeSet;
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
 use seedbed::fleet::coordinator::{Coordinator, HostProblem, Hosts};
 use seedbed::fleet::directory::{DirectoryError, FleetDirectory, Index};
-use seedbed::fleet::launcher::{CommandLauncher, Launcher};
+use seedbed::fleet::launcher::{self, CommandLauncher, Launcher};
 use seedbed::fleet::slurm::SlurmLauncher;
 use seedbed::fleet::{Config, LauncherConfig};
 use seedbed::host::text::{printable, printable_lines};
@@ -67,6 +68,8 @@ impl FleetArguments {
 pub(super) struct Fleet {
     pub(super) directory: FleetDirectory,
     pub(super) config: Config,
+    /// Number of hosts that are asked at once; `None` for all.
+    pub(super) jobs: Option<NonZeroUsize>,
 }
 
 impl Fleet {
@@ -120,7 +123,7 @@ impl Fleet {
         if names.len() < config.hosts.len() {
             return Err(Failure::new(error::USAGE, "a host is named twice in `--hosts`"));
         }
-        Ok(Self { directory, config })
+        Ok(Self { directory, config, jobs: global.jobs })
     }
 
     /// Returns the launcher.
@@ -129,10 +132,17 @@ impl Fleet {
             LauncherConfig::Slurm(job) => {
                 Box::new(SlurmLauncher::new(&project.host, &self.directory, Some(job.clone())))
             }
-            LauncherConfig::Command { command } => Box::new(
-                CommandLauncher::new(&project.host, command)
-                    .map_err(|why| Failure::new(error::USAGE, why))?,
-            ),
+            LauncherConfig::Command { command } => {
+                let (hosts, room) = (self.config.hosts.len(), launcher::room());
+                if self.jobs.map_or(hosts, NonZeroUsize::get).min(hosts) > room {
+                    let help = "raise the limit of open files (`ulimit -n`) for more";
+                    say!("note: {room} of {hosts} hosts work at once; {help}");
+                }
+                Box::new(
+                    CommandLauncher::new(&project.host, command, self.jobs)
+                        .map_err(|why| Failure::new(error::USAGE, why))?,
+                )
+            }
         })
     }
 

@@ -35,9 +35,7 @@ pub(super) fn print_status(
     let mut status = FleetStatus::new(&fleet.config.swarm, index.as_ref());
     status.allocation = allocation;
     let committed = index.as_ref().map(Index::sessions_by_host).unwrap_or_default();
-    for host in &fleet.config.hosts {
-        // A report that cannot be read is none.
-        let report = fleet.directory.report(host).unwrap_or_default();
+    for (host, report) in fleet.config.hosts.iter().zip(fleet.directory.reports(&fleet.config.hosts)) {
         let committed = committed.get(host.as_str()).map_or(&[][..], Vec::as_slice);
         status.hosts.push(FleetHost::new(host, report, request, committed));
     }

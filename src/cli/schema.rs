@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use clap::{Args, ValueEnum};
 use schemars::schema_for;
 use seedbed::discovery::Snapshot;
-use seedbed::fleet::directory::{Answer, Index};
+use seedbed::fleet::directory::{Answer, HostReport, Index};
 use seedbed::fleet::report::FleetStatus;
 use seedbed::fleet::{Config, FleetPlan, HostObservation};
 use seedbed::host::seeds::Seed;
@@ -20,6 +20,7 @@ use seedbed::report::event::Line;
 use seedbed::report::schema::generate;
 use seedbed::report::status::SwarmStatus;
 use seedbed::report::{Diagnosis, Environment, Explanation, Initialized, List, Prompt, Rescues};
+use seedbed::state::Decision;
 
 use super::exit::{Failure, Status};
 use super::project::directory;
@@ -42,6 +43,10 @@ pub(super) enum Schema {
     FleetConfig,
     /// Votes and results of hosts in the directory of a fleet
     FleetAnswer,
+    /// `reports/HOST.json` of a fleet
+    FleetReport,
+    /// `decision.json` of a run over the hosts of a fleet
+    FleetDecision,
     /// Output of `fleet status --json`
     FleetStatus,
     /// Output of `init --json`
@@ -113,6 +118,8 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode, Fa
         Schema::FleetIndex => generate::<Index>(&registry),
         Schema::FleetConfig => generate::<Config>(&registry),
         Schema::FleetAnswer => generate::<Answer>(&registry),
+        Schema::FleetReport => generate::<HostReport>(&registry),
+        Schema::FleetDecision => generate::<Decision>(&registry),
         Schema::FleetStatus => generate::<FleetStatus>(&registry),
         Schema::Init => generate::<Initialized>(&registry),
         Schema::Diagnostics => generate::<Validation>(&registry),

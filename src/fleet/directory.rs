@@ -73,6 +73,7 @@ pub struct Answer {
 /// State of a host, as the host reports it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schemars(extend("$id" = "urn:seedbed:fleet-report:1"))]
 #[non_exhaustive]
 pub struct HostReport {
     /// Version of the format of this document, [`SCHEMA_VERSION`].

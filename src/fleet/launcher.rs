@@ -100,7 +100,7 @@ pub enum JobState {
     Running,
     /// The job has ended, so that other jobs may use its hosts.
     Ended,
-    /// The engine did not answer.
+    /// The engine did not answer, or has suspended the job.
     Unknown,
 }
 

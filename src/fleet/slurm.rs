@@ -45,6 +45,21 @@ const NODE_NAME: &str = "SLURMD_NODENAME";
 const ERROR_MAX: usize = 1 << 20;
 const ERROR_LINES: usize = 8;
 
+/// States of a job that does not return to its hosts.
+const ENDED: &[&str] = &[
+    "BOOT_FAIL",
+    "CANCELLED",
+    "COMPLETED",
+    "COMPLETING",
+    "DEADLINE",
+    "FAILED",
+    "NODE_FAIL",
+    "OUT_OF_MEMORY",
+    "PREEMPTED",
+    "REVOKED",
+    "TIMEOUT",
+];
+
 /// Options of `salloc` that a user cannot pass, with what to do instead.
 const REFUSED: &[(&str, Option<char>, &str)] = &[
     ("--nodes", Some('N'), "the manifest has the number of hosts, or pass `--hosts NUMBER`"),
@@ -81,7 +96,9 @@ pub struct SlurmLauncher<'h> {
 
 /// Job as `squeue` shows it.
 struct QueuedJob {
-    is_running: bool,
+    state: JobState,
+    /// State in the words of Slurm, such as `RUNNING`.
+    slurm_state: String,
     hosts: Vec<String>,
     partition: String,
     account: Option<String>,
@@ -110,8 +127,7 @@ impl<'h> SlurmLauncher<'h> {
 
     /// Takes up a job that runs already, which is not released; the error is the reason.
     pub fn adopt(&self, job: u32, request: &HostRequest) -> Result<Allocation, String> {
-        let queued = self.queued(job)?.filter(|queued| queued.is_running);
-        let queued = queued.ok_or_else(|| format!("job {job} does not run"))?;
+        let queued = self.running(job)?.ok_or_else(|| format!("job {job} has ended"))?;
         if let Some(absent) = request.names.iter().find(|name| !queued.hosts.contains(name)) {
             return Err(format!("job {job} does not have host {absent}"));
         }
@@ -138,7 +154,17 @@ impl<'h> SlurmLauncher<'h> {
         Ok(listed.split_whitespace().map(str::to_owned).collect())
     }
 
-    /// Returns a job; `None` if it has ended.
+    /// Returns a job that runs; `None` if it has ended.
+    fn running(&self, job: u32) -> Result<Option<QueuedJob>, String> {
+        match self.queued(job)? {
+            Some(queued) if queued.state == JobState::Unknown => {
+                Err(format!("job {job} is {}", printable_lines(&queued.slurm_state)))
+            }
+            queued => Ok(queued.filter(|queued| queued.state == JobState::Running)),
+        }
+    }
+
+    /// Returns a job; `None` if Slurm has forgotten it.
     fn queued(&self, job: u32) -> Result<Option<QueuedJob>, String> {
         let job = format!("--jobs={job}");
         let listed = match self.query("squeue", &["--noheader", &job, "--format=%T|%N|%P|%a|%e"]) {
@@ -160,7 +186,12 @@ impl<'h> SlurmLauncher<'h> {
             return Err(format!("`scontrol` printed `{}`, which is no host", printable_lines(unusable)));
         }
         Ok(Some(QueuedJob {
-            is_running: state == "RUNNING",
+            state: match state {
+                "RUNNING" => JobState::Running,
+                state if ENDED.contains(&state) => JobState::Ended,
+                _ => JobState::Unknown,
+            },
+            slurm_state: state.to_owned(),
             hosts,
             partition: partition.to_owned(),
             account: Some(account.to_owned()).filter(|account| !matches!(account.as_str(), "" | "(null)")),
@@ -326,8 +357,8 @@ impl Launcher for SlurmLauncher<'_> {
             return Err(failure("salloc", &output));
         };
         crashpoint!("fleet.allocated");
-        match self.queued(job)? {
-            Some(queued) if queued.is_running && queued.hosts.len() == request.count => {
+        match self.running(job)? {
+            Some(queued) if queued.hosts.len() == request.count => {
                 Ok(allocation(job, true, queued.hosts.clone(), queued))
             }
             _ => {
@@ -340,8 +371,8 @@ impl Launcher for SlurmLauncher<'_> {
     fn run(&self, hosts: &[String], command: &HostCommand, limit: Duration, cancel: &Cancel) -> Ended {
         let refused = |why: &str| hosts.iter().map(|host| (host.clone(), Err(why.to_owned()))).collect();
         let Some(SlurmJob { job, .. }) = self.job else { return refused("the fleet has no job of Slurm") };
-        let queued = match self.queued(job) {
-            Ok(queued) => queued.filter(|queued| queued.is_running),
+        let queued = match self.running(job) {
+            Ok(queued) => queued,
             Err(error) => return refused(&error),
         };
         let has = |host: &String| queued.as_ref().is_some_and(|queued| queued.hosts.contains(host));
@@ -363,13 +394,13 @@ impl Launcher for SlurmLauncher<'_> {
         let job = self.job.as_ref()?.job;
         let mut state =
             Allocated { job, state: JobState::Ended, hosts: BTreeSet::new(), until: None, error: None };
-        match self.queued(job) {
-            Ok(Some(queued)) if queued.is_running => {
+        match self.running(job) {
+            Ok(Some(queued)) => {
                 state.state = JobState::Running;
                 state.hosts = queued.hosts.into_iter().collect();
                 state.until = Some(queued.until);
             }
-            Ok(_) => {}
+            Ok(None) => {}
             Err(error) => {
                 state.state = JobState::Unknown;
                 state.error = Some(error);

@@ -76,7 +76,7 @@ pub struct FleetPart {
 /// Decision about a run over the hosts of a fleet.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-#[schemars(extend("$id" = "urn:seedbed:decision:1"))]
+#[schemars(extend("$id" = "urn:seedbed:fleet-decision:1"))]
 #[non_exhaustive]
 pub struct Decision {
     /// Version of the format of this document.

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use seedbed::fleet::directory::Index;
-use seedbed::fleet::launcher::Allocated;
+use seedbed::fleet::launcher::{Allocated, JobState};
 use seedbed::fleet::report::{FleetHost, FleetStatus, HostState};
 use seedbed::report::error;
 use seedbed::state;
@@ -54,6 +54,9 @@ pub(super) fn print_status(
         let rows: Vec<_> = std::iter::once(head).chain(rows).collect();
         output::print(&output::table(&rows));
     }
-    let is_whole = status.hosts.iter().all(|host| host.state == HostState::Applied);
+    // The hosts of a fleet without sessions are released.
+    let is_released = status.allocation.as_ref().is_some_and(|job| job.state == JobState::Ended)
+        && index.is_none_or(|index| index.sessions.is_empty());
+    let is_whole = is_released || status.hosts.iter().all(|host| host.state == HostState::Applied);
     Ok(if is_whole { Status::Done.into() } else { ExitCode::from(error::FLEET_DEGRADED.exit_code) })
 }

@@ -127,8 +127,16 @@ fn a_fleet_allocates_its_hosts_and_releases_them() {
     cluster.apply(&hosts, "--time=40", &[]).expect(0).says(&["12 to keep"]);
     assert_eq!(cluster.jobs(), ["1"]);
     cluster.fleet(&hosts, "recover", &[]).expect(0);
+    // A suspended job has its hosts, and runs nothing.
+    cluster.slurm("scontrol", &["suspend", "1"]).expect(0);
+    cluster
+        .fleet(&hosts, "apply", &[])
+        .expect(75)
+        .says(&["the state of job 1 of Slurm is unknown: job 1 is SUSPENDED"]);
+    cluster.slurm("scontrol", &["resume", "1"]).expect(0);
     cluster.fleet(&hosts, "destroy", &["--yes"]).expect(0).says(&["job 1 of Slurm is released"]);
     wait_until("the job has ended", || cluster.jobs().is_empty());
+    assert_eq!(status(&cluster, &hosts, 0)["allocation"]["state"], "ended");
     hosts.assert_as(&before);
     assert!(fs::read_dir(hosts.sandbox.top.join("fleet/steps")).unwrap().next().is_none());
 }

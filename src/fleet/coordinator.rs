@@ -19,6 +19,9 @@ use crate::state::{Decision, Verdict};
 /// Limit of time for an observation and a report.
 const READ_LIMIT: Duration = Duration::from_mins(5);
 
+/// Limit of time for following the decision about an interrupted run; the hosts follow by themselves later.
+const INTERRUPTED_LIMIT: Duration = Duration::from_secs(30);
+
 /// Hosts of a fleet, and the way in which they are reached.
 #[derive(Clone, Copy)]
 #[non_exhaustive]
@@ -212,9 +215,13 @@ impl Coordinator<'_> {
         verdict: Verdict,
     ) -> Result<Vec<HostProblem>, DirectoryError> {
         let hosts: Vec<String> = parts.iter().map(|part| part.host.clone()).collect();
-        // A decision is followed despite a Ctrl-C.
+        // An interrupted run is rolled back. A signal from now on ends only the wait for hosts, which follow by themselves.
+        let (limit, cancel) = match self.hosts.cancel.is_requested() {
+            true => (self.limit.min(INTERRUPTED_LIMIT), Cancel::default()),
+            false => (self.limit, self.hosts.cancel.clone()),
+        };
         let words = ["--run", run];
-        let ended = self.hosts.phase("resolve", &words, &hosts, self.limit, &Cancel::default());
+        let ended = self.hosts.phase("resolve", &words, &hosts, limit, &cancel);
         let has_ended_well = |host: &str| ended.get(host) == Some(&Ok(()));
         let answers = self.hosts.directory.answers(run, "resolve", &hosts, has_ended_well);
         let mut unresolved = Vec::new();

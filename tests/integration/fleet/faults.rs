@@ -5,8 +5,10 @@ use std::process::Stdio;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use rustix::process::Signal;
+
 use super::{Hosts, fleet};
-use crate::sandbox::{Outcome, wait_until};
+use crate::sandbox::{Outcome, send, wait_until};
 
 /// Creates three hosts, and the inventories that they have before the fleet is applied.
 fn three() -> (Hosts, Vec<crate::sandbox::Inventory>) {
@@ -133,6 +135,26 @@ fn a_coordinator_killed_after_the_decision_is_followed() {
         assert_eq!(hosts.index()["sessions"].as_array().unwrap().len(), 12, "{point}");
         hosts.fleet("status", &[]).expect(0);
     }
+}
+
+#[test]
+fn a_coordinator_interrupted_after_its_decision_waits_no_longer() {
+    let (hosts, _) = three();
+    let waits = hosts.sandbox.top.join("waits");
+    let launcher = hosts.launcher_with(&format!(
+        "case {{host}}{{command}} in n1*\" resolve \"*) touch {}; sleep 1000;; esac; ",
+        waits.display()
+    ));
+    let mut command = hosts.first_command(&launcher, &["--timeout", "60"]);
+    let coordinator = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    wait_until("n1 is asked to follow", || waits.exists());
+    let begun = Instant::now();
+    send(Signal::INT, &coordinator);
+    let outcome = Outcome::of(coordinator.wait_with_output().unwrap()).expect(30);
+    outcome.says(&["the run is committed", "n1: it did not answer", "seedbed fleet recover"]);
+    assert!(begun.elapsed() < Duration::from_secs(30), "it waited for n1");
+    hosts.fleet("recover", &["--launcher", &hosts.launcher()]).expect(0);
+    hosts.fleet("status", &[]).expect(0);
 }
 
 #[test]

@@ -114,7 +114,7 @@ errors! {
     FETCH_FAILED = "fetch-failed", 69, "`--fetch` could not fetch a base ref; nothing was planned", "Check the network and the remote, or plan without `--fetch`";
     FLEET_COMMITS = "fleet-commits", 69, "A host of a fleet lacks commits, and cannot get them from here", "Repair what the message names, or fetch them on that host";
     FLEET_MANIFEST = "fleet-manifest", 69, "The manifest has changed since it was applied, and `fleet repair` changes nothing else", "Run `seedbed fleet apply DIR`";
-    FLEET_PART = "fleet-part", 69, "The swarm is the part of this host of a fleet, and `apply` would give this host all of the manifest", "Run `seedbed fleet apply DIR`";
+    FLEET_PART = "fleet-part", 69, "The swarm is the part of this host of a fleet, and `apply` would give this host all of the manifest, or another fleet would change it", "Run `seedbed fleet apply DIR` with the directory of its fleet";
     FLEET_UNREACHABLE = "fleet-unreachable", 69, "The host is prepared for a run over a fleet whose directory is not there", "Bring the directory back, or run `seedbed recover --give-up`";
     INSIDE_SESSION = "inside-session", 69, "`destroy` was called from inside a session that it would remove", "Leave the session, or pass `--yes`";
     KIND_UNKNOWN = "kind-unknown", 69, "Only the program that provisioned a resource of this kind can release it", "Release it with that program";

@@ -143,6 +143,12 @@ impl FleetPart {
         let reasons = vec![format!("host {} found no coordinator", self.host)];
         decide(&fleet, &Decision::abort(&self.run, reasons)).map(Some)
     }
+
+    /// Returns whether this is a part of another fleet than that of `directory`, and that one still exists.
+    pub fn is_of_another(&self, directory: &Path) -> bool {
+        let id = |path: &Path| Some(fleet_identity(&Root::open(path).ok()?).ok()??.id);
+        id(directory).as_deref() != Some(&self.fleet) && id(&self.directory).as_deref() == Some(&self.fleet)
+    }
 }
 
 /// Returns the directory of a run, relative to that of the fleet.

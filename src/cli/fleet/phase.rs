@@ -8,6 +8,7 @@ use seedbed::apply::{self, Context, Destroy};
 use seedbed::fleet::directory::{Answer, FleetDirectory, HostReport, ReportedSession};
 use seedbed::fleet::{self, FleetPlan, PlannedShard, received};
 use seedbed::host::clock;
+use seedbed::host::text::{printable, shell_quoted};
 use seedbed::manifest::Manifest;
 use seedbed::observe::WORKSPACE_REPOSITORY;
 use seedbed::plan::DamageKind;
@@ -143,6 +144,7 @@ fn prepare(
         let options = options(arguments.unsaved, arguments.stop);
         recover(global, context, options)?;
         undecided(directory, arguments)?;
+        of_this_fleet(context, directory)?;
         if part.has_changes() {
             received::receive(context.swarm, directory, &directories(project, &manifest)?, shard)
                 .map_err(Failure::from_error)?;
@@ -169,6 +171,7 @@ fn release(
     with_lock(global, project, "fleet", |context| {
         recover(global, context, options(arguments.unsaved, arguments.stop))?;
         undecided(directory, arguments)?;
+        of_this_fleet(context, directory)?;
         let Some(record) = context.swarm.applied()? else { return Ok(()) };
         let mut destroy = Destroy::default();
         destroy.unsaved = arguments.unsaved.into();
@@ -213,6 +216,21 @@ fn undecided(directory: &FleetDirectory, arguments: &Arguments) -> Result<(), Fa
         return Err(Failure::new(error::FLEET_ABORTED, format!("run {} is decided already", arguments.run)));
     }
     Ok(())
+}
+
+/// Refuses a run over sessions that belong to another fleet, whose index would be wrong afterwards.
+fn of_this_fleet(context: &Context<'_>, directory: &FleetDirectory) -> Result<(), Failure> {
+    match context.swarm.applied()?.and_then(|record| record.fleet) {
+        Some(part) if part.is_of_another(directory.path()) => {
+            let other = shell_quoted(&printable(&part.directory.to_string_lossy()));
+            let message = format!(
+                "the swarm is the part of host {} of the fleet in {other}\nhelp: run `seedbed fleet destroy {other}` first",
+                printable(&part.host)
+            );
+            Err(Failure::new(error::FLEET_PART, message))
+        }
+        _ => Ok(()),
+    }
 }
 
 fn own_part(directory: &FleetDirectory, arguments: &Arguments) -> Result<FleetPart, Failure> {

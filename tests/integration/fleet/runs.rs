@@ -96,6 +96,27 @@ fn a_host_with_sessions_is_left_out_only_if_it_is_forgotten() {
 }
 
 #[test]
+fn sessions_of_one_fleet_are_refused_to_another() {
+    let hosts = Hosts::new(2, &fleet(2).replace("shard = 2", "shard = 1"));
+    hosts.first(&[]).expect(0);
+    let before = hosts.inventories();
+    let (launcher, root) = (hosts.launcher(), hosts.sandbox.top.join("{host}/repository"));
+    let named = ["--hosts", "n0,n1", "--launcher", &launcher, "--root", root.to_str().unwrap()];
+    let other =
+        |command: &str, args: &[&str]| hosts.on("n0", &[&["fleet", command, "../../other"], args].concat());
+    other("apply", &named)
+        .expect(1)
+        .says(&["n0: the swarm is the part of host n0 of the fleet in ", "/fleet`"]);
+    other("destroy", &["--yes"]).expect(1).says(&["n1: the swarm is the part of host n1 of the fleet in "]);
+    hosts.assert_as(&before);
+    // A fleet whose directory was moved is still the same.
+    fs::remove_dir_all(hosts.sandbox.top.join("other")).unwrap();
+    fs::rename(hosts.sandbox.top.join("fleet"), hosts.sandbox.top.join("other")).unwrap();
+    other("apply", &[]).expect(0).says(&["12 to keep"]);
+    other("destroy", &["--yes"]).expect(0);
+}
+
+#[test]
 fn arguments_of_a_fleet_are_checked_before_any_host_is_asked() {
     let hosts = Hosts::new(2, &fleet(2).replace("shard = 2", "shard = 1"));
     let check = |args: &[&str], code: i32, said: &str| {

@@ -10,6 +10,7 @@ use crate::sandbox::{Inventory, Outcome, Sandbox, assert_same, bin};
 
 mod commits;
 mod directory;
+mod disturbed_hosts;
 mod faults;
 mod kubernetes;
 mod lost_hosts;
@@ -19,6 +20,7 @@ mod repair;
 mod runs;
 mod scale;
 mod slurm;
+mod slurm_hosts;
 mod ssh;
 mod sweeps;
 

@@ -10,12 +10,13 @@ use rustix::process::Signal;
 
 use super::fleet;
 use super::machines::{Machines, wait_until_begun, waiting};
+use super::slurm_hosts::SlurmHosts;
 use super::ssh::SshHosts;
 use crate::sandbox::{Inventory, assert_same, wait_until};
 
 /// Expects each host to be as it was, and the fleet to be applied and destroyed from there.
 #[track_caller]
-fn assert_as(machines: &dyn Machines, before: &[Inventory]) {
+pub(super) fn assert_as(machines: &dyn Machines, before: &[Inventory]) {
     for (before, after) in before.iter().zip(&machines.inventories()) {
         assert_same(before, after);
     }
@@ -23,11 +24,11 @@ fn assert_as(machines: &dyn Machines, before: &[Inventory]) {
 
 /// Expects that nothing but the hosts' own sshd runs, and that the fleet can be applied and destroyed.
 #[track_caller]
-fn lives_on(machines: &dyn Machines) {
+pub(super) fn lives_on(machines: &dyn Machines) {
     nothing_runs(machines);
     machines.manifest(&fleet(3));
     let before = machines.inventories();
-    machines.fleet("apply", &[]).expect(0);
+    machines.apply(&[]).expect(0);
     let status = machines.fleet("status", &["--json"]).expect(0).json();
     assert!(status["hosts"].as_array().unwrap().iter().all(|host| host["state"] == "applied"), "{status}");
     machines.fleet("destroy", &["--yes"]).expect(0);
@@ -36,7 +37,7 @@ fn lives_on(machines: &dyn Machines) {
 
 /// Expects that the hosts have no process of the fleet any more.
 #[track_caller]
-fn nothing_runs(machines: &dyn Machines) {
+pub(super) fn nothing_runs(machines: &dyn Machines) {
     let begun = Instant::now();
     while !machines.programs().is_empty() {
         assert!(begun.elapsed() < Duration::from_secs(20), "{:?}", machines.programs());
@@ -47,13 +48,14 @@ fn nothing_runs(machines: &dyn Machines) {
 fn a_host_refuses(machines: &mut dyn Machines) {
     machines.manifest(&fleet(3).replace("[session.pinned]\n", "[session.pinned]\nsetup = [\"exit 7\"]\n"));
     let before = machines.inventories();
-    machines.first(&[]).expect(1).says(&["n2: pinned: setup", "every host was rolled back"]);
+    let refuses = format!("{}: pinned: setup", machines.name(2));
+    machines.first(&[]).expect(1).says(&[&refuses, "every host was rolled back"]);
     assert_as(machines, &before);
     lives_on(machines);
 }
 
 fn a_host_is_lost_in_prepare(machines: &mut dyn Machines, shard: u32) {
-    let host = format!("n{shard}");
+    let host = machines.name(shard as usize);
     machines.manifest(&waiting(machines, shard));
     let before = machines.inventories();
     let coordinator = machines.start_first(&[]);
@@ -67,13 +69,13 @@ fn a_host_is_lost_in_prepare(machines: &mut dyn Machines, shard: u32) {
     }
     machines.fleet("recover", &[]).expect(30).says(&[&host]);
     machines.bring_back(&host);
-    machines.on(&host, "recover").expect(0).says(&["rolled back"]);
+    machines.on(&host, "recover").expect(0);
     assert_as(machines, &before);
     lives_on(machines);
 }
 
 /// Hook that lets each command wait as soon as the run is decided.
-fn waits_after_the_decision(machines: &dyn Machines, run: u32) -> String {
+pub(super) fn waits_after_the_decision(machines: &dyn Machines, run: u32) -> String {
     let top = machines.top();
     let (top, decision) = (top.display(), format!("fleet/runs/{run:06}/decision.json"));
     format!(
@@ -81,13 +83,24 @@ fn waits_after_the_decision(machines: &dyn Machines, run: u32) -> String {
     )
 }
 
+/// Hook that lets each command wait until the run is planned.
+pub(super) fn waits_before_the_run(machines: &dyn Machines, run: u32) -> String {
+    let top = machines.top();
+    let (top, planned) = (top.display(), format!("fleet/runs/{run:06}"));
+    format!(
+        "if ! test -e {top}/{planned}; then touch {top}/reached; while ! test -e {top}/go; do sleep 0.05; done; fi\n"
+    )
+}
+
+/// Waits for a file beside the hosts.
 #[track_caller]
-fn wait_for(machines: &dyn Machines, file: &str) {
+pub(super) fn wait_for(machines: &dyn Machines, file: &str) {
     let path = machines.top().join(file);
     wait_until(file, || path.exists());
 }
 
-fn a_host_is_lost_in_commit(machines: &mut dyn Machines, host: &str) {
+fn a_host_is_lost_in_commit(machines: &mut dyn Machines, at: usize) {
+    let host = &machines.name(at);
     machines.hook(host, &waits_after_the_decision(machines, 1));
     let before = machines.inventories();
     let coordinator = machines.start_first(&[]);
@@ -98,7 +111,7 @@ fn a_host_is_lost_in_commit(machines: &mut dyn Machines, host: &str) {
     machines.fleet("destroy", &["--yes"]).expect(30).says(&[host]);
     machines.remove_hook(host);
     machines.bring_back(host);
-    machines.on(host, "recover").expect(0).says(&["committed what a fleet has decided"]);
+    machines.on(host, "recover").expect(0);
     machines.fleet("recover", &[]).expect(0);
     machines.fleet("status", &[]).expect(0);
     machines.fleet("destroy", &["--yes"]).expect(0);
@@ -107,6 +120,7 @@ fn a_host_is_lost_in_commit(machines: &mut dyn Machines, host: &str) {
 }
 
 fn the_coordinator_is_killed_in_prepare(machines: &mut dyn Machines) {
+    let host = &machines.name(1);
     machines.manifest(&waiting(machines, 1));
     let before = machines.inventories();
     let coordinator = machines.start_first(&[]);
@@ -114,7 +128,7 @@ fn the_coordinator_is_killed_in_prepare(machines: &mut dyn Machines) {
     coordinator.signal_group(Signal::KILL);
     coordinator.outcome().expect(137);
     // One host is still preparing: it cannot be resolved yet.
-    machines.fleet("recover", &[]).expect(30).says(&["n1"]);
+    machines.fleet("recover", &[]).expect(30).says(&[host]);
     fs::write(machines.top().join("go"), "").unwrap();
     nothing_runs(machines);
     machines.fleet("recover", &[]).expect(0);
@@ -124,7 +138,7 @@ fn the_coordinator_is_killed_in_prepare(machines: &mut dyn Machines) {
 }
 
 fn the_coordinator_is_killed_after_the_decision(machines: &mut dyn Machines) {
-    for host in ["n0", "n1", "n2"] {
+    for host in &machines.hosts().names {
         machines.hook(host, &waits_after_the_decision(machines, 1));
     }
     let before = machines.inventories();
@@ -132,7 +146,7 @@ fn the_coordinator_is_killed_after_the_decision(machines: &mut dyn Machines) {
     wait_for(machines, "reached");
     coordinator.signal_group(Signal::KILL);
     coordinator.outcome().expect(137);
-    for host in ["n0", "n1", "n2"] {
+    for host in &machines.hosts().names {
         machines.remove_hook(host);
     }
     assert!(machines.decision(1).unwrap().contains("commit"));
@@ -149,25 +163,27 @@ fn the_coordinator_is_killed_after_the_decision(machines: &mut dyn Machines) {
 }
 
 fn a_host_cannot_be_reached(machines: &mut dyn Machines) {
+    let host = &machines.name(1);
     let before = machines.inventories();
-    machines.lose("n1");
-    machines.first(&[]).expect(1).says(&["n1: ", "nothing was changed"]);
+    machines.lose(host);
+    machines.first(&[]).expect(1).says(&[host, "nothing was changed"]);
     assert_as(machines, &before);
-    machines.bring_back("n1");
+    machines.bring_back(host);
     machines.first(&[]).expect(0);
     let applied = machines.inventories();
-    machines.lose("n1");
-    machines.fleet("apply", &[]).expect(1).says(&["n1: "]);
-    machines.fleet("destroy", &["--yes"]).expect(30).says(&["n1: "]);
+    machines.lose(host);
+    machines.fleet("apply", &[]).expect(1).says(&[host]);
+    machines.fleet("destroy", &["--yes"]).expect(30).says(&[host]);
     machines.fleet("status", &[]).expect(30);
     assert_as(machines, &applied);
-    machines.bring_back("n1");
+    machines.bring_back(host);
     machines.fleet("destroy", &["--yes"]).expect(0);
     assert_as(machines, &before);
 }
 
 fn a_ref_moves_before_prepare(machines: &mut dyn Machines) {
-    let root = machines.hosts().root("n1");
+    let host = &machines.name(1);
+    let root = machines.hosts().root(host);
     let planned = machines.top().join("fleet/runs/000001");
     let moves = format!(
         "if test -e {0} && ! test -e {1}/moved; then git -C {2} commit -q --allow-empty -m other && touch {1}/moved; fi\n",
@@ -175,15 +191,18 @@ fn a_ref_moves_before_prepare(machines: &mut dyn Machines) {
         machines.top().display(),
         root.display()
     );
-    machines.hook("n1", &moves);
+    machines.hook(host, &moves);
     let before = machines.inventories();
-    machines.first(&[]).expect(1).says(&["n1: the plan is stale", "every host was rolled back"]);
+    machines
+        .first(&[])
+        .expect(1)
+        .says(&[&format!("{host}: the plan is stale"), "every host was rolled back"]);
     wait_for(machines, "moved");
     let after = machines.inventories();
     assert!((&after[0], &after[2], &after[3]) == (&before[0], &before[2], &before[3]));
     assert!(!root.join(".worktrees").exists());
-    machines.remove_hook("n1");
-    machines.shell("n1", &format!("git -C {} reset -q --hard HEAD~", root.display())).expect(0);
+    machines.remove_hook(host);
+    machines.shell(host, &format!("git -C {} reset -q --hard HEAD~", root.display())).expect(0);
     lives_on(machines);
 }
 
@@ -204,13 +223,13 @@ fn ssh_the_first_host_is_lost_in_prepare() {
 #[ignore = "`every_case` runs it"]
 fn ssh_a_host_is_lost_in_commit_in_every_case() {
     let Some(mut ssh) = SshHosts::start(3, &fleet(3)) else { return };
-    a_host_is_lost_in_commit(&mut ssh, "n1");
+    a_host_is_lost_in_commit(&mut ssh, 1);
 }
 
 #[test]
 fn ssh_the_first_host_is_lost_in_commit() {
     let Some(mut ssh) = SshHosts::start(3, &fleet(3)) else { return };
-    a_host_is_lost_in_commit(&mut ssh, "n0");
+    a_host_is_lost_in_commit(&mut ssh, 0);
 }
 
 #[test]
@@ -239,4 +258,53 @@ fn ssh_a_host_cannot_be_reached_in_every_case() {
 fn ssh_a_ref_moves_before_prepare_in_every_case() {
     let Some(mut ssh) = SshHosts::start(3, &fleet(3)) else { return };
     a_ref_moves_before_prepare(&mut ssh);
+}
+
+#[test]
+#[ignore = "`every_case` runs it"]
+fn slurm_a_host_refuses_in_every_case() {
+    let Some(mut slurm) = SlurmHosts::start(&fleet(3)) else { return };
+    a_host_refuses(&mut slurm);
+}
+
+#[test]
+#[ignore = "`every_case` runs it"]
+fn slurm_a_host_is_lost_in_prepare_in_every_case() {
+    let Some(mut slurm) = SlurmHosts::start(&fleet(3)) else { return };
+    a_host_is_lost_in_prepare(&mut slurm, 2);
+}
+
+#[test]
+#[ignore = "`every_case` runs it"]
+fn slurm_the_first_host_is_lost_in_prepare_in_every_case() {
+    let Some(mut slurm) = SlurmHosts::start(&fleet(3)) else { return };
+    a_host_is_lost_in_prepare(&mut slurm, 0);
+}
+
+#[test]
+#[ignore = "`every_case` runs it"]
+fn slurm_a_host_is_lost_in_commit_in_every_case() {
+    let Some(mut slurm) = SlurmHosts::start(&fleet(3)) else { return };
+    a_host_is_lost_in_commit(&mut slurm, 1);
+}
+
+#[test]
+#[ignore = "`every_case` runs it"]
+fn slurm_the_coordinator_is_killed_in_prepare_in_every_case() {
+    let Some(mut slurm) = SlurmHosts::start(&fleet(3)) else { return };
+    the_coordinator_is_killed_in_prepare(&mut slurm);
+}
+
+#[test]
+#[ignore = "`every_case` runs it"]
+fn slurm_the_coordinator_is_killed_after_the_decision_in_every_case() {
+    let Some(mut slurm) = SlurmHosts::start(&fleet(3)) else { return };
+    the_coordinator_is_killed_after_the_decision(&mut slurm);
+}
+
+#[test]
+#[ignore = "`every_case` runs it"]
+fn slurm_a_ref_moves_before_prepare_in_every_case() {
+    let Some(mut slurm) = SlurmHosts::start(&fleet(3)) else { return };
+    a_ref_moves_before_prepare(&mut slurm);
 }

@@ -1,20 +1,21 @@
 //! Machines of a fleet that can be lost: what the tests of faults need of them, whichever way they are reached.
 
 use std::fs;
-use std::path::PathBuf;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use rustix::process::{Pid, Signal, kill_process_group};
 
 use super::Hosts;
-use crate::sandbox::{Inventory, Outcome, wait_until};
+use crate::sandbox::{Inventory, Outcome, bin, wait_until};
 
 /// Hosts that a launcher reaches. The coordinator runs on none of them, in a clone of its own.
 pub(super) trait Machines {
     fn hosts(&self) -> &Hosts;
 
-    /// Returns the launcher that reaches each host, as the guide writes it.
-    fn launcher(&self) -> String;
+    /// Returns the options with which the first command reaches the hosts, as the guide writes them.
+    fn reached(&self) -> Vec<String>;
 
     /// Runs a script on a host.
     fn shell(&self, host: &str, script: &str) -> Outcome;
@@ -24,6 +25,11 @@ pub(super) trait Machines {
 
     /// Starts a host that was lost, with the files that it had.
     fn bring_back(&mut self, host: &str);
+
+    /// Returns the name of the host of a shard.
+    fn name(&self, shard: usize) -> String {
+        self.hosts().names[shard].clone()
+    }
 
     fn top(&self) -> PathBuf {
         self.hosts().sandbox.top.clone()
@@ -44,20 +50,24 @@ pub(super) trait Machines {
     fn fleet_command(&self, command: &str, args: &[&str]) -> Command {
         let directory = self.top().join("fleet");
         let named = [&["fleet", command, directory.to_str().unwrap()], args].concat();
-        let mut command = self.hosts().sandbox.command(&named);
-        command.stdout(Stdio::piped()).stderr(Stdio::piped());
-        command
+        self.hosts().sandbox.command(&named)
     }
 
     fn fleet(&self, command: &str, args: &[&str]) -> Outcome {
         Outcome::of(self.fleet_command(command, args).output().unwrap())
     }
 
+    /// Applies the fleet after the first command.
+    fn apply(&self, args: &[&str]) -> Outcome {
+        self.fleet("apply", args)
+    }
+
     /// Returns the first `fleet apply`, which names the hosts.
     fn first_command(&self, args: &[&str]) -> Command {
         let (names, root) = (self.hosts().names.join(","), self.top().join("{host}/repository"));
-        let launcher = self.launcher();
-        let named = ["--hosts", &names, "--launcher", &launcher, "--root", root.to_str().unwrap()];
+        let reached = self.reached();
+        let mut named = vec!["--hosts", &names, "--root", root.to_str().unwrap()];
+        named.extend(reached.iter().map(String::as_str));
         self.fleet_command("apply", &[&named[..], args].concat())
     }
 
@@ -113,6 +123,23 @@ pub(super) trait Machines {
     }
 }
 
+/// Writes the script `enter` of a host, which runs a command of a shell with what belongs to the host, in this network.
+pub(super) fn write_enter(hosts: &Hosts, name: &str, network: &Path) {
+    let home = hosts.sandbox.top.join(name);
+    let enter = home.join("enter");
+    let (home, bin) = (home.display(), bin().display());
+    let text = format!(
+        "#!/bin/sh\nexport SEEDBED_STATE_DIR={home}/state SEEDBED_PORT_REGISTRY={home} PATH={bin}:$PATH\n\
+         export GIT_CONFIG_NOSYSTEM=1 NO_COLOR=1\n\
+         if test -e {home}/hook; then . {home}/hook; fi\n\
+         command=\"${{1-$SSH_ORIGINAL_COMMAND}}\"; test $# = 0 || shift\n\
+         exec nsenter --net={} sh -c \"$command\" sh \"$@\"\n",
+        network.display()
+    );
+    fs::write(&enter, text).unwrap();
+    fs::set_permissions(&enter, fs::Permissions::from_mode(0o755)).unwrap();
+}
+
 /// Process of a coordinator, whose group has the launchers that it started. The group is killed at the end.
 pub(super) struct Coordinator(Option<Child>);
 
@@ -128,6 +155,7 @@ impl Drop for Coordinator {
 impl Coordinator {
     pub(super) fn start(mut command: Command) -> Self {
         use std::os::unix::process::CommandExt as _;
+        let command = command.stdout(Stdio::piped()).stderr(Stdio::piped());
         Self(Some(command.process_group(0).spawn().unwrap()))
     }
 
@@ -138,6 +166,11 @@ impl Coordinator {
     /// Sends a signal to the coordinator and its launchers, as a terminal does.
     pub(super) fn signal_group(&self, signal: Signal) {
         kill_process_group(Pid::from_child(self.child()), signal).unwrap();
+    }
+
+    /// Sends a signal to the coordinator alone.
+    pub(super) fn signal(&self, signal: Signal) {
+        crate::sandbox::send(signal, self.child());
     }
 
     pub(super) fn outcome(mut self) -> Outcome {

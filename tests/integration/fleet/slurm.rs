@@ -15,7 +15,7 @@ use crate::sandbox::{Outcome, bin, wait_until};
 const NAMES: &[&str] = &["n1", "n2", "n3"];
 
 /// Slurm of four daemons, which is stopped at the end of the test.
-struct Cluster {
+pub(super) struct Cluster {
     directory: tempfile::TempDir,
 }
 
@@ -27,7 +27,7 @@ impl Drop for Cluster {
 
 impl Cluster {
     /// Starts the daemons; `None`, with a notice, on a machine without them.
-    fn start() -> Option<Self> {
+    pub(super) fn start() -> Option<Self> {
         let path = format!("{}:/usr/sbin:/sbin", std::env::var("PATH").unwrap());
         let is_installed =
             |program: &&str| std::env::split_paths(&path).any(|directory| directory.join(program).is_file());
@@ -45,28 +45,28 @@ impl Cluster {
     }
 
     /// Runs the script on this cluster, and returns its output.
-    fn script(&self, args: &[&str]) -> String {
+    pub(super) fn script(&self, args: &[&str]) -> String {
         let mut command = Command::new(repository("tests/slurm-cluster.sh"));
         let output = command.arg(args[0]).arg(self.directory.path()).args(&args[1..]).output().unwrap();
         String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned()
     }
 
-    fn conf(&self) -> PathBuf {
+    pub(super) fn conf(&self) -> PathBuf {
         self.directory.path().canonicalize().unwrap().join("slurm.conf")
     }
 
     /// Runs a program of Slurm.
-    fn slurm(&self, program: &str, args: &[&str]) -> Outcome {
+    pub(super) fn slurm(&self, program: &str, args: &[&str]) -> Outcome {
         Outcome::of(Command::new(program).args(args).env("SLURM_CONF", self.conf()).output().unwrap())
     }
 
     /// Returns the numbers of all jobs that have not ended.
-    fn jobs(&self) -> Vec<String> {
+    pub(super) fn jobs(&self) -> Vec<String> {
         let listed = self.slurm("squeue", &["--noheader", "--format=%i", "--states=PENDING,RUNNING"]);
         listed.expect(0).stdout.split_whitespace().map(str::to_owned).collect()
     }
 
-    fn cancel_all(&self) {
+    pub(super) fn cancel_all(&self) {
         self.slurm("scancel", &self.jobs().iter().map(String::as_str).collect::<Vec<_>>()).expect(0);
         wait_until("jobs have ended", || self.jobs().is_empty());
     }

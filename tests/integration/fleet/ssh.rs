@@ -3,14 +3,15 @@
 use std::fmt::Write as _;
 use std::fs;
 use std::net::{TcpListener, TcpStream};
-use std::os::unix::fs::PermissionsExt as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
+use rustix::process::{Pid, Signal, kill_process};
+
 use super::Hosts;
-use super::machines::Machines;
+use super::machines::{Machines, write_enter};
 use crate::fixtures::repository;
-use crate::sandbox::{Outcome, bin, wait_until};
+use crate::sandbox::{Outcome, wait_until};
 
 /// Hosts of one machine, each behind its own sshd. A host is lost with all its processes.
 pub(super) struct SshHosts {
@@ -93,19 +94,7 @@ impl SshHosts {
             self.write_client();
         }
         let port = self.ports[at];
-        let enter = home.join("enter");
-        fs::write(
-            &enter,
-            format!(
-                "#!/bin/sh\nexport SEEDBED_STATE_DIR={top}/{name}/state SEEDBED_PORT_REGISTRY={top}/{name} PATH={}:$PATH\n\
-                 export GIT_CONFIG_NOSYSTEM=1 NO_COLOR=1\n\
-                 if test -e {top}/{name}/hook; then . {top}/{name}/hook; fi\n\
-                 exec nsenter --net=/run/net sh -c \"$SSH_ORIGINAL_COMMAND\"\n",
-                bin().display()
-            ),
-        )
-        .unwrap();
-        fs::set_permissions(&enter, fs::Permissions::from_mode(0o755)).unwrap();
+        write_enter(&self.hosts, &name, Path::new("/run/net"));
         fs::write(
             home.join("sshd_config"),
             format!(
@@ -131,6 +120,49 @@ impl SshHosts {
         wait_until("sshd listens", || TcpStream::connect(("127.0.0.1", port)).is_ok());
     }
 
+    /// Puts everything of a host on a file system of this size.
+    pub(super) fn mount(&mut self, name: &str, size: &str) {
+        self.lose(name);
+        let (home, copied) = (self.home(name), self.home(name).with_extension("copied"));
+        fs::rename(&home, &copied).unwrap();
+        fs::create_dir(&home).unwrap();
+        let run = |program: &str, args: &[&str]| {
+            let outcome = Outcome::of(Command::new(program).args(args).output().unwrap());
+            outcome.expect(0);
+        };
+        let (home, copied) = (home.to_str().unwrap(), copied.to_str().unwrap());
+        run("mount", &["-t", "tmpfs", "-o", &format!("size={size}"), "tmpfs", home]);
+        run("cp", &["-a", &format!("{copied}/."), home]);
+        self.bring_back(name);
+    }
+
+    /// Stops all processes of a host, as a virtual machine that is paused.
+    pub(super) fn freeze(&self, name: &str) {
+        self.signal(name, Signal::STOP);
+    }
+
+    /// Lets a host that was frozen continue.
+    pub(super) fn thaw(&self, name: &str) {
+        self.signal(name, Signal::CONT);
+    }
+
+    fn signal(&self, name: &str, signal: Signal) {
+        let parent = self.running[self.position(name)].as_ref().unwrap().id();
+        let children = fs::read_to_string(format!("/proc/{parent}/task/{parent}/children")).unwrap();
+        let namespace = |process: &str| fs::read_link(format!("/proc/{process}/ns/pid")).ok();
+        let host = namespace(children.trim());
+        assert!(host.is_some(), "the host runs");
+        for entry in fs::read_dir("/proc").unwrap() {
+            let process = entry.unwrap().file_name().into_string().unwrap();
+            if let Ok(number) = process.parse()
+                && namespace(&process) == host
+            {
+                // A process may have ended meanwhile.
+                let _ = kill_process(Pid::from_raw(number).unwrap(), signal);
+            }
+        }
+    }
+
     /// Writes the configuration of `ssh`, with the port of each host.
     fn write_client(&self) {
         let top = self.hosts.sandbox.top.display();
@@ -150,8 +182,9 @@ impl Machines for SshHosts {
         &self.hosts
     }
 
-    fn launcher(&self) -> String {
-        format!("ssh -F {}/ssh_config {{host}} {{command}}", self.hosts.sandbox.top.display())
+    fn reached(&self) -> Vec<String> {
+        let launcher = format!("ssh -F {}/ssh_config {{host}} {{command}}", self.hosts.sandbox.top.display());
+        vec!["--launcher".to_owned(), launcher]
     }
 
     fn shell(&self, host: &str, script: &str) -> Outcome {

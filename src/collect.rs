@@ -3,6 +3,7 @@
 //! Only reads. Git processes that would write objects (a merge in memory) write them to a temporary object directory.
 //! Nothing is merged or fetched.
 
+pub mod brought;
 mod commits;
 mod conflicts;
 mod export;
@@ -25,11 +26,12 @@ use self::landed::Candidate;
 use self::scratch::Scratch;
 use crate::host::Host;
 use crate::host::git::Git;
+use crate::host::git::bundle::BundleError;
 use crate::host::{files, process};
 use crate::name::SessionPath;
 use crate::plan::Session;
 use crate::provider;
-use crate::provider::git_worktree::{self, Worktree};
+use crate::provider::git_worktree::{self, Head, Worktree};
 
 /// A worktree whose results are requested.
 #[derive(Clone, Debug)]
@@ -84,6 +86,9 @@ pub enum Error {
     /// A worktree cannot be read.
     #[error(transparent)]
     Worktree(#[from] provider::Error),
+    /// A bundle cannot be written.
+    #[error(transparent)]
+    Bundle(#[from] BundleError),
     /// A glob is wrong.
     #[error(transparent)]
     Glob(#[from] globset::Error),
@@ -235,13 +240,40 @@ pub fn collect(
     sources: &[Source<'_>],
     into: Option<&str>,
 ) -> Result<Collected, Error> {
+    collect_all(host, workspace, sources, None, into)
+}
+
+/// Collects the results of worktrees of other hosts, whose commits are in the repositories of this host. `heads` has the
+/// HEAD of each worktree.
+///
+/// # Errors
+///
+/// Those of [`collect`].
+pub fn collect_brought(
+    host: &Host,
+    workspace: &Path,
+    sources: &[Source<'_>],
+    heads: &[Result<Head, String>],
+    into: Option<&str>,
+) -> Result<Collected, Error> {
+    collect_all(host, workspace, sources, Some(heads), into)
+}
+
+fn collect_all(
+    host: &Host,
+    workspace: &Path,
+    sources: &[Source<'_>],
+    heads: Option<&[Result<Head, String>]>,
+    into: Option<&str>,
+) -> Result<Collected, Error> {
     let worktrees: Vec<&Worktree> = sources.iter().map(|source| &source.worktree).collect();
     let mut all = Collected::default();
     let mut results: Vec<(usize, Outcome)> = Vec::with_capacity(sources.len());
     let (mut failed, mut is_any_read) = (None, false);
     for (directory, positions) in git_worktree::by_repository(workspace, &worktrees) {
         let of_repository: Vec<&Source<'_>> = positions.iter().map(|at| &sources[*at]).collect();
-        match collect_in(host, workspace, &directory, &of_repository, into) {
+        let heads = heads.map(|heads| positions.iter().map(|at| heads[*at].clone()).collect::<Vec<_>>());
+        match collect_in(host, workspace, &directory, (&of_repository, heads.as_deref()), into) {
             Ok(collected) => {
                 is_any_read = true;
                 results.extend(positions.into_iter().zip(collected.results));
@@ -294,13 +326,16 @@ fn collect_in(
     host: &Host,
     workspace: &Path,
     directory: &Path,
-    sources: &[&Source<'_>],
+    (sources, heads): (&[&Source<'_>], Option<&[Result<Head, String>]>),
     into: Option<&str>,
 ) -> Result<Collected, Error> {
     let git = &Git::discover(host, directory);
     let target = into.map(|into| commits::resolve(git, into)).transpose()?;
     let worktrees: Vec<&Worktree> = sources.iter().map(|source| &source.worktree).collect();
-    let progress = git_worktree::progress(host, workspace, &worktrees);
+    let progress = match heads {
+        Some(heads) => git_worktree::progress_of(host, workspace, &worktrees, heads),
+        None => git_worktree::progress(host, workspace, &worktrees),
+    };
     let scratch = Scratch::new(host, git)?;
     let merges = Merges { host, git: scratch.git(git) };
     let mut compared = Vec::new();

@@ -6,6 +6,7 @@
 //! own refs stay as they are.
 
 pub mod bundle;
+pub mod commands;
 mod config;
 pub mod coordinator;
 pub mod directory;
@@ -14,6 +15,7 @@ pub mod launcher;
 mod observed;
 pub mod received;
 pub mod report;
+pub mod rescues;
 pub mod review;
 mod runs;
 mod saved;

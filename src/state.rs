@@ -65,7 +65,7 @@ pub use record::{
     Artifacts, ChildOf, Expiry, NotSetUp, Record, Recovery, Release, SCHEMA_VERSION, Stage, Unsaved,
 };
 pub use recorded::{RecordedSwarm, Unfinished, sessions, swarms, sweep_instances, sweep_locks};
-pub use session_runs::{RunLog, SessionRun, TmuxSession, end_of_log, record_end};
+pub use session_runs::{Exited, RunLog, SessionRun, TmuxSession, end_of_log, record_end};
 
 use self::record::{COMMITTED, Keeping, PartRecord, RECORD_MAX, Rescuing, read};
 use crate::host::Host;

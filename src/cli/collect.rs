@@ -1,6 +1,6 @@
 //! `collect`: shows the results of sessions: commits, changes, conflicts, and whether they have landed.
 
-mod merges;
+pub(super) mod merges;
 mod page;
 mod text;
 
@@ -46,7 +46,7 @@ pub(super) struct Arguments {
 
 /// Formats of the report.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-enum Format {
+pub(super) enum Format {
     /// Table of sessions
     #[default]
     Text,
@@ -73,7 +73,9 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode, Fa
     let collected = collect::collect(host, workspace, &sources, arguments.into.as_deref());
     let collected = collected.map_err(Failure::from_error)?;
     let is_in_workspace = global.directory.is_none() && project::directory(global)? == workspace;
-    let merge_commands = merges::commands(host, workspace, is_in_workspace, &sources, &collected)?;
+    let no_names = BTreeMap::new();
+    let merge_commands =
+        merges::commands(host, workspace, is_in_workspace, &sources, (&collected, &no_names))?;
     let exported = match &arguments.output {
         None => Vec::new(),
         Some(directory) => {
@@ -92,7 +94,8 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode, Fa
         let Uncommitted { unsaved, unknown } = unsaved.remove(&key).unwrap_or_default();
         let (id, exported) = (active.session.id.clone(), exported.next());
         let last_run = last_runs.get(&id).cloned();
-        CollectedWorktree { id, outcome, unsaved, unsaved_unknown: unknown, last_run, exported }
+        let received = None;
+        CollectedWorktree { id, outcome, unsaved, unsaved_unknown: unknown, last_run, exported, received }
     });
     let document = CollectedSwarm {
         schema_version: SCHEMA_VERSION,
@@ -103,27 +106,33 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode, Fa
         conflicts: collected.conflicts,
         conflicts_unknown: collected.conflicts_unknown,
         merge_commands,
+        missing_hosts: Vec::new(),
     };
-    match format {
-        Format::Text => output::print(&text::text(&document, global.verbose)),
-        Format::Json => output::print_json_pretty(&document),
-        Format::Markdown => output::print(&page::markdown(&document)),
-        Format::Html => output::print(&page::html(&document)),
-    }
+    print(&document, format, global.verbose);
     Ok(Status::Done.into())
+}
+
+/// Prints the results.
+pub(super) fn print(document: &CollectedSwarm, format: Format, verbose: bool) {
+    match format {
+        Format::Text => output::print(&text::text(document, verbose)),
+        Format::Json => output::print_json_pretty(document),
+        Format::Markdown => output::print(&page::markdown(document)),
+        Format::Html => output::print(&page::html(document)),
+    }
 }
 
 /// Work in a worktree that no commit has.
 #[derive(Default)]
-struct Uncommitted {
-    unsaved: Vec<String>,
+pub(super) struct Uncommitted {
+    pub(super) unsaved: Vec<String>,
     /// Reasons for which it is unknown whether there is work.
-    unknown: Vec<String>,
+    pub(super) unknown: Vec<String>,
 }
 
 /// Returns the work of sessions that no commit has, by session id and name of the worktree. Work outside the worktrees
 /// is listed with the first one.
-fn unsaved(
+pub(super) fn unsaved(
     project: &Project,
     sessions: &[Active<'_>],
 ) -> Result<BTreeMap<(String, String), Uncommitted>, Failure> {

@@ -58,6 +58,30 @@ const EXAMPLES: &[(&str, &[Example])] = &[
     ),
     ("fleet status", &[("Show every host", "seedbed fleet status ../fleet")]),
     (
+        "fleet exec",
+        &[
+            (
+                "Show the changes in every session of every host",
+                "seedbed fleet exec ../fleet --all -- git status --short",
+            ),
+            (
+                "Print the commit of each session of one host",
+                "seedbed fleet exec ../fleet --hosts n1 --all -- git log --oneline -1",
+            ),
+        ],
+    ),
+    ("fleet start", &[("Run the commands of all sessions", "seedbed fleet start ../fleet")]),
+    (
+        "fleet collect",
+        &[
+            (
+                "Bring the commits of all sessions here, and compare them with main",
+                "seedbed fleet collect ../fleet --into main",
+            ),
+            ("Keep the rescues of all hosts, too", "seedbed fleet collect ../fleet --rescues"),
+        ],
+    ),
+    (
         "fleet destroy",
         &[("Release everything, and save unsaved work", "seedbed fleet destroy ../fleet --rescue --yes")],
     ),

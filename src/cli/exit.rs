@@ -41,7 +41,7 @@ pub(super) const HELP: &str = "Exit codes:
   0    done
   1    failed, and everything was rolled back, or kept (`apply --keep-failed`)
   2    plan or status --detailed-exitcode found changes
-  30   a run over the hosts of a fleet is decided, and hosts have not followed
+  30   a run over the hosts of a fleet is decided, and hosts have not followed; or hosts gave no results
   64   usage
   65   manifest or plan file invalid
   69   refused: unsaved work would be lost, processes use the sessions, or the plan is stale

@@ -11,6 +11,10 @@ mod allocate;
 mod kubernetes;
 mod apply;
 pub(super) mod forgotten;
+mod collect;
+mod command;
+mod command_output;
+mod command_phase;
 mod opened;
 mod phase;
 mod plan;
@@ -44,6 +48,23 @@ enum Command {
     /// was committed.
     #[command(after_help = example::help("fleet status"))]
     Status(opened::FleetArguments),
+    /// Run a command in sessions of all hosts, with their environment
+    ///
+    /// Each host runs the command in its own sessions. Lines of output have the names of host and session before them. Exits
+    /// with the largest code of the commands, and at least with 125 if a host is lost.
+    #[command(after_help = example::help("fleet exec"))]
+    Exec(command::ExecArguments),
+    /// Run the `command` of sessions on all hosts until all have ended
+    ///
+    /// The commands end with this one: by Ctrl-C, or when their host cannot reach it any more. Exits as `fleet exec` does.
+    #[command(after_help = example::help("fleet start"))]
+    Start(command::StartArguments),
+    /// Bring the commits of sessions of all hosts to this one, and show the results
+    ///
+    /// Nothing is merged. The commits are then at refs below `refs/seedbed/collected`. Exits with 30 if the results of a host
+    /// are missing.
+    #[command(after_help = example::help("fleet collect"))]
+    Collect(collect::Arguments),
     /// Release the sessions of all hosts, or none
     ///
     /// Unsaved work on any host is a reason to refuse, unless `--rescue` or `--discard` is given.
@@ -75,6 +96,9 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode, Fa
         Command::Plan(arguments) => plan::run(global, arguments),
         Command::Apply(arguments) => apply::apply(global, arguments),
         Command::Status(arguments) => status::run(global, arguments),
+        Command::Exec(arguments) => Ok(command::exec(global, arguments)),
+        Command::Start(arguments) => Ok(command::start(global, arguments)),
+        Command::Collect(arguments) => collect::run(global, arguments),
         Command::Destroy(arguments) => run::destroy(global, arguments),
         Command::Recover(arguments) => run::recover(global, arguments),
         Command::Kubernetes(arguments) => kubernetes::run(global, arguments),

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use globset::GlobBuilder;
 use seedbed::apply;
+use seedbed::fleet::directory::IndexedSession;
 use seedbed::host::text::printable;
 use seedbed::name::{SessionPath, nearest};
 use seedbed::plan::Session;
@@ -146,34 +147,7 @@ pub(super) fn children<'h>(swarm: &Swarm<'h>, record: &Record) -> Result<Vec<(Sw
 
 /// Finds the session that the user calls `name`: by its path, its id, or its name if the name is unique.
 pub(super) fn session<'r>(record: &'r Record, name: &str) -> Result<&'r Session, Failure> {
-    let sessions = record.plan.sessions();
-    if let Some(session) = sessions.iter().find(|session| session.path.as_str() == name || session.id == name)
-    {
-        return Ok(session);
-    }
-    let called: Vec<_> = sessions.iter().filter(|session| session.path.name() == name).collect();
-    match called[..] {
-        [session] => Ok(session),
-        [one, other, ..] => Err(ambiguous(name, [one, other], called.len())),
-        [] => {
-            let replicas: Vec<_> = sessions.iter().filter(|session| is_replica_of(session, name)).collect();
-            if let [one, ..] = replicas[..] {
-                let count = output::count(replicas.len(), "replica");
-                let text = format!("`{name}` names {count}\nhelp: name one of them, such as `{}`", one.path);
-                return Err(Failure::new(error::SESSION_AMBIGUOUS, text));
-            }
-            let why = unknown(sessions.iter().map(|session| &session.path), name);
-            Err(Failure::new(error::SESSION_UNKNOWN, why))
-        }
-    }
-}
-
-/// Returns the failure of a name that `number` sessions have, the first two of which are named.
-pub(super) fn ambiguous(name: &str, first: [&Session; 2], number: usize) -> Failure {
-    let [one, other] = first.map(|session| &session.path);
-    let more = if number > 2 { ", …" } else { "" };
-    let text = format!("more than one session is named `{name}`: {one}, {other}{more}\nhelp: use the path");
-    Failure::new(error::SESSION_AMBIGUOUS, text)
+    one_of(record.plan.sessions(), name)
 }
 
 /// Finds the sessions that the user calls `name`.
@@ -181,33 +155,109 @@ pub(super) fn ambiguous(name: &str, first: [&Session; 2], number: usize) -> Fail
 /// These are the result of [`session`], else the replicas of a table with this name, or the sessions whose path or name
 /// matches a glob.
 pub(super) fn sessions<'r>(record: &'r Record, name: &str) -> Result<Vec<&'r Session>, Failure> {
-    let unfound = match session(record, name) {
+    some_of(record.plan.sessions(), name)
+}
+
+/// A session that the user can name.
+pub(super) trait Named {
+    /// Returns the path in the tree.
+    fn path(&self) -> &SessionPath;
+    /// Returns the id.
+    fn id(&self) -> &str;
+    /// Returns the number of the replica; `None` for a session of a table without `count`.
+    fn replica(&self) -> Option<u32>;
+}
+
+impl Named for Session {
+    fn path(&self) -> &SessionPath {
+        &self.path
+    }
+
+    fn id(&self) -> &str {
+        &self.id
+    }
+
+    fn replica(&self) -> Option<u32> {
+        self.replica
+    }
+}
+
+impl Named for IndexedSession {
+    fn path(&self) -> &SessionPath {
+        &self.session
+    }
+
+    fn id(&self) -> &str {
+        &self.id
+    }
+
+    fn replica(&self) -> Option<u32> {
+        self.replica
+    }
+}
+
+/// Finds one of the sessions as [`session`] does.
+fn one_of<'s, S: Named>(sessions: &'s [S], name: &str) -> Result<&'s S, Failure> {
+    if let Some(session) =
+        sessions.iter().find(|session| session.path().as_str() == name || session.id() == name)
+    {
+        return Ok(session);
+    }
+    let called: Vec<_> = sessions.iter().filter(|session| session.path().name() == name).collect();
+    match called[..] {
+        [session] => Ok(session),
+        [one, other, ..] => Err(ambiguous(name, [one.path(), other.path()], called.len())),
+        [] => {
+            let replicas: Vec<_> = sessions.iter().filter(|session| is_replica_of(*session, name)).collect();
+            if let [one, ..] = replicas[..] {
+                let count = output::count(replicas.len(), "replica");
+                let text =
+                    format!("`{name}` names {count}\nhelp: name one of them, such as `{}`", one.path());
+                return Err(Failure::new(error::SESSION_AMBIGUOUS, text));
+            }
+            let why = unknown(sessions.iter().map(Named::path), name);
+            Err(Failure::new(error::SESSION_UNKNOWN, why))
+        }
+    }
+}
+
+/// Returns the failure of a name that `number` sessions have, the first two of which are named.
+pub(super) fn ambiguous(name: &str, first: [&SessionPath; 2], number: usize) -> Failure {
+    let [one, other] = first;
+    let more = if number > 2 { ", …" } else { "" };
+    let text = format!("more than one session is named `{name}`: {one}, {other}{more}\nhelp: use the path");
+    Failure::new(error::SESSION_AMBIGUOUS, text)
+}
+
+/// Finds some of the sessions as [`sessions`] does.
+pub(super) fn some_of<'s, S: Named>(sessions: &'s [S], name: &str) -> Result<Vec<&'s S>, Failure> {
+    let unfound = match one_of(sessions, name) {
         Ok(session) => return Ok(vec![session]),
         Err(failure) => failure,
     };
-    let matches: Box<dyn Fn(&Session) -> bool> = if name.contains(['*', '?', '[', '{']) {
+    let matches: Box<dyn Fn(&S) -> bool> = if name.contains(['*', '?', '[', '{']) {
         let glob = GlobBuilder::new(name).literal_separator(true).build();
         let glob =
             glob.map_err(|error| Failure::new(error::SESSION_PATTERN, error.to_string()))?.compile_matcher();
         let by_path = name.contains('/');
         Box::new(move |session| {
-            glob.is_match(if by_path { session.path.as_str() } else { session.path.name() })
+            glob.is_match(if by_path { session.path().as_str() } else { session.path().name() })
         })
     } else {
         Box::new(|session| is_replica_of(session, name))
     };
-    let found: Vec<_> = record.plan.sessions().iter().filter(|session| matches(session)).collect();
+    let found: Vec<_> = sessions.iter().filter(|session| matches(session)).collect();
     if found.is_empty() { Err(unfound) } else { Ok(found) }
 }
 
 /// Returns whether a session is a replica of the table with this name or path.
-pub(super) fn is_replica_of(session: &Session, table: &str) -> bool {
+pub(super) fn is_replica_of(session: &impl Named, table: &str) -> bool {
     table_of(session).is_some_and(|path| path == table || path.rsplit('/').next() == Some(table))
 }
 
 /// Returns the path of a replica without its number; `None` for a session of a table without `count`.
-pub(super) fn table_of(session: &Session) -> Option<&str> {
-    session.path.as_str().strip_suffix(&format!("-{}", session.replica?))
+pub(super) fn table_of(session: &impl Named) -> Option<&str> {
+    session.path().as_str().strip_suffix(&format!("-{}", session.replica()?))
 }
 
 fn unknown<'p>(paths: impl Iterator<Item = &'p SessionPath>, name: &str) -> String {

@@ -12,6 +12,7 @@ use seedbed::discovery;
 use seedbed::host::occupants;
 use seedbed::host::process::Cancel;
 use seedbed::host::text::printable;
+use seedbed::name::SessionPath;
 use seedbed::plan::Session;
 use seedbed::provider::git_worktree::{self, Progress, Worktree};
 use seedbed::report::error;
@@ -65,6 +66,12 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode, Fa
 /// Returns the requested sessions with their commands; an error if a command runs in one of them already.
 fn jobs<'f>(family: &'f Family<'_>, names: &[String]) -> Result<Vec<Job<'f>>, Failure> {
     let jobs = commands(family, names)?;
+    refuse_running(&jobs)?;
+    Ok(jobs)
+}
+
+/// Returns an error if a command runs in one of the sessions already, or if something of an earlier one is left.
+pub(super) fn refuse_running(jobs: &[Job<'_>]) -> Result<(), Failure> {
     let is_running = |job: &&Job<'_>| {
         let Active { swarm, session, .. } = job.active;
         !swarm.running_logs(&session.scoped_name).is_empty()
@@ -72,27 +79,33 @@ fn jobs<'f>(family: &'f Family<'_>, names: &[String]) -> Result<Vec<Job<'f>>, Fa
     if let Some(job) = jobs.iter().find(is_running) {
         return Err(parallel::runs_already(job.active.session));
     }
-    refuse_left(&jobs)?;
-    ready::refuse_served(&jobs)?;
-    Ok(jobs)
+    refuse_left(jobs)?;
+    ready::refuse_served(jobs)
 }
 
 /// Returns the requested sessions with their commands.
 pub(super) fn commands<'f>(family: &'f Family<'_>, names: &[String]) -> Result<Vec<Job<'f>>, Failure> {
     let mut jobs = Vec::new();
     for active in family.requested(names)? {
-        let Active { swarm, session, .. } = active;
-        let command = session.command.as_ref().map(|command| discovery::command(command, swarm.workspace()));
-        match command.filter(|words| !words.is_empty()) {
-            Some(words) => jobs.push(Job { active, words, mark: Some(mark(&active)) }),
+        match job(active) {
+            Some(job) => jobs.push(job),
             None if names.is_empty() => {}
-            None => {
-                let path = &session.path;
-                return Err(missing(&format!("session {path} has no `command`")));
-            }
+            None => return Err(without_command(&active.session.path)),
         }
     }
     if jobs.is_empty() { Err(missing("no session has a `command`")) } else { Ok(jobs) }
+}
+
+/// Returns a session with its command; `None` if it has none.
+pub(super) fn job(active: Active<'_>) -> Option<Job<'_>> {
+    let Active { swarm, session, .. } = active;
+    let words = discovery::command(session.command.as_ref()?, swarm.workspace());
+    (!words.is_empty()).then(|| Job { active, words, mark: Some(mark(&active)) })
+}
+
+/// Returns the error of a session that has no command.
+pub(super) fn without_command(path: &SessionPath) -> Failure {
+    missing(&format!("session {path} has no `command`"))
 }
 
 /// Returns the mark of the processes that `start` starts in a session.
@@ -119,7 +132,8 @@ fn refuse_left(jobs: &[Job<'_>]) -> Result<(), Failure> {
     Err(Failure::new(error::COMMAND_RUNNING, format!("{message}\n{help}")))
 }
 
-fn missing(what: &str) -> Failure {
+/// Returns the error of missing commands.
+pub(super) fn missing(what: &str) -> Failure {
     let help = "help: add one to the manifest and run `seedbed apply`, or use `seedbed exec`";
     Failure::new(error::COMMAND_MISSING, format!("{what}\n{help}"))
 }

@@ -12,7 +12,7 @@ use super::directory::{Answer, DirectoryError, FleetDirectory, Index};
 use super::launcher::{Ended, HostCommand, Launcher};
 use super::{Config, HostObservation};
 use crate::host::failpoint::crashpoint;
-use crate::host::process::Cancel;
+use crate::host::process::{Cancel, Listener};
 use crate::observe::Observation;
 use crate::state::{Decision, Verdict};
 
@@ -136,6 +136,35 @@ impl<'c> Hosts<'c> {
     /// Lets all hosts repair in place what they can, and report, as [`Self::report`] does.
     pub fn repair(&self, request: &str) {
         self.phase("repair", &["--run", request], &self.config.hosts, READ_LIMIT, self.cancel);
+    }
+
+    /// Lets hosts bring the commits of their sessions, and their rescues too if `with_rescues`, which needs no lock of the
+    /// fleet. `request` is a new name, and that of the answers.
+    pub fn collect(&self, request: &str, hosts: &[String], with_rescues: bool, limit: Duration) -> Ended {
+        let words = ["--run", request].into_iter().chain(with_rescues.then_some("--rescue"));
+        let ended = self.phase("collect", &words.collect::<Vec<_>>(), hosts, limit, self.cancel);
+        crashpoint!("fleet.collected");
+        ended
+    }
+
+    /// Runs the command of a request in sessions of hosts, which needs no lock of the fleet, at most `jobs` at once on a host.
+    /// The listener of a host gets what its seedbed prints: one event per line.
+    pub fn command(
+        &self,
+        request: &str,
+        hosts: &[String],
+        jobs: Option<usize>,
+        listener: &(dyn Fn(&str) -> Listener + Sync),
+        cancel: &Cancel,
+    ) -> Ended {
+        let jobs = jobs.map(|jobs| format!("--jobs={jobs}"));
+        let words: Vec<_> = ["--run", request, "--json"].into_iter().chain(jobs.as_deref()).collect();
+        self.launcher.stream(
+            hosts,
+            &command(self.directory, self.config, "command", &words),
+            listener,
+            cancel,
+        )
     }
 
     /// Takes the lock of the fleet, and decides about runs whose coordinator has ended without a decision. A host that takes

@@ -9,6 +9,9 @@
 //! DIR/bundles/               commits for the hosts of the last run, see `bundle`
 //! DIR/fleet.json               identity of the fleet, and number of its last run
 //! DIR/steps/                   errors of a phase under Slurm, while it runs
+//! DIR/commands/REQUEST/        command in sessions, see [`super::commands`]
+//! DIR/collected/REQUEST/       results of hosts, see [`crate::collect::brought`]
+//! DIR/rescues/HOST/            rescues of a host, see [`super::rescues`]
 //! DIR/runs/RUN/plan/           plan of the fleet, see `fleet plan -o`
 //! DIR/runs/RUN/prepare/HOST.json     vote of a host
 //! DIR/runs/RUN/index.json      hosts of the run, and sessions of all hosts if it is committed
@@ -46,7 +49,7 @@ pub(super) const AT_ONCE: usize = 32;
 /// Directory of a fleet.
 #[derive(Debug)]
 pub struct FleetDirectory {
-    pub(super) root: Root,
+    pub(crate) root: Root,
 }
 
 /// Answer of a host to a phase of a run.
@@ -123,6 +126,14 @@ pub enum DirectoryError {
     /// A file has other content than it should.
     #[error("{} cannot be read: {why}", path.display())]
     Invalid {
+        /// Path of the file.
+        path: PathBuf,
+        /// Reason.
+        why: String,
+    },
+    /// A file cannot be written.
+    #[error("{} cannot be written: {why}", path.display())]
+    Unwritten {
         /// Path of the file.
         path: PathBuf,
         /// Reason.
@@ -286,16 +297,16 @@ impl FleetDirectory {
         bundle::make(host, own, &self.root, &plan.shards)
     }
 
-    pub(super) fn invalid(&self, name: &Path, why: &dyn Display) -> DirectoryError {
+    pub(crate) fn invalid(&self, name: &Path, why: &dyn Display) -> DirectoryError {
         DirectoryError::Invalid { path: self.path().join(name), why: why.to_string() }
     }
 
-    pub(super) fn read<T: DeserializeOwned>(&self, name: &Path) -> Result<Option<T>, DirectoryError> {
+    pub(crate) fn read<T: DeserializeOwned>(&self, name: &Path) -> Result<Option<T>, DirectoryError> {
         let Some(bytes) = self.root.read(name, FILE_MAX)? else { return Ok(None) };
         serde_json::from_slice(&bytes).map(Some).map_err(|error| self.invalid(name, &error))
     }
 
-    pub(super) fn write<T: Serialize>(&self, name: &Path, document: &T) -> Result<(), DirectoryError> {
+    pub(crate) fn write<T: Serialize>(&self, name: &Path, document: &T) -> Result<(), DirectoryError> {
         let bytes = serde_json::to_vec_pretty(document).map_err(|error| self.invalid(name, &error))?;
         if let Some(parent) = name.parent() {
             self.root.create_directories(parent)?;

@@ -63,6 +63,9 @@ pub struct IndexedSession {
     pub session: SessionPath,
     /// Id of the session.
     pub id: String,
+    /// Number of the replica, from 0; absent for a session of a table without `count`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replica: Option<u32>,
     /// Number of the shard.
     pub shard: u32,
     /// Name under which other hosts reach the host.
@@ -86,6 +89,7 @@ impl Index {
                 IndexedSession {
                     session: session.path.clone(),
                     id: session.id.clone(),
+                    replica: session.replica,
                     shard: shard.shard,
                     host: shard.host.clone(),
                     working_directory: crate::host::absolute(&shard.workspace, &session.working_directory),

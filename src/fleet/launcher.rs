@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::config::LauncherConfig;
 use crate::host::Host;
-use crate::host::process::{Cancel, Process};
+use crate::host::process::{Cancel, Listener, Process};
 use crate::host::text::shell_quoted;
 use crate::host::waiting;
 
@@ -41,6 +41,16 @@ pub trait Launcher: Sync {
 
     /// Releases the hosts, if this program has allocated them; the error is the reason for which that failed.
     fn release(&self) -> Result<(), String>;
+
+    /// Runs a command on all of these hosts at once, without a limit of time. The output of a host goes to the listener that
+    /// `listener` returns for it, while it is printed.
+    fn stream(
+        &self,
+        hosts: &[String],
+        command: &HostCommand,
+        listener: &(dyn Fn(&str) -> Listener + Sync),
+        cancel: &Cancel,
+    ) -> Ended;
 }
 
 /// Request for hosts.
@@ -162,10 +172,14 @@ impl<'h> CommandLauncher<'h> {
         Err("a launcher has `{command}` in it, and `{host}`: `ssh {host} {command}`".to_owned())
     }
 
-    /// Returns the line for the shell of this host.
-    fn line(&self, host: &str, command: &HostCommand) -> String {
+    /// Returns the process that runs a command on a host.
+    fn process(&self, host: &str, command: &HostCommand, cancel: &Cancel) -> Process {
         // A host has no character that a shell interprets. The command is one word, which the remote shell reads.
-        self.template.replace("{host}", host).replace("{command}", &shell_quoted(&command.for_host(host)))
+        let line = self
+            .template
+            .replace("{host}", host)
+            .replace("{command}", &shell_quoted(&command.for_host(host)));
+        Process::new("sh").args(["-c", &line]).envs(self.host.environment.iter().cloned()).cancel(cancel)
     }
 }
 
@@ -180,12 +194,20 @@ impl Launcher for CommandLauncher<'_> {
 
     fn run(&self, hosts: &[String], command: &HostCommand, limit: Duration, cancel: &Cancel) -> Ended {
         on_each(hosts, self.at_once, |host| {
-            let process = Process::new("sh")
-                .args(["-c", &self.line(host, command)])
-                .envs(self.host.environment.iter().cloned())
-                .deadline(limit)
-                .stdout_max(OUTPUT_MAX)
-                .cancel(cancel);
+            let process = self.process(host, command, cancel).deadline(limit).stdout_max(OUTPUT_MAX);
+            process.run().map(drop).map_err(|error| error.to_string())
+        })
+    }
+
+    fn stream(
+        &self,
+        hosts: &[String],
+        command: &HostCommand,
+        listener: &(dyn Fn(&str) -> Listener + Sync),
+        cancel: &Cancel,
+    ) -> Ended {
+        on_each(hosts, hosts.len(), |host| {
+            let process = self.process(host, command, cancel).listener(listener(host));
             process.run().map(drop).map_err(|error| error.to_string())
         })
     }

@@ -19,7 +19,7 @@ use super::launcher::{
 use crate::host::Host;
 use crate::host::failpoint::crashpoint;
 use crate::host::files::Root;
-use crate::host::process::{Cancel, Output, Process};
+use crate::host::process::{Cancel, Listener, Output, Process};
 use crate::host::text::{printable_lines, shell_quoted};
 use crate::name::sha256_hex;
 
@@ -388,6 +388,35 @@ impl Launcher for SlurmLauncher<'_> {
             outside.into_iter().map(|host| (host, Err(why.clone()))).collect()
         });
         ended
+    }
+
+    fn stream(
+        &self,
+        hosts: &[String],
+        command: &HostCommand,
+        listener: &(dyn Fn(&str) -> Listener + Sync),
+        cancel: &Cancel,
+    ) -> Ended {
+        // Each host has a step of its own, so that the lines of two hosts are never mixed.
+        on_each(hosts, hosts.len(), |host| {
+            let job = self.job.as_ref().ok_or("the fleet has no job of Slurm")?.job;
+            let process = self
+                .process("srun")
+                .args([&format!("--jobid={job}"), "-N1", "-n1", "-w", host, "--overlap"])
+                .args([
+                    "--kill-on-bad-exit=0",
+                    "--wait=0",
+                    "--chdir=/",
+                    "--input=none",
+                    "--quiet",
+                    "sh",
+                    "-c",
+                ])
+                .arg(command.for_host(host))
+                .listener(listener(host))
+                .cancel(cancel);
+            process.run().map(drop).map_err(|error| error.to_string())
+        })
     }
 
     fn allocated(&self) -> Option<Allocated> {

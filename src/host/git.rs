@@ -4,6 +4,7 @@
 //! configuration names programs that Git would run. Filters (such as `git lfs`) stay on: without them a checkout would
 //! differ from the tree.
 
+pub mod bundle;
 pub mod checkouts;
 pub mod config;
 pub(crate) mod scratch;

@@ -69,7 +69,7 @@ pub use options::{BranchExists, Checkout, Layout, Options, SeedOptions};
 pub(crate) use ownership::Mark;
 pub use plan::normalize_target_path;
 pub(crate) use progress::by_repository;
-pub use progress::{Progress, admin_directory, progress, repository_directory};
+pub use progress::{Head, Progress, admin_directory, progress, progress_of, repository_directory};
 pub(crate) use reserved_names::without_stand_in;
 pub(crate) use unsaved::is_discovery;
 

@@ -6,10 +6,11 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::SCHEMA_VERSION;
+use crate::collect::brought::Received;
 use crate::collect::{Conflict, Exported, Outcome, Overlap};
 use crate::state::SessionRun;
 
-/// Document of `collect --json`: the results of a swarm's worktrees.
+/// Document of `collect --json` and `fleet collect --json`: the results of a swarm's worktrees.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[schemars(extend("$id" = "urn:seedbed:collected:1"))]
@@ -32,6 +33,19 @@ pub struct CollectedSwarm {
     /// Commands for a shell in the workspace that merge the work, in an order with few conflicts, one repository after the
     /// other.
     pub merge_commands: Vec<String>,
+    /// Hosts whose results are missing, for `fleet collect`; absent without any.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub missing_hosts: Vec<MissingHost>,
+}
+
+/// Host of a fleet whose results are missing.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct MissingHost {
+    /// Name of the host.
+    pub host: String,
+    /// Reason.
+    pub error: String,
 }
 
 /// One worktree of [`CollectedSwarm`].
@@ -55,4 +69,7 @@ pub struct CollectedWorktree {
     /// Files that `-o` wrote; absent without it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub exported: Option<Exported>,
+    /// Host and ref of the commit, for `fleet collect`; absent otherwise, and if the commit is not here.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub received: Option<Received>,
 }

@@ -49,7 +49,8 @@ errors! {
     FILE_MOUNTED = "file-mounted", 1, "A file system is mounted at a path where none is allowed", "Run `umount` on it";
     FILE_TOO_LARGE = "file-too-large", 1, "A file is larger than allowed", "Move it away";
     FLEET_ABORTED = "fleet-aborted", 1, "A host of a fleet did not prepare its part, so no host keeps its part", "Repair what the message names, and repeat the command";
-    FLEET_DIRECTORY = "fleet-directory", 1, "A file in the directory of a fleet cannot be read", "Repair what the message names";
+    FLEET_DIRECTORY = "fleet-directory", 1, "A file in the directory of a fleet cannot be read or written", "Repair what the message names";
+    HOST_LOST = "host-lost", 1, "A host of a fleet gave no result, so the command in its sessions may have run or not", "Look at the host with `seedbed fleet status DIR`, and repeat the command";
     INPUT_UNREADABLE = "input-unreadable", 1, "Standard input cannot be read", "Pass the text as an argument";
     LOCK_UNUSABLE = "lock-unusable", 1, "A lock file cannot be used", "Repair what the message names";
     PATH_LINK = "path-link", 1, "A symbolic link is in a path, and is not followed", "Remove the link";
@@ -70,7 +71,7 @@ errors! {
     SIGNALS_UNAVAILABLE = "signals-unavailable", 1, "The system refuses to report signals", "Report it: this is a bug";
     VARIABLE_NAME = "variable-name", 1, "The record of the swarm has a variable whose name no shell accepts", "Run `seedbed apply`, which writes the record again";
     WORKSPACE_UNUSABLE = "workspace-unusable", 1, "The workspace is not a directory that can be used", "Repair what the message names";
-    FLEET_DEGRADED = "fleet-degraded", 30, "A run over the hosts of a fleet is decided, and hosts have not followed", "Run `seedbed fleet recover DIR` once the hosts can be reached";
+    FLEET_DEGRADED = "fleet-degraded", 30, "A run over the hosts of a fleet is decided, and hosts have not followed; or hosts gave no results", "Run `seedbed fleet recover DIR` once the hosts can be reached";
     COMMAND_MISSING = "command-missing", 64, "The session has no `command`", "Add one to the manifest and run `seedbed apply`, or run `seedbed exec`";
     COMMAND_UNKNOWN = "command-unknown", 64, "The command does not exist", "Run `seedbed help`, which lists the commands";
     DIRECTORY_NOT_EMPTY = "directory-not-empty", 64, "The directory to write to has files", "Name a new directory";
@@ -221,7 +222,7 @@ impl Identified for fleet::directory::DirectoryError {
         match self {
             Self::File(error) => error.id(),
             Self::State(error) => error.id(),
-            Self::Invalid { .. } => FLEET_DIRECTORY,
+            Self::Invalid { .. } | Self::Unwritten { .. } => FLEET_DIRECTORY,
             Self::Busy(_) => FLEET_BUSY,
         }
     }
@@ -275,6 +276,7 @@ impl Identified for collect::Error {
             Self::Git(error) => error.id(),
             Self::Files(error) => error.id(),
             Self::Worktree(error) => error.id(),
+            Self::Bundle(_) => PROGRAM_FAILED,
             Self::Glob(_) => GLOB_INVALID,
             Self::NotEmpty(_) => DIRECTORY_NOT_EMPTY,
         }

@@ -1,7 +1,6 @@
 //! Lines of commands that change something, and the line of any command that fails.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 
 use schemars::JsonSchema;
 use serde::de::Error as _;
@@ -14,9 +13,10 @@ use crate::host::process;
 use crate::manifest::Entry;
 use crate::name::SessionPath;
 use crate::plan::Plan;
+use crate::state::Exited;
 
-/// One line of `apply`, `destroy`, `recover`, `run`, `start`, `exec` and `logs` with `--json`, or of any command that
-/// fails.
+/// One line of `apply`, `destroy`, `recover`, `run`, `start`, `exec`, `fleet exec` and `logs` with `--json`, or of any
+/// command that fails.
 ///
 /// `done` or `failed` is the last line. `destroy --dry-run` prints only `dryRun`.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
@@ -26,6 +26,9 @@ pub struct Line {
     /// Version of this line's format, [`SCHEMA_VERSION`].
     #[schemars(extend("const" = SCHEMA_VERSION))]
     pub schema_version: u32,
+    /// Host of the session, for `fleet exec`; absent otherwise.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub host: Option<String>,
     /// Content of the line.
     #[serde(flatten)]
     pub content: Content,
@@ -47,7 +50,9 @@ impl<'de> Deserialize<'de> for Content {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let content = Value::deserialize(deserializer)?;
         let content = match content["event"].as_str() {
-            Some("output" | "exited" | "logged") => serde_json::from_value(content).map(Self::Command),
+            Some("output" | "exited" | "logged" | "commandReady") => {
+                serde_json::from_value(content).map(Self::Command)
+            }
             Some("done" | "failed" | "dryRun") => serde_json::from_value(content).map(Self::Outcome),
             _ => serde_json::from_value(content).map(Self::Run),
         };
@@ -58,7 +63,7 @@ impl<'de> Deserialize<'de> for Content {
 impl Line {
     /// Creates a line of this version.
     pub fn new(content: impl Into<Content>) -> Self {
-        Self { schema_version: SCHEMA_VERSION, content: content.into() }
+        Self { schema_version: SCHEMA_VERSION, host: None, content: content.into() }
     }
 }
 
@@ -120,27 +125,7 @@ pub enum CommandEvent {
         milliseconds: u64,
     },
     /// The command has ended.
-    #[serde(rename_all = "camelCase")]
-    Exited {
-        /// Path of the session in the tree.
-        session: SessionPath,
-        /// Exit code; 128 and the number of a signal that ended the command; 125, 126 or 127 if it was not run.
-        exit_code: u8,
-        /// Number of the signal that ended the command.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        signal: Option<i32>,
-        /// Reason why the command was not run, or was ended.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        error: Option<String>,
-        /// Id of `error`; absent without one.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        id: Option<String>,
-        /// Duration of the command, in milliseconds.
-        milliseconds: u64,
-        /// Complete output, absolute; absent if the command was not run.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        log: Option<PathBuf>,
-    },
+    Exited(Exited),
 }
 
 /// A stream that a command prints on.

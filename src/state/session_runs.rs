@@ -15,6 +15,7 @@ use super::{Error, LOGS_KEPT, Swarm};
 use crate::host::clock;
 use crate::host::files::{self, Root};
 use crate::host::text::{last_lines, printable};
+use crate::name::SessionPath;
 
 /// Version of the formats of [`SessionRun`] and of the record of tmux sessions.
 const RUN_VERSION: u32 = 1;
@@ -52,6 +53,31 @@ pub struct SessionRun {
     pub error: Option<String>,
     /// Complete output, absolute.
     pub log: PathBuf,
+}
+
+/// End of a command in a session.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[expect(clippy::exhaustive_structs, reason = "the command line builds it field by field")]
+pub struct Exited {
+    /// Path of the session in the tree.
+    pub session: SessionPath,
+    /// Exit code; 128 and the number of a signal that ended the command; 125, 126 or 127 if it was not run.
+    pub exit_code: u8,
+    /// Number of the signal that ended the command.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub signal: Option<i32>,
+    /// Reason why the command was not run, or was ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+    /// Id of `error`; absent without one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub id: Option<String>,
+    /// Duration of the command, in milliseconds.
+    pub milliseconds: u64,
+    /// Complete output, absolute; absent if the command was not run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub log: Option<PathBuf>,
 }
 
 /// A tmux session in which `start --tmux` has opened windows.

@@ -13,6 +13,7 @@ mod directory;
 mod disturbed_hosts;
 mod faults;
 mod kubernetes;
+mod life;
 mod lost_hosts;
 mod machines;
 mod planning;

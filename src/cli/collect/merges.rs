@@ -29,19 +29,21 @@ struct Branch {
 /// Returns commands that merge the worktrees, in the order that was found, into their refs. Refs that are branches of
 /// worktrees get their merges before they are merged themselves.
 ///
+/// `names` has the refs of worktrees of other hosts, whose branches are not in the repository.
+///
 /// The commands of the workspace's own repository name no directory if the user `is_in_workspace`.
-pub(super) fn commands(
+pub(in super::super) fn commands(
     host: &Host,
     workspace: &Path,
     is_in_workspace: bool,
     sources: &[Source<'_>],
-    collected: &Collected,
+    (collected, names): (&Collected, &BTreeMap<WorktreeName, String>),
 ) -> Result<Vec<String>, Failure> {
     let mut commands = Vec::new();
     for (target, merges) in targets(workspace, sources, collected) {
         let git = &Git::discover(host, &target.repository);
-        let names = merges.iter().filter_map(|result| result.branch.as_deref()).chain([target.name]);
-        let branches = branches(git, names)?;
+        let of_merges = merges.iter().filter_map(|result| result.branch.as_deref()).chain([target.name]);
+        let branches = branches(git, of_merges)?;
         let checkout = branches.get(target.name).and_then(|branch| branch.checkout.as_ref());
         let is_elsewhere = checkout.is_some_and(|checkout| *checkout != target.repository);
         let directory = checkout.unwrap_or(&target.repository);
@@ -63,6 +65,7 @@ pub(super) fn commands(
             let Some(work) = &result.work else { continue };
             let branch = result.branch.as_ref().and_then(|branch| branches.get(branch));
             let merged = branch.map_or(&work.head, |branch| &branch.name);
+            let merged = names.get(&result.name()).unwrap_or(merged);
             commands.push(format!("{command} merge --no-ff {}", shell_quoted(merged)));
         }
     }

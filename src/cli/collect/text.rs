@@ -148,11 +148,17 @@ pub(super) fn landed(work: &Work) -> &'static str {
 }
 
 fn details(worktree: &CollectedWorktree, limit: usize) -> Vec<String> {
-    let CollectedWorktree { outcome, unsaved, unsaved_unknown, exported, last_run, .. } = worktree;
+    let CollectedWorktree { outcome, unsaved, unsaved_unknown, exported, last_run, received, .. } = worktree;
     let mut details: Vec<String> = outcome.error.iter().map(|error| format!("commits: {error}")).collect();
     let Outcome { base_ref, into, is_base_gone, .. } = outcome;
     if *is_base_gone && into == base_ref {
         details.push(format!("{base_ref} is gone: compared with the commit that the worktree was made from"));
+    }
+    if let Some(received) = received {
+        details.push(format!("host {}: {}", received.host, received.reference));
+        if let Some(old) = &received.moved_from {
+            details.push(format!("the ref had {old} before, which the new commit does not contain"));
+        }
     }
     if let Some(work) = &outcome.work {
         let commits = work.commits.iter().take(limit);

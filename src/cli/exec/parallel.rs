@@ -13,14 +13,16 @@ use clap::{Args, ValueEnum};
 use rustix::process::{Resource, Signal, getrlimit};
 use seedbed::apply::NotReady;
 use seedbed::discovery;
+use seedbed::fleet::commands::CommandLimits;
 use seedbed::host::clock;
 use seedbed::host::occupants::MARK;
 use seedbed::host::process::{self, Cancel, Listener, Process};
+use seedbed::name::SessionPath;
 use seedbed::plan::Session;
 use seedbed::provider::Registry;
 use seedbed::report::error;
 use seedbed::report::event::{CommandEvent, Done};
-use seedbed::state::{SessionRun, end_of_log};
+use seedbed::state::{Exited, SessionRun, end_of_log};
 
 use super::super::exit::Failure;
 use super::super::lookup::Active;
@@ -74,6 +76,26 @@ impl Supervision {
     pub(in super::super) fn is_default(self) -> bool {
         let Self { timeout, stall, fail_fast, show } = self;
         timeout.is_none() && stall.is_none() && !fail_fast && show == Shown::default()
+    }
+}
+
+impl Supervision {
+    /// Returns the supervision of commands on another host; `None` if their output is to be grouped, which needs their logs.
+    pub(in super::super) fn limits(self) -> Option<CommandLimits> {
+        let Self { timeout, stall, fail_fast, show } = self;
+        let is_silent = match show {
+            Shown::Prefix => false,
+            Shown::None => true,
+            Shown::Grouped => return None,
+        };
+        Some(CommandLimits { timeout, stall, fail_fast, is_silent })
+    }
+}
+
+impl From<CommandLimits> for Supervision {
+    fn from(limits: CommandLimits) -> Self {
+        let CommandLimits { timeout, stall, fail_fast, is_silent } = limits;
+        Self { timeout, stall, fail_fast, show: if is_silent { Shown::None } else { Shown::Prefix } }
     }
 }
 
@@ -224,27 +246,50 @@ impl Ended {
 
     /// Describes the end of the command.
     pub(in super::super) fn result(&self) -> String {
-        match (&self.failure, self.signal) {
-            (Some(failure), _) if failure.id() == error::COMMAND_TIMEOUT => "timeout".to_owned(),
-            (Some(failure), _) if failure.id() == error::COMMAND_STALLED => "no output".to_owned(),
-            (Some(failure), _) if failure.id() == error::COMMAND_NOT_READY => "not ready".to_owned(),
-            (Some(failure), _) if failure.id() == error::COMMAND_STOPPED => "ended".to_owned(),
-            (Some(failure), _) if failure.id() == error::INTERRUPTED => "interrupted".to_owned(),
-            (Some(_), _) if self.code == FAILED => "not run".to_owned(),
-            (Some(_), _) => "cannot be run".to_owned(),
-            (None, Some(signal)) => match Signal::from_named_raw(signal) {
-                Some(name) => {
-                    let name = format!("{name:?}");
-                    format!("SIG{}", name.trim_matches('"').trim_start_matches("Signal::"))
-                }
-                None => format!("signal {signal}"),
-            },
-            (None, None) => format!("exit code {}", self.code),
+        described(self.code, self.signal, self.failure.as_ref().map(|failure| failure.id().id))
+    }
+
+    /// Returns the event of the end of the command.
+    pub(in super::super) fn event(&self, session: &SessionPath) -> Exited {
+        Exited {
+            session: session.clone(),
+            exit_code: self.code,
+            signal: self.signal,
+            error: self.failure.as_ref().map(Failure::summary),
+            id: self.failure.as_ref().map(|failure| failure.id().id.to_owned()),
+            milliseconds: self.elapsed.as_millis().try_into().unwrap_or(u64::MAX),
+            log: self.log.clone(),
         }
     }
 }
 
-fn listed(mut names: impl ExactSizeIterator<Item = String>) -> String {
+/// Describes the end of a command by its exit code, the signal that ended it, and the id of the error.
+pub(in super::super) fn described(code: u8, signal: Option<i32>, id: Option<&str>) -> String {
+    let named = [
+        (error::COMMAND_TIMEOUT, "timeout"),
+        (error::COMMAND_STALLED, "no output"),
+        (error::COMMAND_NOT_READY, "not ready"),
+        (error::COMMAND_STOPPED, "ended"),
+        (error::INTERRUPTED, "interrupted"),
+    ];
+    let name = named.iter().find(|(error, _)| id == Some(error.id));
+    match (id, signal) {
+        (Some(_), _) if name.is_some() => name.map_or("", |(_, name)| name).to_owned(),
+        (Some(_), _) if code == FAILED => "not run".to_owned(),
+        (Some(_), _) => "cannot be run".to_owned(),
+        (None, Some(signal)) => match Signal::from_named_raw(signal) {
+            Some(name) => {
+                let name = format!("{name:?}");
+                format!("SIG{}", name.trim_matches('"').trim_start_matches("Signal::"))
+            }
+            None => format!("signal {signal}"),
+        },
+        (None, None) => format!("exit code {code}"),
+    }
+}
+
+/// Lists names, up to a maximum.
+pub(in super::super) fn listed(mut names: impl ExactSizeIterator<Item = String>) -> String {
     let more = names.len().saturating_sub(LISTED);
     let listed = names.by_ref().take(LISTED).collect::<Vec<_>>().join(", ");
     if more == 0 { listed } else { format!("{listed} and {more} more") }
@@ -271,15 +316,7 @@ fn one(manner: Manner<'_>, job: &Job<'_>, printer: &Arc<Printer>, stop: &Cancel)
                 let (summary, id) = (failure.summary(), failure.id().id);
                 format!("{}: {summary} [{id}]{}", session.path, log_end(failure))
             }),
-            event: CommandEvent::Exited {
-                session: session.path.clone(),
-                exit_code: ended.code,
-                signal: ended.signal,
-                error: ended.failure.as_ref().map(Failure::summary),
-                id: ended.failure.as_ref().map(|failure| failure.id().id.to_owned()),
-                milliseconds: ended.elapsed.as_millis().try_into().unwrap_or(u64::MAX),
-                log: ended.log.clone(),
-            },
+            event: CommandEvent::Exited(ended.event(&session.path)),
         },
     );
     ended

@@ -58,7 +58,7 @@ pub(super) fn session<'f>(
 fn replicas<'f>(family: &'f Family<'_>, name: Option<&str>) -> Result<Vec<&'f Session>, Failure> {
     let sessions = family.record.plan.sessions().iter();
     let replicas: Vec<_> = sessions
-        .filter(|session| name.is_none_or(|name| lookup::is_replica_of(session, name)))
+        .filter(|session| name.is_none_or(|name| lookup::is_replica_of(*session, name)))
         .filter_map(|session| Some((lookup::table_of(session)?, session)))
         .collect();
     let tables: BTreeSet<&str> = replicas.iter().map(|(table, _)| *table).collect();
@@ -92,7 +92,7 @@ fn replicas<'f>(family: &'f Family<'_>, name: Option<&str>) -> Result<Vec<&'f Se
 
 fn no_replica(slot: &Slot<'_>, replicas: &[&Session]) -> Failure {
     let count = replicas.len();
-    let table = replicas.first().and_then(|session| lookup::table_of(session)).unwrap_or_default();
+    let table = replicas.first().and_then(|session| lookup::table_of(*session)).unwrap_or_default();
     let fewer = match slot.runner {
         Some(runner) => format!("start at most that many workers (`{}{count}`)", runner.limit),
         None => "start at most that many workers".to_owned(),

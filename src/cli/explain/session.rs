@@ -21,7 +21,7 @@ pub(super) fn explain(sources: &mut Sources<'_>, name: &str) -> Result<Option<An
         [session] => Ok(Some(explained(sources, at, session))),
         [one, other, ..] => {
             let sessions = &sources.plans()[at].plan.sessions();
-            Err(ambiguous(name, [&sessions[one], &sessions[other]], called.len()))
+            Err(ambiguous(name, [&sessions[one].path, &sessions[other].path], called.len()))
         }
         [] => Ok(None),
     }

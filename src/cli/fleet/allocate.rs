@@ -9,7 +9,7 @@ use seedbed::fleet::{Config, LauncherConfig};
 use seedbed::manifest::Manifest;
 use seedbed::report::error;
 
-use super::opened::{Fleet, FleetArguments};
+use super::opened::{Fleet, ReachArguments};
 use crate::cli::Global;
 use crate::cli::exit::Failure;
 use crate::cli::output::count;
@@ -23,7 +23,7 @@ const SPECIAL_STEPS: u32 = 0xffff_fff0;
 pub(super) fn allocate(
     global: &Global,
     project: &Project,
-    arguments: &mut FleetArguments,
+    arguments: &mut ReachArguments,
     forgotten: &[String],
     words: &str,
 ) -> Result<bool, Failure> {
@@ -138,7 +138,7 @@ pub(super) fn described(allocated: &Allocated) -> String {
 
 /// Returns the number of hosts that the fleet needs, and the names of those that the user requires. A number instead of
 /// names is removed from the arguments.
-fn requested(manifest: &Manifest, arguments: &mut FleetArguments) -> Result<(usize, Vec<String>), Failure> {
+fn requested(manifest: &Manifest, arguments: &mut ReachArguments) -> Result<(usize, Vec<String>), Failure> {
     let declared = manifest.fleet.and_then(|fleet| Some(fleet.shards? + fleet.spares));
     let spares = manifest.fleet.map_or(0, |fleet| fleet.spares) as usize;
     let declared = declared.map(|hosts| hosts as usize);

@@ -67,10 +67,10 @@ pub(super) fn apply(global: &Global, arguments: &ApplyArguments) -> Result<ExitC
         return apply_on_hosts(global, &project, arguments, &arguments.fleet);
     };
     let mut fleet = arguments.fleet.clone();
-    let is_new = allocate(global, &project, &mut fleet, &arguments.release.forget, words)?;
+    let is_new = allocate(global, &project, &mut fleet.reach, &arguments.release.forget, words)?;
     let applied = apply_on_hosts(global, &project, arguments, &fleet);
     if is_new && applied.is_err() {
-        let fleet = Fleet::open(global, &project, &fleet, false)?;
+        let fleet = Fleet::open(global, &project, &fleet.reach, false)?;
         // Another coordinator may use the hosts already.
         match fleet.directory.lock() {
             Err(DirectoryError::Busy(_)) => {}
@@ -91,7 +91,7 @@ fn apply_on_hosts(
     fleet: &FleetArguments,
 ) -> Result<ExitCode, Failure> {
     let manifest = project.manifest()?;
-    let fleet = Fleet::open(global, project, fleet, true)?;
+    let fleet = Fleet::open(global, project, &fleet.reach, true)?;
     let index = fleet.directory.index()?;
     let run = PlannedRun {
         global,
@@ -111,7 +111,7 @@ fn apply_on_hosts(
 pub(super) fn repair(global: &Global, arguments: &RepairArguments) -> Result<ExitCode, Failure> {
     let project = Project::find(global)?;
     let manifest = project.manifest()?;
-    let fleet = Fleet::open(global, &project, &arguments.fleet, false)?;
+    let fleet = Fleet::open(global, &project, &arguments.fleet.reach, false)?;
     let index = fleet.directory.index()?;
     let Some(applied) = index.as_ref().and_then(|index| index.manifest.as_ref()) else {
         return nothing_to_repair(global, &fleet);

@@ -23,9 +23,19 @@ use crate::cli::{Global, duration, output};
 /// Default for the time in which a host prepares its part: a `setup` may take a while.
 const RUN_LIMIT: &str = "30m";
 
-/// Directory of a fleet, and the way in which its hosts are reached.
+/// Directory of a fleet, the way in which its hosts are reached, and a limit of time.
 #[derive(Clone, Debug, Args)]
 pub(super) struct FleetArguments {
+    #[command(flatten)]
+    pub(super) reach: ReachArguments,
+    /// End a phase on hosts that take longer (`90`, `2m`)
+    #[arg(long, value_name = "TIME", default_value = RUN_LIMIT, value_parser = duration)]
+    pub(super) timeout: Duration,
+}
+
+/// Directory of a fleet, and the way in which its hosts are reached.
+#[derive(Clone, Debug, Args)]
+pub(super) struct ReachArguments {
     /// Directory that all hosts share, at this path on each
     #[arg(value_name = "DIR")]
     shared: PathBuf,
@@ -38,12 +48,9 @@ pub(super) struct FleetArguments {
     /// Directory of the manifest on each host; `{host}` stands for its name [default: that of the last run, or the same as here]
     #[arg(long, value_name = "DIR")]
     root: Option<String>,
-    /// End a phase on hosts that take longer (`90`, `2m`)
-    #[arg(long, value_name = "TIME", default_value = RUN_LIMIT, value_parser = duration)]
-    pub(super) timeout: Duration,
 }
 
-impl FleetArguments {
+impl ReachArguments {
     /// Opens the directory of the fleet; `is_new` permits a new one.
     pub(super) fn directory(&self, global: &Global, is_new: bool) -> Result<FleetDirectory, Failure> {
         let path = project::directory(global)?.join(&self.shared);
@@ -77,7 +84,7 @@ impl Fleet {
     pub(super) fn open(
         global: &Global,
         project: &Project,
-        arguments: &FleetArguments,
+        arguments: &ReachArguments,
         is_new: bool,
     ) -> Result<Self, Failure> {
         let directory = arguments.directory(global, is_new)?;

@@ -13,8 +13,9 @@ use seedbed::manifest::Manifest;
 use seedbed::observe::WORKSPACE_REPOSITORY;
 use seedbed::plan::DamageKind;
 use seedbed::report::error;
-use seedbed::state::FleetPart;
+use seedbed::state::{FleetPart, Record};
 
+use super::{collect, command_phase};
 use crate::cli::apply::SavedPlan;
 use crate::cli::exit::{Failure, Status};
 use crate::cli::lock::{recover, with_lock};
@@ -64,6 +65,10 @@ enum Phase {
     Report,
     /// Repair in place what this host can repair by itself, and write a report
     Repair,
+    /// Run the command of a request in sessions of this host
+    Command,
+    /// Bring the commits of the sessions of this host
+    Collect,
 }
 
 pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode, Failure> {
@@ -87,6 +92,15 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode, Fa
             directory.write_observation(run, &observation)?;
             return Ok(Status::Done.into());
         }
+        Phase::Command => {
+            let follow = || follow(global, &project, arguments);
+            return command_phase::run(global, &project, &directory, (host, run), follow);
+        }
+        Phase::Collect => {
+            let follow = || follow(global, &project, arguments);
+            let names = (host.as_str(), run.as_str(), is_rescue(arguments));
+            return collect::phase(global, &project, &directory, names, follow);
+        }
         Phase::Prepare => prepare(global, &project, &directory, arguments),
         Phase::Release => release(global, &project, &directory, arguments),
         Phase::Resolve => resolved(global, &project, arguments),
@@ -102,6 +116,19 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode, Fa
         resolved(global, &project, arguments)?;
     }
     answered.map(|_| Status::Done.into())
+}
+
+/// Follows the decision about a prepared run: what is applied on this host depends on it.
+fn follow(global: &Global, project: &Project, arguments: &Arguments) -> Result<(), Failure> {
+    match project.swarm()?.interrupted()? {
+        Some((record, _)) if record.prepared => resolved(global, project, arguments).map(drop),
+        _ => Ok(()),
+    }
+}
+
+/// Returns whether unsaved work is rescued.
+fn is_rescue(arguments: &Arguments) -> bool {
+    apply::Unsaved::from(arguments.unsaved) == apply::Unsaved::Rescue
 }
 
 /// Parses the name of a run.
@@ -156,7 +183,8 @@ fn prepare(
         }
         apply::check_releases(context, &part, record.as_ref(), options)?;
         let own = own_part(directory, arguments)?;
-        Ok(apply::prepare(context, &part, record.as_ref(), options, own)?)
+        apply::prepare(context, &part, record.as_ref(), options, own)?;
+        bring_rescues(project, directory, arguments, record.as_ref())
     })?;
     Ok(digest)
 }
@@ -181,9 +209,24 @@ fn release(
         if !findings.is_empty() {
             return Err(apply::Error::Refused(findings).into());
         }
-        Ok(apply::prepare_destroy(context, &record, &destroy, own_part(directory, arguments)?)?)
+        apply::prepare_destroy(context, &record, &destroy, own_part(directory, arguments)?)?;
+        bring_rescues(project, directory, arguments, Some(&record))
     })?;
     Ok(None)
+}
+
+/// Keeps rescues in the directory of the fleet before this host votes, so that no committed run leaves work on one host only.
+fn bring_rescues(
+    project: &Project,
+    directory: &FleetDirectory,
+    arguments: &Arguments,
+    record: Option<&Record>,
+) -> Result<(), Failure> {
+    if !is_rescue(arguments) {
+        return Ok(());
+    }
+    let sessions = record.iter().flat_map(|record| record.plan.sessions());
+    collect::bring_rescues(project, directory, (&arguments.host, &arguments.run), sessions)
 }
 
 /// Recovers, which follows the decision about what is prepared; returns the digest of the plan that is applied then.

@@ -1,11 +1,12 @@
 //! `fleet destroy` and `recover`, and the result of a run over all hosts of a fleet.
 
+use std::collections::BTreeSet;
 use std::process::ExitCode;
 
 use clap::Args;
 use seedbed::fleet::coordinator::{Outcome, Part};
 use seedbed::fleet::directory::Index;
-use seedbed::host::text::printable_lines;
+use seedbed::host::text::{printable_lines, shell_quoted};
 use seedbed::report::error;
 use seedbed::state::Verdict;
 
@@ -53,7 +54,7 @@ impl ReleaseArguments {
 
 pub(super) fn destroy(global: &Global, arguments: &DestroyArguments) -> Result<ExitCode, Failure> {
     let project = Project::find(global)?;
-    let fleet = Fleet::open(global, &project, &arguments.fleet, false)?;
+    let fleet = Fleet::open(global, &project, &arguments.fleet.reach, false)?;
     let hosts = fleet.hosts_without(&arguments.release.forget)?;
     let launcher = fleet.launcher(&project)?;
     if !global.yes {
@@ -80,12 +81,16 @@ pub(super) fn destroy(global: &Global, arguments: &DestroyArguments) -> Result<E
     if !outcome.unresolved.iter().any(|problem| allocated.contains(&problem.host)) {
         release_if_unused(global, &fleet, launcher.as_ref())?;
     }
-    fleet.end(global, &outcome, hosts.len(), 0)
+    let ended = fleet.end(global, &outcome, hosts.len(), 0);
+    if ended.is_ok() && arguments.release.rescue && !global.json {
+        fleet.say_rescues(&hosts)?;
+    }
+    ended
 }
 
 pub(super) fn recover(global: &Global, arguments: &FleetArguments) -> Result<ExitCode, Failure> {
     let project = Project::find(global)?;
-    let fleet = Fleet::open(global, &project, arguments, false)?;
+    let fleet = Fleet::open(global, &project, &arguments.reach, false)?;
     let launcher = fleet.launcher(&project)?;
     let coordinator = fleet.coordinate(fleet.hosts(&project, launcher.as_ref()), arguments.timeout)?;
     let Some(run) = fleet.directory.runs()?.pop() else {
@@ -109,6 +114,25 @@ pub(super) fn recover(global: &Global, arguments: &FleetArguments) -> Result<Exi
 }
 
 impl Fleet {
+    /// Prints the places of the rescues of hosts in the directory of the fleet.
+    pub(super) fn say_rescues(&self, hosts: &[String]) -> Result<(), Failure> {
+        for host in hosts {
+            let rescues = self.directory.rescues(host)?.map(|found| found.rescues).unwrap_or_default();
+            if rescues.is_empty() {
+                continue;
+            }
+            let sessions: BTreeSet<_> = rescues.iter().map(|rescue| &rescue.session).collect();
+            let bundles: BTreeSet<_> = rescues.iter().map(|rescue| &rescue.bundle).collect();
+            let at = self.directory.path().join("rescues").join(host);
+            say!("rescues of {} of host {host} are in {}", count(sessions.len(), "session"), at.display());
+            for bundle in bundles {
+                let bundle = shell_quoted(&at.join(bundle).to_string_lossy());
+                say!("  git fetch {bundle} 'refs/seedbed/rescue/*:refs/seedbed/rescue/*'");
+            }
+        }
+        Ok(())
+    }
+
     /// Reports the outcome of a run.
     pub(super) fn end(
         &self,

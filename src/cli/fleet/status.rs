@@ -16,7 +16,7 @@ use crate::cli::{Global, output};
 
 pub(super) fn run(global: &Global, arguments: &FleetArguments) -> Result<ExitCode, Failure> {
     let project = Project::find(global)?;
-    let fleet = Fleet::open(global, &project, arguments, false)?;
+    let fleet = Fleet::open(global, &project, &arguments.reach, false)?;
     let launcher = fleet.launcher(&project)?;
     let request: String = state::new_owner()?;
     fleet.hosts(&project, launcher.as_ref()).report(&request);

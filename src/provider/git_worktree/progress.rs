@@ -42,10 +42,13 @@ struct Commit {
 }
 
 /// Position of a worktree's HEAD.
-struct Head {
-    branch: Option<String>,
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(clippy::exhaustive_structs, reason = "callers name each field")]
+pub struct Head {
+    /// Branch that is checked out, without `refs/heads/`; `None` for a detached HEAD.
+    pub branch: Option<String>,
     /// Name by which Git finds the commit.
-    name: String,
+    pub name: String,
 }
 
 /// Returns the directory in which Git finds the repository of a worktree: the workspace, or the top of another
@@ -71,11 +74,24 @@ pub(crate) fn by_repository(workspace: &Path, worktrees: &[&Worktree]) -> Vec<(P
 
 /// Returns the progress of each worktree in order, or the reason why it cannot be determined.
 pub fn progress(host: &Host, workspace: &Path, worktrees: &[&Worktree]) -> Vec<Result<Progress, String>> {
+    let heads = worktrees.iter().map(|worktree| head(host, workspace, worktree));
+    let heads: Vec<_> = heads.map(|head| head.map_err(|error| error.to_string())).collect();
+    progress_of(host, workspace, worktrees, &heads)
+}
+
+/// Returns the progress of worktrees of other hosts, whose HEADs are known and in the repositories of this host.
+pub fn progress_of(
+    host: &Host,
+    workspace: &Path,
+    worktrees: &[&Worktree],
+    heads: &[Result<Head, String>],
+) -> Vec<Result<Progress, String>> {
     let mut found: Vec<(usize, Result<Progress, String>)> = Vec::with_capacity(worktrees.len());
     for (directory, positions) in by_repository(workspace, worktrees) {
         let of_repository: Vec<&Worktree> = positions.iter().map(|at| worktrees[*at]).collect();
+        let heads: Vec<_> = positions.iter().map(|at| heads[*at].as_ref()).collect();
         let git = Git::discover(host, &directory);
-        found.extend(positions.into_iter().zip(progress_in(host, workspace, &git, &of_repository)));
+        found.extend(positions.into_iter().zip(progress_in(&git, &of_repository, &heads)));
     }
     found.sort_by_key(|(at, _)| *at);
     found.into_iter().map(|(_, progress)| progress).collect()
@@ -83,20 +99,18 @@ pub fn progress(host: &Host, workspace: &Path, worktrees: &[&Worktree]) -> Vec<R
 
 /// Returns the progress of worktrees of one repository.
 fn progress_in(
-    host: &Host,
-    workspace: &Path,
     git: &Git<'_>,
     worktrees: &[&Worktree],
+    heads: &[Result<&Head, &String>],
 ) -> Vec<Result<Progress, String>> {
-    let heads: Vec<_> = worktrees.iter().map(|worktree| head(host, workspace, worktree)).collect();
     let mut names: BTreeSet<&str> = heads.iter().flatten().map(|head| head.name.as_str()).collect();
     names.extend(worktrees.iter().map(|worktree| worktree.base_ref.as_str()));
     let commits = match commits(git, names) {
         Ok(commits) => commits,
         Err(error) => return worktrees.iter().map(|_| Err(error.to_string())).collect(),
     };
-    let found = worktrees.iter().zip(&heads).map(|(worktree, head)| {
-        let head = head.as_ref().map_err(ToString::to_string)?;
+    let found = worktrees.iter().zip(heads).map(|(worktree, head)| {
+        let head = head.map_err(Clone::clone)?;
         let commit = commits.get(head.name.as_str());
         let commit = commit.ok_or_else(|| format!("{} names no commit", head.name))?;
         let base = commits.get(worktree.base_ref.as_str()).map(|commit| &commit.id);

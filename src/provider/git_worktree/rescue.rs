@@ -28,6 +28,7 @@ use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
+pub use name::collected_reference;
 pub use restore::restore;
 pub use restore_into::{Restored, restore_into};
 pub use saved::{SavedWork, common_directory, delete, list, short_name};

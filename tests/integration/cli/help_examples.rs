@@ -64,7 +64,7 @@ fn examples(sandbox: &Sandbox, command: &[String]) -> Vec<(String, i32)> {
 /// Brings the swarm into the state that the example starts from. `is_applied` is true if the swarm is applied as its
 /// manifest is.
 fn prepare(sandbox: &Sandbox, command: &[String], line: &str, is_applied: bool) {
-    if command[0] == "start" {
+    if command.last().is_some_and(|command| command == "start") {
         let manifest = std::fs::read_to_string(sandbox.repository.join("seedbed.toml")).unwrap();
         let with_command =
             manifest.replacen("[session.lead]\n", "[session.lead]\ncommand = \"echo done\"\n", 1);
@@ -125,6 +125,9 @@ fn every_example_in_the_help_runs() {
             is_applied = READ.contains(&command[0].as_str());
             if line.contains("RESCUE") {
                 line = line.replace("RESCUE", &rescue(&sandbox));
+            }
+            if command == ["fleet", "start"] {
+                line = format!("seedbed fleet apply ../fleet --yes --quiet && {line}");
             }
             let mut shell = sandbox.program("bash", &sandbox.repository);
             let outcome = Outcome::of(shell.args(["-c", &line]).env("PATH", &path).output().unwrap());

@@ -28,7 +28,7 @@ use crate::sandbox::{Outcome, Sandbox, bin};
 
 /// Every command, and the schema of its output with `--json`; `None` if its output is the same with and without
 /// `--json`.
-const COMMANDS: [(&str, Option<&str>); 38] = [
+const COMMANDS: [(&str, Option<&str>); 41] = [
     ("apply", Some("events")),
     ("collect", Some("collected")),
     ("completions", None),
@@ -39,11 +39,14 @@ const COMMANDS: [(&str, Option<&str>); 38] = [
     ("explain", Some("explain")),
     ("export", None),
     ("fleet apply", Some("fleet-index")),
+    ("fleet collect", Some("collected")),
     ("fleet destroy", Some("fleet-index")),
+    ("fleet exec", Some("events")),
     ("fleet kubernetes", None),
     ("fleet plan", Some("fleet")),
     ("fleet recover", Some("fleet-index")),
     ("fleet repair", Some("fleet-index")),
+    ("fleet start", Some("events")),
     ("fleet status", Some("fleet-status")),
     ("hook claude create", None),
     ("hook claude remove", None),
@@ -70,7 +73,7 @@ const COMMANDS: [(&str, Option<&str>); 38] = [
 ];
 
 /// The commands that also have `--format json`.
-const WITH_FORMAT: [&str; 6] = ["collect", "env", "fleet plan", "plan", "show", "validate"];
+const WITH_FORMAT: [&str; 7] = ["collect", "env", "fleet collect", "fleet plan", "plan", "show", "validate"];
 
 /// Documents by the names of their schemas.
 type Documents = BTreeMap<&'static str, Vec<Value>>;
@@ -243,6 +246,9 @@ fn record(sandbox: &Sandbox) -> Documents {
     r.run(0, "fleet status", &["../fleet"]);
     r.run(0, "fleet recover", &["../fleet"]);
     r.run(0, "fleet repair", &["../fleet"]);
+    r.run(0, "fleet exec", &["../fleet", "--all", "--", "true"]);
+    r.run(0, "fleet collect", &["../fleet"]);
+    r.run(2, "fleet start", &["../fleet"]);
     r.run(0, "fleet destroy", &["../fleet", "--discard", "--yes"]);
     let with_document = COMMANDS.iter().filter(|(_, schema)| schema.is_some()).map(|(name, _)| *name);
     assert_eq!(recorder.commands, with_document.collect(), "a command is not run here");

@@ -5,11 +5,13 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
+use rustix::process::Signal;
 use serde_json::Value;
 
+use super::life::running;
 use super::{Hosts, SESSIONS, fleet};
 use crate::fixtures::repository;
-use crate::sandbox::{Outcome, bin, wait_until};
+use crate::sandbox::{Outcome, bin, send, wait_until};
 
 /// Names of the hosts of most tests.
 const NAMES: &[&str] = &["n1", "n2", "n3"];
@@ -186,6 +188,33 @@ fn a_first_apply_that_fails_releases_its_hosts() {
     assert_eq!(cluster.jobs(), ["3"]);
     cluster.apply(&hosts, "", &[]).expect(0).says(&["job 4 of Slurm has 3 hosts"]);
     assert_eq!(cluster.jobs(), ["4"]);
+}
+
+#[test]
+#[ignore = "`every_case` runs it"]
+fn commands_run_as_steps_that_end_with_their_coordinator_in_every_case() {
+    let Some(cluster) = Cluster::start() else { return };
+    let hosts = Hosts::with_names(NAMES, &fleet(3));
+    cluster.apply(&hosts, "", &[]).expect(0);
+    let long = "x".repeat(3000);
+    let script = format!("echo {long}; echo bad >&2");
+    let ran = cluster.fleet(&hosts, "exec", &["--all", "--", "sh", "-c", &script]).expect(0);
+    let whole = |line: &str| line.ends_with(&format!(": {long}"));
+    assert_eq!(ran.stdout.lines().filter(|line| whole(line)).count(), 12, "{}", ran.stdout);
+    assert_eq!(ran.stderr.lines().filter(|line| line.ends_with(": bad")).count(), 12, "{}", ran.stderr);
+    cluster.fleet(&hosts, "exec", &["runner-3", "--", "sh", "-c", "exit 7"]).expect(7);
+    let ids = hosts.sandbox.top.join("ids");
+    fs::create_dir(&ids).unwrap();
+    let script = format!("echo $$ > {}/$(basename $PWD); exec sleep 1000", ids.display());
+    let mut command = cluster.command(&hosts, "exec", &["runner", "--", "sh", "-c", &script]);
+    let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    wait_until("the command runs in each session", || running(&ids) == 8);
+    send(Signal::INT, &child);
+    let ended = Outcome::of(child.wait_with_output().unwrap()).expect(130);
+    ended.says(&["ended the commands of runner-0"]);
+    assert_eq!(running(&ids), 0);
+    cluster.fleet(&hosts, "collect", &[]).expect(0);
+    cluster.fleet(&hosts, "destroy", &["--yes"]).expect(0);
 }
 
 #[test]

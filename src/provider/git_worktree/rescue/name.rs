@@ -1,4 +1,4 @@
-//! Names rescue refs. Pure.
+//! Names rescue refs, and those of collected commits. Pure.
 
 use std::ffi::OsString;
 use std::fmt::Write as _;
@@ -33,6 +33,13 @@ const PART_MAX: usize = 120;
 pub(super) fn prefix(session: &str) -> String {
     let parts: Vec<String> = session.split('/').map(part).collect();
     format!("{ROOT}{}/", parts.join("/"))
+}
+
+/// Returns the ref of the commits that were collected from a worktree of a session on another host. The id of the session
+/// is `SWARM/PATH`.
+pub fn collected_reference(session: &str, resource: &str) -> String {
+    let parts: Vec<String> = session.split('/').map(part).collect();
+    format!("refs/seedbed/collected/{}/{TIME}{}", parts.join("/"), part(resource))
 }
 
 /// Returns the prefix of the rescues of one worktree of a session; `resource` is its name if the session has several.

@@ -6,6 +6,7 @@
 //! own refs stay as they are.
 
 pub mod bundle;
+pub mod clones;
 pub mod commands;
 mod config;
 pub mod coordinator;

@@ -11,6 +11,7 @@ mod allocate;
 mod kubernetes;
 mod apply;
 pub(super) mod forgotten;
+mod clone;
 mod collect;
 mod command;
 mod command_output;

@@ -68,6 +68,25 @@ impl Project {
         }
     }
 
+    /// Returns the project of a manifest that another host has read. `name` is the name of its file, which need not exist here.
+    pub(super) fn of_fleet(global: &Global, name: String, bytes: Vec<u8>) -> Result<Self, Failure> {
+        let (text, diagnostic) = manifest::decode(bytes);
+        if let Some(diagnostic) = diagnostic {
+            return Err(Failure::Manifest(Report::new(name, &text, diagnostic)));
+        }
+        let root = root(global)?;
+        Ok(Self {
+            host: host(global)?,
+            registry: registry(),
+            path: root.join(&name),
+            name,
+            text: Some(text),
+            overrides: Vec::new(),
+            instance: None,
+            located: OnceCell::new(),
+        })
+    }
+
     /// Reads the manifest as [`Self::find`] does, with values that are changed for this run.
     pub(super) fn find_with(global: &Global, overrides: &[Override]) -> Result<Self, Failure> {
         Ok(Self { overrides: overrides.to_vec(), ..Self::find(global)? })
@@ -273,6 +292,11 @@ impl Project {
         self.text.as_deref().unwrap_or_default()
     }
 
+    /// Returns the name of the manifest's file.
+    pub(super) fn file_name(&self) -> &str {
+        self.path.file_name().and_then(std::ffi::OsStr::to_str).unwrap_or(MANIFEST)
+    }
+
     /// Returns the user's name for the manifest.
     pub(super) fn name(&self) -> &str {
         &self.name
@@ -427,6 +451,14 @@ fn own_instance(global: &Global, directory: &Path, manifest: &str) -> Option<Str
 /// Returns whether a directory is the one that its discovery file names.
 fn is_in_place(directory: &Path, snapshot: &Snapshot) -> bool {
     std::fs::canonicalize(&snapshot.working_directory).ok() == std::fs::canonicalize(directory).ok()
+}
+
+/// Returns the absolute path of the directory that the command is to run in, which need not exist.
+fn root(global: &Global) -> Result<PathBuf, Failure> {
+    match &global.directory {
+        Some(directory) => Ok(std::path::absolute(directory).unwrap_or_else(|_| directory.clone())),
+        None => directory(global),
+    }
 }
 
 /// Returns the directory that the command runs in.

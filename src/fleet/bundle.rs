@@ -18,6 +18,7 @@ use std::path::{Path, PathBuf};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::clones::{Clones, RepositoryClone};
 use super::{FleetPlan, PlannedCommit, PlannedShard, SCHEMA_VERSION};
 use crate::host::Host;
 use crate::host::failpoint::crashpoint;
@@ -132,6 +133,22 @@ fn delivery(
     tips: &[String],
     on_host: &BTreeSet<String>,
 ) -> Result<Delivery, process::Error> {
+    let Some(directory) = source(own, repository) else {
+        let refused = Some("this host has no such repository".to_owned());
+        let (repository, tips) = (repository.to_owned(), tips.to_vec());
+        return Ok(Delivery { repository, tips, beyond: Vec::new(), commits: 0, bytes: 0, refused });
+    };
+    delivery_from(host, directory, repository, tips, on_host)
+}
+
+/// Returns the commits `tips` as [`delivery`] does, from the repository with this common Git directory.
+pub(super) fn delivery_from(
+    host: &Host,
+    directory: &Path,
+    repository: &str,
+    tips: &[String],
+    on_host: &BTreeSet<String>,
+) -> Result<Delivery, process::Error> {
     let mut delivery = Delivery {
         repository: repository.to_owned(),
         tips: tips.to_vec(),
@@ -139,10 +156,6 @@ fn delivery(
         commits: 0,
         bytes: 0,
         refused: None,
-    };
-    let Some(directory) = source(own, repository) else {
-        delivery.refused = Some("this host has no such repository".to_owned());
-        return Ok(delivery);
     };
     let git = Git::open(host, directory, None);
     delivery.refused = refusal(&git, tips)?;
@@ -200,6 +213,22 @@ fn refusal(git: &Git<'_>, tips: &[String]) -> Result<Option<String>, process::Er
     Ok(None)
 }
 
+/// Makes the bundles of clones of the repositories around these directories, by name.
+pub(super) fn make_for_clones(
+    host: &Host,
+    fleet: &Root,
+    clones: &Clones,
+    directories: &BTreeMap<String, PathBuf>,
+) -> Result<(), BundleError> {
+    let bundles = fleet.create_directories(Path::new(BUNDLES))?;
+    for RepositoryClone { delivery, .. } in &clones.repositories {
+        let directory = directories.get(&delivery.repository);
+        let git = directory.map(|directory| Git::discover(host, directory));
+        make_one(host, git.as_ref(), &bundles, &delivery.name(), delivery)?;
+    }
+    Ok(())
+}
+
 /// Makes the bundles of these deliveries in the directory of a fleet, and removes all others.
 pub(super) fn make(
     host: &Host,
@@ -212,13 +241,13 @@ pub(super) fn make(
         .flat_map(|shard| &shard.deliveries)
         .map(|delivery| (delivery.name(), delivery))
         .collect();
-    let Some(bundles) = fleet.directory(Path::new(BUNDLES))? else {
-        return needed.iter().try_for_each(|(name, delivery)| {
-            make_one(host, own, &fleet.create_directories(Path::new(BUNDLES))?, name, delivery)
-        });
-    };
+    if needed.is_empty() && fleet.directory(Path::new(BUNDLES))?.is_none() {
+        return Ok(());
+    }
+    let bundles = fleet.create_directories(Path::new(BUNDLES))?;
     for (name, delivery) in &needed {
-        make_one(host, own, &bundles, name, delivery)?;
+        let git = source(own, &delivery.repository).map(|directory| Git::open(host, directory, None));
+        make_one(host, git.as_ref(), &bundles, name, delivery)?;
     }
     for name in bundles.names()? {
         let stem = Path::new(&name).file_stem().and_then(OsStr::to_str);
@@ -229,9 +258,10 @@ pub(super) fn make(
     Ok(())
 }
 
+/// Makes a bundle from the repository of `git`, unless it is complete.
 fn make_one(
     host: &Host,
-    own: &Observation,
+    git: Option<&Git<'_>>,
     bundles: &Root,
     name: &str,
     delivery: &Delivery,
@@ -241,9 +271,8 @@ fn make_one(
         return Ok(());
     }
     let unusable = |why: &str| BundleError::Unusable(why.to_owned());
-    let directory =
-        source(own, &delivery.repository).ok_or_else(|| unusable("there is no such repository"))?;
-    let located = Located::new(&Git::open(host, directory, None))?;
+    let git = git.ok_or_else(|| unusable("there is no such repository"))?;
+    let located = Located::new(git)?;
     let located = located.ok_or_else(|| unusable("the repository cannot be read"))?;
     let refs: Vec<_> = delivery.tips.iter().map(|tip| (format!("refs/seedbed/{tip}"), tip)).collect();
     let scratch =

@@ -22,6 +22,9 @@ pub struct Config {
     pub launcher: LauncherConfig,
     /// Directory of the manifest on each host; `{host}` stands for its name.
     pub directory: String,
+    /// File of the manifest below `manifests`; absent if hosts read their own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub manifest: Option<String>,
 }
 
 /// Launcher of a fleet, as its configuration names it.
@@ -56,6 +59,6 @@ pub struct SlurmJob {
 impl Config {
     /// Creates the configuration of a fleet.
     pub fn new(swarm: String, hosts: Vec<String>, launcher: LauncherConfig, directory: String) -> Self {
-        Self { schema_version: SCHEMA_VERSION, swarm, hosts, launcher, directory }
+        Self { schema_version: SCHEMA_VERSION, swarm, hosts, launcher, directory, manifest: None }
     }
 }

@@ -8,6 +8,7 @@ use std::collections::BTreeSet;
 use std::fs::File;
 use std::time::Duration;
 
+use super::clones::{Clones, Missing};
 use super::directory::{Answer, DirectoryError, FleetDirectory, Index};
 use super::launcher::{Ended, HostCommand, Launcher};
 use super::{Config, HostObservation};
@@ -77,8 +78,17 @@ impl Part {
     }
 }
 
-/// Observations of hosts, and the hosts that gave none.
-pub type Observed = (Vec<HostObservation>, Vec<HostProblem>);
+/// Answers of hosts that were to be observed.
+#[derive(Clone, Debug, Default)]
+#[non_exhaustive]
+pub struct Observed {
+    /// Observations.
+    pub observations: Vec<HostObservation>,
+    /// Hosts that lack repositories, so that they cannot be observed.
+    pub missing: Vec<Missing>,
+    /// Hosts that gave no answer.
+    pub problems: Vec<HostProblem>,
+}
 
 /// Result of a run over the hosts.
 #[derive(Clone, Debug)]
@@ -111,21 +121,53 @@ impl<'c> Hosts<'c> {
         hosts: &[String],
         own: &Observation,
     ) -> Result<Observed, DirectoryError> {
+        self.observe_by("observe", request, hosts, own, None, READ_LIMIT)
+    }
+
+    /// Lets hosts make the clones that they lack, whose bundles exist, and observes them as [`Self::observe`] does. A host
+    /// that takes longer than `limit` is not observed.
+    pub fn clone_and_observe(
+        &self,
+        request: &str,
+        hosts: &[String],
+        own: &Observation,
+        clones: &Clones,
+        limit: Duration,
+    ) -> Result<Observed, DirectoryError> {
+        self.observe_by("clone", request, hosts, own, Some(clones), limit)
+    }
+
+    fn observe_by(
+        &self,
+        phase: &str,
+        request: &str,
+        hosts: &[String],
+        own: &Observation,
+        clones: Option<&Clones>,
+        limit: Duration,
+    ) -> Result<Observed, DirectoryError> {
         let _lock = self.directory.create_request(request)?;
-        let asked = asked_commits(own);
+        let mut asked = asked_commits(own);
+        if let Some(clones) = clones {
+            self.directory.write_clones(request, clones)?;
+            asked.insert(format!("--expect={}", clones.digest()));
+        }
         let words: Vec<&str> =
             ["--run", request].into_iter().chain(asked.iter().map(String::as_str)).collect();
-        let ended = self.phase("observe", &words, hosts, READ_LIMIT, self.cancel);
-        let (mut observations, mut problems) = (Vec::new(), Vec::new());
-        for (host, observed) in hosts.iter().zip(self.directory.observations(request, hosts)) {
-            match observed {
-                Ok(observation) => observations.push(observation),
-                Err(why) => problems.push(problem(host, why, &ended)),
+        let ended = self.phase(phase, &words, hosts, limit, self.cancel);
+        let mut observed = Observed::default();
+        for (host, found) in hosts.iter().zip(self.directory.observations(request, hosts)) {
+            match found {
+                Ok(observation) => observed.observations.push(observation),
+                Err(why) => match self.directory.missing(request, host)? {
+                    Some(missing) => observed.missing.push(missing),
+                    None => observed.problems.push(problem(host, why, &ended)),
+                },
             }
         }
         crashpoint!("fleet.observed");
         self.directory.remove_request(request)?;
-        Ok((observations, problems))
+        Ok(observed)
     }
 
     /// Asks all hosts for their reports, which needs no lock of the fleet. `request` is a new name, and that of the answers.
@@ -291,6 +333,7 @@ fn asked_commits(own: &Observation) -> BTreeSet<String> {
 /// Returns the command of a phase.
 fn command(directory: &FleetDirectory, config: &Config, phase: &str, words: &[&str]) -> HostCommand {
     let directory = directory.path().to_string_lossy();
+    let manifest = config.manifest.iter().map(|file| format!("--fleet-manifest={file}"));
     let own = [
         "seedbed",
         "-C",
@@ -303,7 +346,8 @@ fn command(directory: &FleetDirectory, config: &Config, phase: &str, words: &[&s
         "--host",
         "{host}",
     ];
-    let mut command = HostCommand::new(own.iter().chain(words).map(|word| (*word).to_owned()).collect());
+    let mut command =
+        HostCommand::new(own.iter().chain(words).map(|word| (*word).to_owned()).chain(manifest).collect());
     command.is_repeatable = matches!(phase, "observe" | "report" | "repair" | "resolve");
     command.outlives_job = matches!(phase, "release" | "resolve");
     command

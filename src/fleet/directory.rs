@@ -4,7 +4,10 @@
 //! DIR/config.json              hosts, and how commands are run on them
 //! DIR/index.json               sessions of all hosts, since the last commit
 //! DIR/coordinator.lock         flock: one coordinator at a time
+//! DIR/manifests/HASH/NAME      manifest of the coordinator, which the hosts read
 //! DIR/observations/REQUEST/HOST.json observation of a host, for one plan
+//! DIR/observations/REQUEST/missing/HOST.json repositories that a host lacks
+//! DIR/observations/REQUEST/clones/clones.json clones for the hosts that lack repositories
 //! DIR/reports/HOST.json        last report of a host
 //! DIR/bundles/               commits for the hosts of the last run, see `bundle`
 //! DIR/fleet.json               identity of the fleet, and number of its last run
@@ -21,6 +24,7 @@
 //!
 //! Every file is replaced or created in one step. A host writes only files with its own name, and the decision.
 
+use std::collections::BTreeMap;
 use std::fmt::Display;
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -29,6 +33,7 @@ use schemars::JsonSchema;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use super::clones::{Clones, Missing};
 use super::config::Config;
 pub use super::index::{Index, IndexedHost, IndexedSession, manifest_digest};
 use super::{BundleError, FleetPlan, HostObservation, SCHEMA_VERSION, bundle, is_host_name};
@@ -36,7 +41,7 @@ use crate::host::Host;
 use crate::host::failpoint::crashpoint;
 use crate::host::files::{self, Root};
 use crate::host::waiting;
-use crate::name::SessionPath;
+use crate::name::{SessionPath, sha256_hex};
 use crate::observe::Observation;
 use crate::state::{self, run_directory};
 
@@ -45,6 +50,9 @@ const FILE_MAX: usize = 1 << 30;
 
 /// Number of files of hosts that are read or written at once: on a file system of the network, each takes some milliseconds.
 pub(super) const AT_ONCE: usize = 32;
+
+/// Directory of manifests.
+const MANIFESTS: &str = "manifests";
 
 /// Directory of a fleet.
 #[derive(Debug)]
@@ -234,6 +242,67 @@ impl FleetDirectory {
         self.write(Path::new("config.json"), config)
     }
 
+    /// Writes a manifest, and returns its file below `manifests`.
+    pub fn write_manifest(&self, name: &str, text: &str) -> Result<String, DirectoryError> {
+        let file = Path::new(&sha256_hex(text.as_bytes())).join(name);
+        let path = Path::new(MANIFESTS).join(&file);
+        if self.root.read(&path, FILE_MAX)?.as_deref() != Some(text.as_bytes()) {
+            if let Some(parent) = path.parent() {
+                self.root.create_directories(parent)?;
+            }
+            self.root.replace(&path, text.as_bytes())?;
+        }
+        Ok(file.to_string_lossy().into_owned())
+    }
+
+    /// Reads a manifest by its file below `manifests`, and returns its name and its bytes.
+    pub fn manifest(&self, file: &str) -> Result<(String, Vec<u8>), DirectoryError> {
+        let path = Path::new(MANIFESTS).join(file);
+        let bytes = self.root.read(&path, FILE_MAX)?;
+        let bytes = bytes.ok_or_else(|| self.invalid(&path, &"it does not exist"))?;
+        match file.split_once('/') {
+            Some((hash, name)) if hash == sha256_hex(&bytes) && !name.contains('/') => {
+                Ok((name.to_owned(), bytes))
+            }
+            _ => Err(self.invalid(&path, &"it is not the manifest of the coordinator")),
+        }
+    }
+
+    /// Writes the repositories that a host lacks.
+    pub fn write_missing(&self, request: &str, missing: &Missing) -> Result<(), DirectoryError> {
+        let name = missing_file(request, &missing.host);
+        if self.root.directory(&Path::new("observations").join(request))?.is_none() {
+            return Err(self.invalid(&name, &"the command that requested it has ended"));
+        }
+        self.write(&name, missing)
+    }
+
+    /// Returns the repositories that a host lacks; `None` if it has given no such answer.
+    pub fn missing(&self, request: &str, host: &str) -> Result<Option<Missing>, DirectoryError> {
+        let missing: Option<Missing> = self.read(&missing_file(request, host))?;
+        Ok(missing.filter(|missing| missing.host == host))
+    }
+
+    /// Makes the bundles of clones. The coordinator has the lock.
+    pub fn make_clones(
+        &self,
+        host: &Host,
+        clones: &Clones,
+        directories: &BTreeMap<String, PathBuf>,
+    ) -> Result<(), BundleError> {
+        bundle::make_for_clones(host, &self.root, clones, directories)
+    }
+
+    /// Writes the clones for the hosts that lack repositories.
+    pub fn write_clones(&self, request: &str, clones: &Clones) -> Result<(), DirectoryError> {
+        self.write(&clones_file(request), clones)
+    }
+
+    /// Returns the clones for the hosts that lack repositories; `None` if there are none.
+    pub fn clones(&self, request: &str) -> Result<Option<Clones>, DirectoryError> {
+        self.read(&clones_file(request))
+    }
+
     /// Writes the observation of a host, if the command that requested it still waits.
     pub fn write_observation(
         &self,
@@ -318,6 +387,16 @@ impl FleetDirectory {
 /// Returns the path of a host's file in a run.
 fn file(run: &str, phase: &str, host: &str) -> PathBuf {
     run_directory(run).join(phase).join(format!("{host}.json"))
+}
+
+/// Returns the path of the repositories that a host lacks.
+fn missing_file(request: &str, host: &str) -> PathBuf {
+    Path::new("observations").join(request).join("missing").join(format!("{host}.json"))
+}
+
+/// Returns the path of the clones of a request.
+fn clones_file(request: &str) -> PathBuf {
+    Path::new("observations").join(request).join("clones/clones.json")
 }
 
 /// Returns the path of a host's observation.

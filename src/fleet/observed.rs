@@ -161,7 +161,15 @@ impl HostObservation {
             return unusable(format!("is for swarm `{}`", self.swarm));
         }
         let required = queries(manifest, registry, self.applied().as_ref());
-        if !required.is_subset(&self.queries) {
+        // A repository has another path on each host.
+        let is_same = |query: &Query, other: &Query| match (query, other) {
+            (Query::Repository { name, .. }, Query::Repository { name: other, .. }) => name == other,
+            _ => false,
+        };
+        let is_answered = |query: &Query| {
+            self.queries.contains(query) || self.queries.iter().any(|other| is_same(query, other))
+        };
+        if !required.iter().all(is_answered) {
             return unusable(
                 "lacks facts: the manifest was another one there; observe the host again".to_owned(),
             );

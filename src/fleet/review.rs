@@ -208,7 +208,7 @@ fn notices(fleet: &FleetPlan) -> Vec<String> {
     for (shard, delivery) in all {
         let what = match refusal(delivery) {
             Some(why) => format!("cannot be applied: {why}"),
-            None => format!("{} of {} ({})", commits(delivery), repository(delivery), size(delivery.bytes)),
+            None => delivered(delivery),
         };
         hosts.entry(what).or_default().push(printable(&shard.host));
     }
@@ -221,6 +221,11 @@ fn notices(fleet: &FleetPlan) -> Vec<String> {
         format!("{} {verb}{what}", shortened(&hosts))
     };
     hosts.into_iter().map(line).take(NOTICES).collect()
+}
+
+/// Returns the commits that a host gets, with their number and size.
+pub fn delivered(delivery: &Delivery) -> String {
+    format!("{} of {} ({})", commits(delivery), repository(delivery), size(delivery.bytes))
 }
 
 /// Returns the reason for which a host cannot get commits, with the commits; `None` if it can.

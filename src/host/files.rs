@@ -440,6 +440,14 @@ impl Root {
         Ok(directory)
     }
 
+    /// Makes everything of this directory's file system survive a power failure, if the file system can.
+    pub(crate) fn sync_file_system(&self) -> Result<(), Error> {
+        match rustix::fs::syncfs(&self.fd) {
+            Ok(()) | Err(Errno::INVAL | Errno::NOSYS | Errno::NOTSUP) => Ok(()),
+            Err(error) => Err(io("sync", &self.path)(error)),
+        }
+    }
+
     /// Makes changes of the names in this directory survive a power failure, if the file system can.
     pub fn sync(&self) -> Result<(), Error> {
         match failpoint!("files.sync-directory").and_then(|()| rustix::fs::fsync(&self.fd)) {

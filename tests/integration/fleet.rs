@@ -8,6 +8,7 @@ use serde_json::Value;
 
 use crate::sandbox::{Inventory, Outcome, Sandbox, assert_same, bin};
 
+mod clones;
 mod commits;
 mod directory;
 mod disturbed_hosts;
@@ -79,6 +80,11 @@ impl Hosts {
         for name in &self.names {
             fs::write(self.root(name).join("seedbed.toml"), &text).unwrap();
         }
+    }
+
+    /// Writes another manifest on one host.
+    fn manifest_at(&self, name: &str, rest: &str) {
+        fs::write(self.root(name).join("seedbed.toml"), self.sandbox.manifest_text(rest)).unwrap();
     }
 
     fn root(&self, name: &str) -> PathBuf {

@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use clap::Args;
 use seedbed::apply;
-use seedbed::fleet::coordinator::{HostProblem, Hosts, Outcome, Part};
+use seedbed::fleet::clones::Missing;
+use seedbed::fleet::coordinator::{HostProblem, Hosts, Observed, Outcome, Part};
 use seedbed::fleet::directory::{DirectoryError, Index, manifest_digest};
 use seedbed::fleet::{self, FleetPlan, HostObservation, PlannedShard, review};
 use seedbed::host::text::{printable, printable_lines};
@@ -17,6 +18,7 @@ use seedbed::report::error;
 use seedbed::state::{self, Verdict};
 
 use super::allocate::{allocate, release_if_unused, require_allocated};
+use super::clone::Cloning;
 use super::opened::{Fleet, FleetArguments, listed};
 use super::plan::{make, own_commits};
 use super::run::ReleaseArguments;
@@ -171,7 +173,8 @@ impl PlannedRun<'_> {
         let mut agreed = BTreeSet::new();
         loop {
             let own = own_commits(self.project, self.manifest)?;
-            let (observations, problems) = reached.observe(&state::new_owner()?, &hosts, &own)?;
+            let Observed { mut observations, missing, problems, .. } =
+                reached.observe(&state::new_owner()?, &hosts, &own)?;
             self.global.unless_interrupted()?;
             if self.is_repair && problems.iter().any(|problem| self.has_sessions(&problem.host)) {
                 return self.repair_in_place(reached, &problems);
@@ -182,6 +185,18 @@ impl PlannedRun<'_> {
                     what += "\nhelp: wait for hosts that have sessions, or give up what they have with `--forget HOST`";
                 }
                 return Err(Failure::new(error::FLEET_ABORTED, what));
+            }
+            if !missing.is_empty() {
+                let cloned = self.clone_and_observe(reached, &own, &missing)?;
+                if !self.replaces(&cloned.problems, &mut hosts, shards) {
+                    let what = listed(
+                        "hosts could not clone and be observed; no session was made",
+                        &cloned.problems,
+                    );
+                    let note = "note: clones that other hosts have made are kept";
+                    return Err(Failure::new(error::FLEET_ABORTED, format!("{what}\n{note}")));
+                }
+                observations.extend(cloned.observations);
             }
             let plan = self.plan(&own, observations, shards)?;
             if self.is_repair && self.forgotten.is_empty() && !has_changes(&plan) {
@@ -196,6 +211,28 @@ impl PlannedRun<'_> {
                 return self.fleet.end(self.global, &outcome, index.hosts.len(), index.sessions.len());
             }
         }
+    }
+
+    /// Lets hosts clone the repositories that they lack.
+    fn clone_and_observe(
+        &self,
+        reached: Hosts<'_>,
+        own: &Observation,
+        missing: &[Missing],
+    ) -> Result<Observed, Failure> {
+        if self.expected.is_some() {
+            let hosts =
+                missing.iter().map(|missing| HostProblem::new(&missing.host, "it lacks a repository"));
+            let what = "the expected plan was made without hosts that lack a repository; nothing was changed";
+            let what = listed(what, &hosts.collect::<Vec<_>>());
+            let help = "help: review the plan without `--expect`";
+            return Err(Failure::new(error::PLAN_UNEXPECTED, format!("{what}\n{help}")));
+        }
+        let Self { global, project, manifest, fleet, limit, .. } = *self;
+        let observed =
+            Cloning { global, project, manifest, fleet, reached, own, limit }.clone_and_observe(missing)?;
+        global.unless_interrupted()?;
+        Ok(observed)
     }
 
     fn has_sessions(&self, host: &str) -> bool {

@@ -111,12 +111,17 @@ impl Fleet {
             );
             return Err(Failure::new(error::USAGE, message));
         }
+        let manifest = if project.has_manifest() {
+            Some(directory.write_manifest(project.file_name(), project.text())?)
+        } else {
+            saved.as_ref().and_then(|saved| saved.manifest.clone())
+        };
         let missing =
             |option: &str| Failure::new(error::USAGE, format!("the fleet is new\nhelp: pass {option}"));
         let before = saved.clone();
         let hosts = Some(arguments.hosts.clone()).filter(|hosts| !hosts.is_empty());
         let given = arguments.launcher.clone().map(|command| LauncherConfig::Command { command });
-        let config = Config::new(
+        let mut config = Config::new(
             swarm,
             hosts
                 .or(before.as_ref().map(|saved| saved.hosts.iter().filter(is_left).cloned().collect()))
@@ -126,6 +131,7 @@ impl Fleet {
                 .ok_or_else(|| missing("`--launcher 'ssh {host} {command}'`"))?,
             arguments.root_or(project, saved),
         );
+        config.manifest = manifest;
         let names: BTreeSet<_> = config.hosts.iter().collect();
         if names.len() < config.hosts.len() {
             return Err(Failure::new(error::USAGE, "a host is named twice in `--hosts`"));

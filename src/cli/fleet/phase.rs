@@ -1,10 +1,12 @@
 //! `fleet phase`: the part of one host in a run over all hosts. The coordinator runs it; its answer is a file.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, ValueEnum};
 use seedbed::apply::{self, Context, Destroy};
+use seedbed::fleet::clones::Missing;
 use seedbed::fleet::directory::{Answer, FleetDirectory, HostReport, ReportedSession};
 use seedbed::fleet::{self, FleetPlan, PlannedShard, received};
 use seedbed::host::clock;
@@ -15,7 +17,7 @@ use seedbed::plan::DamageKind;
 use seedbed::report::error;
 use seedbed::state::{FleetPart, Record};
 
-use super::{collect, command_phase};
+use super::{clone, collect, command_phase};
 use crate::cli::apply::SavedPlan;
 use crate::cli::exit::{Failure, Status};
 use crate::cli::lock::{recover, with_lock};
@@ -37,10 +39,13 @@ pub(super) struct Arguments {
     host: String,
     /// Name of the run, or of the request for a report
     #[arg(long, value_parser = run_name)]
-    run: String,
-    /// Digest of the plan of the fleet
+    pub(super) run: String,
+    /// Digest of the plan of the fleet, or of the clones
     #[arg(long, default_value = "")]
-    expect: String,
+    pub(super) expect: String,
+    /// File of the manifest below `manifests` of the fleet [default: that of this host]
+    #[arg(long, value_name = "FILE")]
+    fleet_manifest: Option<String>,
     /// Commit to report if this host has it, after the name of its repository: `NAME=COMMIT`
     #[arg(long, value_name = "NAME=COMMIT", value_parser = commit)]
     commit: Vec<(String, String)>,
@@ -53,8 +58,10 @@ pub(super) struct Arguments {
 /// Phase of a run over the hosts of a fleet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Phase {
-    /// Write the observation of this host
+    /// Write the observation of this host, or the repositories that it lacks
     Observe,
+    /// Clone the repositories that this host lacks, and write its observation
+    Clone,
     /// Make everything of this host's part of the plan except its commit, and vote
     Prepare,
     /// Move everything of the swarm aside, to be released if that is decided, and vote
@@ -74,7 +81,18 @@ enum Phase {
 pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode, Failure> {
     let directory = FleetDirectory::open(&arguments.shared)?;
     let Arguments { phase, host, run, .. } = arguments;
-    let project = Project::find_applied(global)?;
+    let project = match &arguments.fleet_manifest {
+        Some(file) => {
+            let (name, bytes) = directory.manifest(file)?;
+            Project::of_fleet(global, name, bytes)?
+        }
+        None => Project::find_applied(global)?,
+    };
+    if clone::is_absent(project.directory()) {
+        if let Some(done) = without_root(&project, &directory, arguments)? {
+            return Ok(done);
+        }
+    }
     let answered = match phase {
         Phase::Report | Phase::Repair => {
             if *phase == Phase::Repair {
@@ -83,7 +101,15 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode, Fa
             directory.write_report(&report(&project, host, run)?)?;
             return Ok(Status::Done.into());
         }
-        Phase::Observe => {
+        Phase::Observe | Phase::Clone => {
+            let missing = clone::missing(&project, &project.manifest()?);
+            clone::check(&project.host, &missing)?;
+            if *phase == Phase::Clone {
+                clone::clone(&project, &directory, arguments, &missing)?;
+            } else if !missing.is_empty() {
+                directory.write_missing(run, &Missing::new(host, missing))?;
+                return Ok(Status::Done.into());
+            }
             resolved(global, &project, arguments)?;
             let mut observation = observe(&project, host.clone(), None)?;
             let directories = directories(&project, &project.manifest()?)?;
@@ -129,6 +155,24 @@ fn follow(global: &Global, project: &Project, arguments: &Arguments) -> Result<(
 /// Returns whether unsaved work is rescued.
 fn is_rescue(arguments: &Arguments) -> bool {
     apply::Unsaved::from(arguments.unsaved) == apply::Unsaved::Rescue
+}
+
+/// Does a phase on a host that has no directory for the swarm; `None` if the phase makes one, or fails.
+fn without_root(
+    project: &Project,
+    directory: &FleetDirectory,
+    arguments: &Arguments,
+) -> Result<Option<ExitCode>, Failure> {
+    let Arguments { phase, host, run, .. } = arguments;
+    let own = BTreeMap::from([(WORKSPACE_REPOSITORY.to_owned(), project.directory().to_owned())]);
+    clone::check(&project.host, &own)?;
+    match phase {
+        Phase::Report | Phase::Repair => directory.write_report(&HostReport::new(host, run, clock::now()))?,
+        Phase::Release => directory.write_answer("prepare", &Answer::new(run, host, Ok(None)))?,
+        Phase::Resolve => directory.write_answer("resolve", &Answer::new(run, host, Ok(None)))?,
+        _ => return Ok(None),
+    }
+    Ok(Some(Status::Done.into()))
 }
 
 /// Parses the name of a run.

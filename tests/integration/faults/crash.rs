@@ -242,11 +242,12 @@ fn every_point_is_reached() {
     other.ok(&["destroy"]);
     let fleet = sandbox("[session.a]\ncount = 4\nresources = [\"git-worktree\"]\n");
     let launcher = format!("PATH={}:$PATH sh -c {{command}}", bin().display());
-    // One host lacks a commit.
+    // One host lacks a commit, and one the repository.
     fleet.clone_to("behind");
     fleet.git(&["commit", "--quiet", "--allow-empty", "--message", "ahead"]);
     let root = fleet.top.join("{host}");
-    let named = ["--hosts", "behind,repository", "--launcher", &launcher, "--root", root.to_str().unwrap()];
+    let named =
+        ["--hosts", "behind,cloned,repository", "--launcher", &launcher, "--root", root.to_str().unwrap()];
     reach(&fleet, &[&["fleet", "apply", "../fleet"], &named[..]].concat());
     reach(&fleet, &["fleet", "destroy", "../fleet", "--yes"]);
     other.manifest("[session.a]\nresources = [\"git-worktree\"]\nsetup = [\"false\"]\n");

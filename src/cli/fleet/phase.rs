@@ -88,10 +88,10 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode, Fa
         }
         None => Project::find_applied(global)?,
     };
-    if clone::is_absent(project.directory()) {
-        if let Some(done) = without_root(&project, &directory, arguments)? {
-            return Ok(done);
-        }
+    if clone::is_absent(project.directory())
+        && let Some(done) = without_root(&project, &directory, arguments)?
+    {
+        return Ok(done);
     }
     let answered = match phase {
         Phase::Report | Phase::Repair => {

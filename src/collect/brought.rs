@@ -33,6 +33,9 @@ use crate::state::SessionRun;
 const TRIES: u32 = 20;
 const PAUSE: Duration = Duration::from_millis(50);
 
+/// HEAD of each worktree, or the reason for which it is unknown.
+pub type Heads = Vec<Result<Head, String>>;
+
 /// Results of one host.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -116,7 +119,7 @@ pub fn bring(
     swarm: &str,
     sources: &[Source<'_>],
     to: &Root,
-) -> Result<(Vec<Result<Head, String>>, Vec<BroughtBundle>), Error> {
+) -> Result<(Heads, Vec<BroughtBundle>), Error> {
     let worktrees: Vec<&Worktree> = sources.iter().map(|source| &source.worktree).collect();
     let progress = git_worktree::progress(host, workspace, &worktrees);
     let mut bundles = Vec::new();
@@ -185,7 +188,7 @@ pub fn receive(
         let file = bundle.map(|bundle| from.path().join(bundle_file(bundle.number)));
         let git = Git::discover(host, &directory);
         let expected: Vec<_> = commits.iter().map(|(_, commit)| commit.clone()).collect();
-        match take(&git, from, file, &expected) {
+        match take(&git, from, file.as_deref(), &expected) {
             Ok(moved) => {
                 for ((at, commit), moved_from) in commits.into_iter().zip(moved) {
                     let (host, reference) = (work.host.clone(), commit.name);
@@ -194,7 +197,9 @@ pub fn receive(
             }
             Err(error) => {
                 let why = format!("the commits of host {} cannot be taken: {error}", work.host);
-                commits.into_iter().for_each(|(at, _)| received[at] = Some(Err(why.clone())));
+                for (at, _) in commits {
+                    received[at] = Some(Err(why.clone()));
+                }
             }
         }
     }
@@ -206,10 +211,10 @@ pub fn receive(
 fn take(
     git: &Git<'_>,
     from: &Root,
-    file: Option<PathBuf>,
+    file: Option<&Path>,
     commits: &[BundledCommit],
 ) -> Result<Vec<Option<String>>, BundleError> {
-    match file.as_deref().and_then(Path::file_name) {
+    match file.and_then(Path::file_name) {
         Some(name) => {
             let file = from
                 .open_or_create(Path::new(name))

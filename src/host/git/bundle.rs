@@ -75,16 +75,16 @@ impl Git<'_> {
         to.write_all(header.as_bytes())?;
         to.write_all(b"\n")?;
         let written = Arc::new(Mutex::new((Ok(()), Vec::new())));
-        let listened = Arc::clone(&written);
+        let kept = Arc::clone(&written);
         let to = Mutex::new(to);
         let listener = Listener::new(move |stream, piece| {
-            let mut listened = listened.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut kept = kept.lock().unwrap_or_else(PoisonError::into_inner);
             match stream {
-                Stream::Stdout if listened.0.is_ok() => {
-                    listened.0 = to.lock().unwrap_or_else(PoisonError::into_inner).write_all(piece);
+                Stream::Stdout if kept.0.is_ok() => {
+                    kept.0 = to.lock().unwrap_or_else(PoisonError::into_inner).write_all(piece);
                 }
                 Stream::Stdout => {}
-                Stream::Stderr => listened.1.extend_from_slice(piece),
+                Stream::Stderr => kept.1.extend_from_slice(piece),
             }
         });
         let command = ["pack-objects", "--revs", "--thin", "--stdout", "--delta-base-offset", "--quiet"];
@@ -129,7 +129,7 @@ impl Git<'_> {
 
     /// Checks that the repository has the commits, and everything that they contain.
     pub fn check_connected<'i>(&self, commits: impl Iterator<Item = &'i str>) -> Result<(), Error> {
-        let input: String = commits.map(|id| format!("{id}\n")).collect();
+        let input = commits.fold(String::new(), |input, id| input + id + "\n");
         if !input.is_empty() {
             let command = ["rev-list", "--objects", "--stdin", "--not", "--all", "--quiet"];
             self.run_with_input(command, input.into_bytes())?;
@@ -142,7 +142,7 @@ impl Git<'_> {
         if ids.is_empty() {
             return Ok(BTreeSet::new());
         }
-        let input: String = ids.iter().map(|id| format!("{id}\n")).collect();
+        let input = ids.iter().fold(String::new(), |input, id| input + id + "\n");
         let printed = self.run_with_input(["cat-file", "--batch-check=%(objectname)"], input.into_bytes())?;
         let printed = String::from_utf8_lossy(&printed);
         Ok(printed.lines().filter(|line| is_object_id(line)).map(str::to_owned).collect())

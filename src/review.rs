@@ -5,7 +5,7 @@
 //! passes the width and the use of colours.
 
 mod folded;
-mod html;
+pub(crate) mod html;
 pub mod markdown;
 mod mermaid;
 mod outline;
@@ -82,7 +82,7 @@ impl<'a> Review<'a> {
 }
 
 /// All actions, in the order of summaries.
-const ACTIONS: [Action; 6] =
+pub(crate) const ACTIONS: [Action; 6] =
     [Action::Create, Action::Replace, Action::Repair, Action::Update, Action::Keep, Action::Destroy];
 
 /// Returns the number of sessions per planned action: `3 to create, 1 to keep`.
@@ -135,7 +135,7 @@ fn conditions(plan: &Plan) -> Vec<String> {
 }
 
 /// Returns the sign of an action, so that output without colours loses nothing.
-fn sign(action: Action) -> &'static str {
+pub(crate) fn sign(action: Action) -> &'static str {
     match action {
         Action::Create => "+",
         Action::Keep => "=",

@@ -7,9 +7,9 @@
 # directory of the host, so the times have no network. Each line of the output is an action, its seconds, and the parts of an
 # apply by the times of the files in the directory of the fleet.
 #
-# Environment: JOBS=N hosts at once (default 64), SEEDBED=PATH of the program (default target/release/seedbed), LAUNCHER=TEMPLATE in front of `env … sh -c
-# {command}` (such as `srun …` of a cluster whose nodes are n1 to nN), LAUNCHER_KIND=OPTION for a launcher that is no command,
-# TOP=DIR (default /dev/shm), KEEP=1 keeps the directory.
+# Environment: SEEDBED=PATH of the program (default target/release/seedbed), JOBS=N hosts at once (default 64), TOP=DIR (default
+# /dev/shm), KEEP=1 keeps the directory. With SLURM=1, the hosts are n1 to nN of the cluster that SLURM_CONF names, as
+# `slurm-cluster.sh start DIR N` makes one, and Slurm is the launcher.
 set -euo pipefail
 
 N=${1:?usage: fleet-scale.sh N [SESSIONS]}
@@ -18,7 +18,13 @@ SEEDBED=$(realpath "${SEEDBED:-$(dirname "$0")/../target/release/seedbed}")
 top=$(mktemp -d "${TOP:-/dev/shm}/fleet-scale.XXXXXX")
 [ -n "${KEEP:-}" ] || trap 'rm -rf "$top"' EXIT
 mkdir "$top/bin"
-ln -s "$SEEDBED" "$top/bin/seedbed"
+# A step of Slurm finds its host by the name of the node.
+cat > "$top/bin/seedbed" <<WRAPPER
+#!/bin/sh
+[ -z "\${SLURMD_NODENAME:-}" ] || export SEEDBED_STATE_DIR="$top/\$SLURMD_NODENAME/state"
+exec "$SEEDBED" "\$@"
+WRAPPER
+chmod +x "$top/bin/seedbed"
 export GIT_CONFIG_GLOBAL=/dev/null GIT_CONFIG_NOSYSTEM=1
 git init -q -b main "$top/origin"
 for i in $(seq 10); do echo "file $i" > "$top/origin/file-$i.txt"; done
@@ -39,7 +45,7 @@ for k in $(seq "$N"); do
     git clone -q --shared "$top/origin" "$top/n$k/repository"
     hosts+=",n$k"
 done
-launcher="${LAUNCHER:-} env SEEDBED_STATE_DIR=$top/{host}/state PATH=$top/bin:$PATH sh -c {command}"
+launcher="SEEDBED_STATE_DIR=$top/{host}/state PATH=$top/bin:$PATH sh -c {command}"
 export SEEDBED_STATE_DIR="$top/coordinator"
 cd "$top/origin"
 
@@ -71,7 +77,12 @@ parts() {
 }
 
 echo "$N hosts, $SESSIONS sessions each, $(nproc) cores"
-timed "apply" fleet apply "$top/fleet" --hosts "${hosts#,}" --launcher "$launcher" --root "$top/{host}/repository" --yes
+reached=(--hosts "${hosts#,}" --launcher "$launcher")
+if [ -n "${SLURM:-}" ]; then
+    export PATH="$top/bin:$PATH"
+    reached=(--slurm=--time=30)
+fi
+timed "apply" fleet apply "$top/fleet" "${reached[@]}" --root "$top/{host}/repository" --yes
 parts
 du -sb "$top/fleet" | awk '{ printf "%-28s %8.1f MB\n", "  directory of the fleet", $1 / 1e6 }'
 timed "status" fleet status "$top/fleet"

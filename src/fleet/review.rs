@@ -3,6 +3,9 @@
 //! Shards whose parts differ only in their sessions, hosts and numbers are shown as one entry, so that the plan of a thousand
 //! shards is a page.
 
+mod html;
+
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
@@ -37,6 +40,13 @@ type Key<'f> = (&'f str, u32, String);
 pub fn text(fleet: &FleetPlan, registry: &Registry, full: bool) -> String {
     let mut page = format!("fleet of swarm {}: {}\n", printable(&fleet.swarm), summary(fleet));
     let _ = writeln!(page, "plan {}\n", printable(&fleet.digest));
+    let changes = changes(fleet);
+    for change in changes.iter().take(ROWS) {
+        let _ = writeln!(page, "{}", line(change));
+    }
+    if !changes.is_empty() {
+        page.push('\n');
+    }
     let entries = entries(fleet, registry, full);
     for entry in &entries {
         let first = entry.shards[0];
@@ -69,9 +79,25 @@ pub fn text(fleet: &FleetPlan, registry: &Registry, full: bool) -> String {
     page
 }
 
+/// Returns the plan of a fleet as one self-contained HTML page: changes of active sessions first, then all shards, folded.
+pub fn html(fleet: &FleetPlan, registry: &Registry) -> String {
+    html::html(fleet, registry)
+}
+
 /// Returns the plan of a fleet as Markdown for a comment on a pull request; rows that do not fit are counted.
 pub fn markdown(fleet: &FleetPlan, registry: &Registry) -> String {
     let mut page = format!("### Fleet of {}: {}\n\n", code(&fleet.swarm), summary(fleet));
+    let changes = changes(fleet);
+    for change in changes.iter().take(NOTICES) {
+        let _ = writeln!(page, "- {}", code(&line(change)));
+    }
+    match changes.len().saturating_sub(NOTICES) {
+        0 if changes.is_empty() => {}
+        0 => page.push('\n'),
+        more => {
+            let _ = writeln!(page, "- {} more kinds of changes\n", thousands(more));
+        }
+    }
     page.push_str("| shards | hosts | sessions | ports | workspace |\n|---|---|---|---|---|\n");
     let entries = entries(fleet, registry, false);
     for entry in entries.iter().take(ROWS) {
@@ -137,7 +163,58 @@ fn entries<'f>(fleet: &'f FleetPlan, registry: &Registry, full: bool) -> Vec<Ent
             _ => entries.push(Entry { shards: vec![shard], ports }),
         }
     }
+    // Shards with changes that may lose something come first, so that they are never left out.
+    entries.sort_by_key(|entry| Reverse(worst(entry.shards[0]).filter(|action| *action > Action::Keep)));
     entries
+}
+
+/// Returns the action of a shard that may lose most; `None` without sessions.
+fn worst(shard: &PlannedShard) -> Option<Action> {
+    shard.plan.iter().flat_map(Plan::changes).map(|change| change.action).max()
+}
+
+/// Changes of active sessions with one action for the same reasons.
+struct Folded<'f> {
+    action: Action,
+    reasons: &'f [String],
+    /// Shards and paths.
+    sessions: Vec<(&'f PlannedShard, &'f str)>,
+}
+
+impl Folded<'_> {
+    /// Returns the number of hosts.
+    fn hosts(&self) -> usize {
+        self.sessions.iter().map(|(shard, _)| shard.shard).collect::<BTreeSet<_>>().len()
+    }
+}
+
+/// Returns the changes of active sessions, equal ones as one, those first that may lose something.
+fn changes(fleet: &FleetPlan) -> Vec<Folded<'_>> {
+    let mut folded: BTreeMap<(Reverse<Action>, &[String]), Vec<(&PlannedShard, &str)>> = BTreeMap::new();
+    for shard in &fleet.shards {
+        for change in shard.plan.iter().flat_map(Plan::changes) {
+            if !matches!(change.action, Action::Create | Action::Keep) {
+                let key = (Reverse(change.action), change.reasons.as_slice());
+                folded.entry(key).or_default().push((shard, change.session.as_str()));
+            }
+        }
+    }
+    let folded = folded.into_iter();
+    folded.map(|((Reverse(action), reasons), sessions)| Folded { action, reasons, sessions }).collect()
+}
+
+/// Returns a line about changes: their number, some sessions, and the reasons.
+fn line(change: &Folded<'_>) -> String {
+    let names: Vec<_> =
+        change.sessions.iter().map(|(shard, path)| format!("{path} on {}", printable(&shard.host))).collect();
+    let (sessions, hosts) = (counted(names.len(), "session"), counted(change.hosts(), "host"));
+    let reasons = printable(&change.reasons.join("; "));
+    format!(
+        "{} {} {sessions} on {hosts}: {} ({reasons})",
+        review::sign(change.action),
+        review::verb(change.action),
+        shortened(&names)
+    )
 }
 
 /// Returns the lowest and the highest port of a shard.

@@ -19,8 +19,8 @@ use crate::host::text::{printable, printable_lines, thousands};
 use crate::plan::Action;
 
 const PAGE: &str = include_str!("html/page.html.j2");
-const STYLE: &str = include_str!("html/page.css");
-const SCRIPT: &str = include_str!("html/page.js");
+pub(crate) const STYLE: &str = include_str!("html/page.css");
+pub(crate) const SCRIPT: &str = include_str!("html/page.js");
 
 /// Returns the page.
 pub(super) fn html(review: &Review<'_>) -> String {
@@ -37,11 +37,7 @@ fn render(review: &Review<'_>) -> Result<String, Error> {
     let page = environment().render_str(
         PAGE,
         context! {
-            policy => format!(
-                "default-src 'none'; style-src '{}'; script-src '{}'; base-uri 'none'; form-action 'none'",
-                source(STYLE),
-                source(SCRIPT)
-            ),
+            policy => policy(),
             style => STYLE,
             script => SCRIPT,
             swarm => plan.swarm.as_str(),
@@ -60,8 +56,17 @@ fn render(review: &Review<'_>) -> Result<String, Error> {
     Ok(page + "\n")
 }
 
+/// Returns the content security policy of the page.
+pub(crate) fn policy() -> String {
+    format!(
+        "default-src 'none'; style-src '{}'; script-src '{}'; base-uri 'none'; form-action 'none'",
+        source(STYLE),
+        source(SCRIPT)
+    )
+}
+
 /// Returns the environment of the page's template. Every value that is not marked as safe is escaped.
-fn environment() -> Environment<'static> {
+pub(crate) fn environment() -> Environment<'static> {
     let mut environment = Environment::new();
     environment.set_undefined_behavior(UndefinedBehavior::SemiStrict);
     environment.add_filter("lines", |text: String| Value::from_safe_string(escape_lines(&text)));
@@ -132,7 +137,7 @@ fn flatten<'e, 'p>(entries: &'e [Entry<'p>], flat: &mut Vec<&'e Entry<'p>>) {
 }
 
 /// Escapes text from outside, on one line, for text and attributes.
-fn escape(text: &str) -> String {
+pub(crate) fn escape(text: &str) -> String {
     escaped(&printable(text))
 }
 

@@ -19,6 +19,7 @@ mod lost_hosts;
 mod machines;
 mod planning;
 mod repair;
+mod review;
 mod runs;
 mod scale;
 mod slurm;

@@ -8,5 +8,5 @@ mod formats;
 mod invariants;
 mod refusals;
 pub(crate) mod review;
-mod review_page;
+pub(crate) mod review_page;
 mod saved_plans;

@@ -42,6 +42,8 @@ enum Format {
     Json,
     /// Comment for a pull request
     Markdown,
+    /// Self-contained HTML page
+    Html,
 }
 
 pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode, Failure> {
@@ -68,6 +70,7 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode, Fa
     match format {
         Format::Text => output::print(&review::text(&plan, &project.registry, global.verbose)),
         Format::Markdown => output::print(&review::markdown(&plan, &project.registry)),
+        Format::Html => output::print(&review::html(&plan, &project.registry)),
         Format::Json => output::print_json_pretty(&plan),
     }
     Ok(Status::Done.into())

@@ -40,7 +40,7 @@ function filter() {
   const words = field.value.toLowerCase().split(/\s+/).filter(Boolean);
   const all = index();
   if (words.length === 0) {
-    for (const { element } of all) element.hidden = false;
+    for (const element of tree.querySelectorAll("[hidden]")) element.hidden = false;
     before?.forEach((open, details) => { details.open = open; });
     before = null;
     found.value = "";
@@ -64,7 +64,7 @@ function filter() {
       count += Number(element.dataset.count);
     }
   }
-  for (const { element } of all) element.hidden = !visible.has(element);
+  for (const element of tree.querySelectorAll("li, [data-ports]")) element.hidden = !visible.has(element);
   const few = count <= SHOWN;
   const says = (texts) => words.some((word) => texts.textContent.toLowerCase().includes(word));
   before.forEach((open, details) => {

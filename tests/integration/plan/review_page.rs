@@ -27,7 +27,7 @@ const RIGHT: &str = "\u{e014}";
 const DOWN: &str = "\u{e015}";
 
 /// Browser with a profile of its own, which ends with the test.
-struct Browser {
+pub(crate) struct Browser {
     driver: Child,
     port: u16,
     session: String,
@@ -38,7 +38,7 @@ struct Browser {
 
 impl Browser {
     /// Starts the browser; `None` if there is no browser and none is required.
-    fn start() -> Option<Self> {
+    pub(crate) fn start() -> Option<Self> {
         let directory = TempDir::new().unwrap();
         let driver = Command::new("chromedriver")
             .arg("--port=0")
@@ -144,13 +144,18 @@ impl Browser {
 
     /// Opens the page of a plan as a file.
     fn open(&self, review: &Review<'_>) {
+        self.open_text(&review.html());
+    }
+
+    /// Opens a page as a file.
+    pub(crate) fn open_text(&self, page: &str) {
         let path = self.directory.path().join("plan.html");
-        std::fs::write(&path, review.html()).unwrap();
+        std::fs::write(&path, page).unwrap();
         self.post("/url", &json!({ "url": url(&path) }));
     }
 
     /// Presses keys, one after another.
-    fn press(&self, keys: &str) {
+    pub(crate) fn press(&self, keys: &str) {
         let actions: Vec<Value> = keys
             .chars()
             .flat_map(|key| {
@@ -164,17 +169,17 @@ impl Browser {
     }
 
     /// Returns the result of a script in the page.
-    fn run(&self, script: &str) -> Value {
+    pub(crate) fn run(&self, script: &str) -> Value {
         self.post("/execute/sync", &json!({ "script": script, "args": [] }))
     }
 
-    fn text(&self, expression: &str) -> String {
+    pub(crate) fn text(&self, expression: &str) -> String {
         self.run(&format!("return String({expression})")).as_str().unwrap().to_owned()
     }
 
     /// Waits until the page shows the text: the page searches for typed text after a moment.
     #[track_caller]
-    fn expect(&self, expression: &str, expected: &str) {
+    pub(crate) fn expect(&self, expression: &str, expected: &str) {
         crate::sandbox::wait_until(expression, || self.text(expression) == expected);
     }
 
@@ -183,7 +188,7 @@ impl Browser {
     }
 
     /// Returns the errors of the page, and its requests to the network other than for the page itself.
-    fn complaints(&self) -> Vec<String> {
+    pub(crate) fn complaints(&self) -> Vec<String> {
         let log = |kind: &str| self.post("/se/log", &json!({ "type": kind }));
         let mut complaints: Vec<String> =
             log("browser").as_array().unwrap().iter().map(|entry| entry["message"].to_string()).collect();

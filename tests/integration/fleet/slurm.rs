@@ -78,6 +78,7 @@ impl Cluster {
         let (top, bin) = (hosts.sandbox.top.display(), bin().display());
         let script = format!(
             "#!/bin/sh\n[ -z \"$SLURMD_NODENAME\" ] || export SEEDBED_STATE_DIR={top}/$SLURMD_NODENAME/state\n\
+             [ -z \"$SLURMD_NODENAME\" ] || [ ! -e {top}/slow ] || sleep 8\n\
              exec {bin}/seedbed \"$@\"\n"
         );
         let directory = hosts.sandbox.top.join("bin");
@@ -345,8 +346,10 @@ fn a_node_that_is_lost_after_the_commit_is_destroyed_when_it_returns_in_every_ca
     let before = hosts.inventories();
     cluster.apply(&hosts, "", &[]).expect(0);
     cluster.script(&["kill-node", "2"]);
-    // Slurm has not noticed: the others still report.
+    // Slurm has not noticed, and ends the step on the others before they report. They do so in the next step.
+    fs::write(hosts.sandbox.top.join("slow"), "").unwrap();
     let state = status(&cluster, &hosts, 30);
+    fs::remove_file(hosts.sandbox.top.join("slow")).unwrap();
     let states: Vec<_> =
         state["hosts"].as_array().unwrap().iter().map(|host| host["state"].as_str().unwrap()).collect();
     assert_eq!(states, ["applied", "notHeard", "applied"]);

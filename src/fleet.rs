@@ -179,8 +179,9 @@ pub fn plan_shards(
     observations: Vec<HostObservation>,
     shards: usize,
 ) -> Result<FleetPlan, Error> {
+    let common = queries(manifest, registry, None);
     for host in &observations {
-        host.check(manifest, registry)?;
+        host.check(manifest, registry, &common)?;
     }
     let (hosts, spares) = assign(shards, observations)?;
     let applied: Vec<Option<AppliedPlan>> = hosts.iter().map(HostObservation::applied).collect();

@@ -154,13 +154,22 @@ impl HostObservation {
         Some(applied)
     }
 
-    /// Checks that the observation was made for this manifest.
-    pub(super) fn check(&self, manifest: &Manifest, registry: &Registry) -> Result<(), Error> {
+    /// Checks that the observation was made for this manifest. `common` are the queries of a host without spawned sessions.
+    pub(super) fn check(
+        &self,
+        manifest: &Manifest,
+        registry: &Registry,
+        common: &BTreeSet<Query>,
+    ) -> Result<(), Error> {
         let unusable = |why: String| Err(Error::Unusable { host: self.host.clone(), why });
         if self.swarm != manifest.swarm {
             return unusable(format!("is for swarm `{}`", self.swarm));
         }
-        let required = queries(manifest, registry, self.applied().as_ref());
+        let mut sessions = self.applied.iter().flat_map(|applied| applied.plan.sessions());
+        let with_spawned = sessions
+            .any(|session| session.spawned.is_some())
+            .then(|| queries(manifest, registry, self.applied().as_ref()));
+        let required = with_spawned.as_ref().unwrap_or(common);
         // A repository has another path on each host.
         let is_same = |query: &Query, other: &Query| match (query, other) {
             (Query::Repository { name, .. }, Query::Repository { name: other, .. }) => name == other,

@@ -162,7 +162,7 @@ impl PlannedRun<'_> {
     /// Plans and runs. As long as spares are left, hosts without sessions that fail are replaced, and everything is planned
     /// again.
     fn run(&self) -> Result<ExitCode, Failure> {
-        let mut hosts = self.fleet.hosts_without(self.forgotten)?;
+        let mut hosts = self.fleet.hosts_without(self.index, self.forgotten)?;
         let launcher = self.fleet.launcher(self.project)?;
         require_allocated(launcher.as_ref())?;
         let shards = fleet::shards(self.manifest, hosts.len(), self.index.and_then(Index::shards));
@@ -199,7 +199,8 @@ impl PlannedRun<'_> {
                 observations.extend(cloned.observations);
             }
             let plan = self.plan(&own, observations, shards)?;
-            if self.is_repair && self.forgotten.is_empty() && !has_changes(&plan) {
+            let is_known = |host: &String| self.index.is_some_and(|index| index.is_forgotten(host));
+            if self.is_repair && self.forgotten.iter().all(is_known) && !has_changes(&plan) {
                 return nothing_to_repair(self.global, self.fleet);
             }
             self.consent(&plan, &mut agreed)?;
@@ -311,6 +312,7 @@ impl PlannedRun<'_> {
     ) -> Result<(Outcome, Index), Failure> {
         // The question holds no lock. A host whose facts have changed since refuses its part.
         let coordinator = self.fleet.coordinate(reached, self.limit)?;
+        self.fleet.require_last(self.index)?;
         let directory = &self.fleet.directory;
         directory.tidy()?;
         require_same_commits(own, &own_commits(self.project, self.manifest)?)?;

@@ -175,18 +175,36 @@ impl Fleet {
         Ok(coordinator)
     }
 
+    /// Refuses if another run was committed since `index` was read: hosts may have got sessions, or lost them.
+    pub(super) fn require_last(&self, index: Option<&Index>) -> Result<(), Failure> {
+        let last = self.directory.index()?;
+        if last.as_ref().map(|last| &last.run) == index.map(|index| &index.run) {
+            return Ok(());
+        }
+        let run = last.map(|last| last.run).unwrap_or_default();
+        let message = format!(
+            "run {run} of the fleet was committed meanwhile, so the plan is stale; nothing was changed\nhelp: run the command again"
+        );
+        Err(Failure::new(error::PLAN_STALE, message))
+    }
+
     /// Returns the hosts of a run. A host that has sessions takes part, unless it is forgotten.
-    pub(super) fn hosts_without(&self, forgotten: &[String]) -> Result<Vec<String>, Failure> {
-        let index = self.directory.index()?;
+    pub(super) fn hosts_without(
+        &self,
+        index: Option<&Index>,
+        forgotten: &[String],
+    ) -> Result<Vec<String>, Failure> {
         let is_known = |host: &&String| {
             self.config.hosts.contains(*host)
-                || index.as_ref().is_some_and(|index| index.hosts_with_sessions().contains(host.as_str()))
+                || index.is_some_and(|index| {
+                    index.is_forgotten(host) || index.hosts_with_sessions().contains(host.as_str())
+                })
         };
         if let Some(unknown) = forgotten.iter().find(|host| !is_known(host)) {
             let message = format!("{} is no host of the fleet", printable(unknown));
             return Err(Failure::new(error::USAGE, message));
         }
-        let with_sessions = index.iter().flat_map(Index::hosts_with_sessions);
+        let with_sessions = index.into_iter().flat_map(Index::hosts_with_sessions);
         let named: BTreeSet<_> = forgotten.iter().chain(&self.config.hosts).map(String::as_str).collect();
         let absent = with_sessions
             .filter(|host| !named.contains(host))

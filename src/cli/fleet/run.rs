@@ -55,7 +55,13 @@ impl ReleaseArguments {
 pub(super) fn destroy(global: &Global, arguments: &DestroyArguments) -> Result<ExitCode, Failure> {
     let project = Project::find(global)?;
     let fleet = Fleet::open(global, &project, &arguments.fleet.reach, false)?;
-    let hosts = fleet.hosts_without(&arguments.release.forget)?;
+    let index = fleet.directory.index()?;
+    let mut hosts = fleet.hosts_without(index.as_ref(), &arguments.release.forget)?;
+    // A spare that is lost has nothing to release.
+    let with_sessions = index.as_ref().map(Index::hosts_with_sessions).unwrap_or_default();
+    if !with_sessions.is_empty() {
+        hosts.retain(|host| with_sessions.contains(host.as_str()));
+    }
     let launcher = fleet.launcher(&project)?;
     if !global.yes {
         let question = format!("Destroy the sessions of {}?", count(hosts.len(), "host"));
@@ -70,12 +76,13 @@ pub(super) fn destroy(global: &Global, arguments: &DestroyArguments) -> Result<E
     }
     let reached = fleet.hosts(&project, launcher.as_ref());
     let coordinator = fleet.coordinate(reached, arguments.fleet.timeout)?;
+    fleet.require_last(index.as_ref())?;
     fleet.directory.tidy()?;
     let run = fleet.directory.new_run()?;
     let parts: Vec<_> = hosts.iter().map(|host| Part::new(host.clone(), None)).collect();
-    let index = Index::released(&fleet.config.swarm, &run, &hosts)
-        .with_forgotten(fleet.directory.index()?.as_ref(), &arguments.release.forget);
-    let outcome = coordinator.run("release", &parts, &arguments.release.words(), &index)?;
+    let released = Index::released(&fleet.config.swarm, &run, &hosts)
+        .with_forgotten(index.as_ref(), &arguments.release.forget);
+    let outcome = coordinator.run("release", &parts, &arguments.release.words(), &released)?;
     let allocated = launcher.allocated().map(|allocated| allocated.hosts).unwrap_or_default();
     // A host that could not follow needs the allocation until it has recovered.
     if !outcome.unresolved.iter().any(|problem| allocated.contains(&problem.host)) {

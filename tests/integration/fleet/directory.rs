@@ -181,8 +181,9 @@ fn a_run_goes_through_while_another_asks_and_the_other_is_stale_then() {
     terminal.stdin.take().unwrap().write_all(b"y\n").unwrap();
     stdout.read_to_end(&mut said).unwrap();
     let said = String::from_utf8_lossy(&said);
-    assert_eq!(terminal.wait().unwrap().code(), Some(1), "{said}");
-    assert!(said.contains("stale") && said.contains("every host was rolled back"), "{said}");
+    assert_eq!(terminal.wait().unwrap().code(), Some(69), "{said}");
+    assert!(said.contains("run 000002 of the fleet was committed meanwhile"), "{said}");
+    assert!(!hosts.sandbox.top.join("fleet/runs/000003").exists(), "a host was asked");
     hosts.assert_as(&stood);
     hosts.fleet("status", &[]).expect(0);
 }

@@ -54,20 +54,34 @@ enum Killed {
     Destroy,
     /// `fleet recover` after a coordinator was killed at a point of [`Self::Changed`].
     Recover(&'static str),
+    /// `fleet repair` after `n2` was lost and a worktree of `n1` was deleted.
+    Repair,
 }
 
 /// Process that is killed: the coordinator, or a phase of host `n1`.
 const PROCESSES: [&str; 5] = ["coordinator", "observe", "prepare", "release", "resolve"];
 
 impl Killed {
+    /// Creates the hosts; `n3` is a spare.
+    fn hosts(self) -> Hosts {
+        let hosts = Hosts::new(if self == Self::Repair { 4 } else { 3 }, SESSIONS);
+        for name in &hosts.names {
+            fs::write(hosts.root(name).join(".env"), "A=1\n").unwrap();
+        }
+        hosts
+    }
+
     /// Brings the hosts to the state in which the command runs. Returns the inventories that an abort leaves.
     fn prepare(self, hosts: &Hosts) -> Vec<Inventory> {
         if self == Self::First {
             return hosts.inventories_without_records();
         }
         hosts.first(&[]).expect(0);
-        if self != Self::Destroy {
+        if matches!(self, Self::Changed | Self::Recover(_)) {
             hosts.manifest(&changed());
+        }
+        if self == Self::Repair {
+            fs::remove_dir_all(hosts.home("old").1).unwrap();
         }
         let before = hosts.inventories_without_records();
         if let Self::Recover(point) = self {
@@ -86,6 +100,7 @@ impl Killed {
             Self::Changed => hosts.fleet_command("apply", &["--yes", "--launcher", launcher]),
             Self::Destroy => hosts.fleet_command("destroy", &["--yes", "--launcher", launcher]),
             Self::Recover(_) => hosts.fleet_command("recover", &["--launcher", launcher]),
+            Self::Repair => hosts.fleet_command("repair", &["--launcher", launcher, "--forget", "n2"]),
         }
     }
 
@@ -115,7 +130,7 @@ impl Killed {
 
     /// Returns a case for the first and a middle occurrence of each point that each process reaches.
     fn cases(self) -> Vec<String> {
-        let hosts = hosts();
+        let hosts = self.hosts();
         let mut cases = Vec::new();
         for process in PROCESSES {
             self.prepare(&hosts);
@@ -132,14 +147,6 @@ impl Killed {
     }
 }
 
-fn hosts() -> Hosts {
-    let hosts = Hosts::new(3, SESSIONS);
-    for name in &hosts.names {
-        fs::write(hosts.root(name).join(".env"), "A=1\n").unwrap();
-    }
-    hosts
-}
-
 /// Removes the swarm and the fleet.
 #[track_caller]
 fn reset(hosts: &Hosts) {
@@ -153,8 +160,9 @@ fn reset(hosts: &Hosts) {
     let _ = fs::remove_dir_all(hosts.sandbox.top.join("fleet"));
 }
 
-/// Returns the number of the last committed run, and its sessions by host; nothing before the first commit.
-fn committed(fleet: &Path) -> Option<(String, BTreeMap<String, Vec<String>>)> {
+/// Returns the number of the last committed run, and its sessions by host; nothing before the first commit. A host that was
+/// forgotten has no entry, and each other host has one.
+fn committed(fleet: &Path, names: &[String]) -> Option<(String, BTreeMap<String, Vec<String>>)> {
     let read =
         |path: &Path| -> Option<Value> { Some(serde_json::from_slice(&fs::read(path).ok()?).unwrap()) };
     let runs = fs::read_dir(fleet.join("runs")).ok()?;
@@ -166,7 +174,9 @@ fn committed(fleet: &Path) -> Option<(String, BTreeMap<String, Vec<String>>)> {
     };
     let run = runs.into_iter().rfind(is_committed)?;
     let index = read(&fleet.join("runs").join(&run).join("index.json")).unwrap();
-    let mut by_host: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    let forgotten = index["forgotten"].as_array().cloned().unwrap_or_default();
+    let known = names.iter().filter(|name| !forgotten.contains(&Value::from(name.as_str())));
+    let mut by_host: BTreeMap<String, Vec<String>> = known.map(|name| (name.clone(), Vec::new())).collect();
     for session in index["sessions"].as_array().unwrap() {
         let text = |key: &str| session[key].as_str().unwrap().to_owned();
         by_host.entry(text("host")).or_default().push(text("session"));
@@ -177,34 +187,37 @@ fn committed(fleet: &Path) -> Option<(String, BTreeMap<String, Vec<String>>)> {
 /// Expects that all hosts are as before, if no run was committed since, or else as the last decision says.
 #[track_caller]
 fn assert_decided(hosts: &Hosts, before: &[Inventory], run_before: Option<&str>) {
-    let decided = committed(&hosts.sandbox.top.join("fleet"));
+    let decided = committed(&hosts.sandbox.top.join("fleet"), &hosts.names);
     if decided.as_ref().map(|(run, _)| run.as_str()) == run_before {
         for (before, after) in before.iter().zip(&hosts.inventories_without_records()) {
             crate::sandbox::assert_same(before, after);
         }
         return;
     }
-    let (_, mut sessions) = decided.unwrap();
-    for name in &hosts.names {
-        let mut expected = sessions.remove(name).unwrap_or_default();
-        let mut active = hosts.active(name);
+    for (name, mut expected) in decided.unwrap().1 {
+        let mut active = hosts.active(&name);
         expected.sort();
         active.sort();
         assert_eq!(active, expected, "{name}");
     }
-    assert!(sessions.is_empty(), "sessions of no host: {sessions:?}");
 }
 
-/// Kills the command in one process at one point; then hosts follow, and the command is run again.
+/// Kills the command in one process at one point, and perhaps a `recover` after it; then hosts follow, and the command is
+/// run again.
 fn check(killed: Killed, at: usize, hosts: &Hosts, case: &str) {
     let fleet = hosts.sandbox.top.join("fleet");
     let clean = hosts.inventories();
     let run_before = (killed != Killed::First).then_some("000001");
     let before = killed.prepare(hosts);
+    let (case, second) = case.split_once(" | ").map_or((case, None), |(first, second)| (first, Some(second)));
     let (process, point) = case.split_once(' ').unwrap();
     let (outcome, trace) = killed.run(hosts, process, point);
     assert!(trace.contains(&format!("crash {point}")), "it did not die there: {outcome:?}");
     assert_eq!(outcome.code == 137, process == "coordinator", "{outcome:?}");
+    if let Some((process, point)) = second.and_then(|second| second.split_once(' ')) {
+        // The state differs from that in which the points were counted: this one is perhaps not reached.
+        Killed::Recover("").run(hosts, process, point);
+    }
     let launcher = hosts.launcher();
     if at.is_multiple_of(2) {
         // A fleet whose hosts are not written down has nothing to recover.
@@ -221,6 +234,9 @@ fn check(killed: Killed, at: usize, hosts: &Hosts, case: &str) {
     Outcome::of(again).expect(0);
     hosts.fleet("status", &[]).expect(0);
     hosts.fleet("destroy", &["--yes"]).expect(0);
+    if killed == Killed::Repair {
+        hosts.on("n2", &["destroy"]).expect(0).says(&["has given up host n2"]);
+    }
     hosts.manifest(SESSIONS);
     hosts.assert_as(&clean);
     fs::remove_dir_all(&fleet).unwrap();
@@ -228,23 +244,24 @@ fn check(killed: Killed, at: usize, hosts: &Hosts, case: &str) {
 
 /// Checks every case, two at once, each worker with hosts of its own; reports all failures.
 #[track_caller]
-fn check_all(cases: &[(usize, String)], check: impl Fn(&Hosts, usize, &str) + Sync) {
+fn check_all(killed: Killed, cases: &[(usize, String)]) {
     let next = AtomicUsize::new(0);
     let failed = Mutex::new(Vec::new());
     let workers = thread::available_parallelism().map_or(2, usize::from).min(8).min(cases.len());
     thread::scope(|scope| {
         for _ in 0..workers {
             scope.spawn(|| {
-                let mut own = hosts();
+                let mut own = killed.hosts();
                 while let Some((at, case)) = cases.get(next.fetch_add(1, Ordering::Relaxed)) {
-                    let checked =
-                        std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| check(&own, *at, case)));
+                    let checked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+                        check(killed, *at, &own, case)
+                    }));
                     if let Err(cause) = checked {
                         let text = cause.downcast_ref::<String>().cloned();
                         let text =
                             text.or_else(|| cause.downcast_ref::<&str>().map(|text| (*text).to_owned()));
                         failed.lock().unwrap().push(format!("{case}: {}", text.unwrap_or_default()));
-                        own = hosts();
+                        own = killed.hosts();
                     }
                 }
             });
@@ -258,7 +275,7 @@ fn check_all(cases: &[(usize, String)], check: impl Fn(&Hosts, usize, &str) + Sy
 fn sweep(killed: Killed) {
     let cases: Vec<_> = killed.cases().into_iter().enumerate().collect();
     eprintln!("{killed:?}: {} cases", cases.len());
-    check_all(&one_in(96, cases), |hosts, at, case| check(killed, at, hosts, case));
+    check_all(killed, &one_in(96, cases));
 }
 
 #[test]
@@ -284,4 +301,22 @@ fn a_destroy_killed_anywhere_is_all_or_nothing_in_every_case() {
 fn a_recover_killed_anywhere_is_done_again_in_every_case() {
     sweep(Killed::Recover("fleet.deciding"));
     sweep(Killed::Recover("fleet.decided"));
+}
+
+#[test]
+#[ignore = "`every_case` runs it"]
+fn a_repair_killed_anywhere_is_all_or_nothing_in_every_case() {
+    sweep(Killed::Repair);
+}
+
+/// A second kill, of the recovery of the first one: pairs of points, each point of the first run once.
+#[test]
+#[ignore = "`every_case` runs it"]
+fn an_apply_and_its_recovery_killed_anywhere_are_all_or_nothing_in_every_case() {
+    let recoveries = Killed::Recover("fleet.decided").cases();
+    let pair =
+        |(at, case): (usize, String)| (at, format!("{case} | {}", recoveries[at * 37 % recoveries.len()]));
+    let pairs: Vec<_> = Killed::Changed.cases().into_iter().enumerate().map(pair).collect();
+    eprintln!("{} pairs", pairs.len());
+    check_all(Killed::Changed, &one_in(96, pairs));
 }

@@ -186,11 +186,13 @@ fn committed(fleet: &Path, names: &[String]) -> Option<(String, BTreeMap<String,
 
 /// Expects that all hosts are as before, if no run was committed since, or else as the last decision says.
 #[track_caller]
-fn assert_decided(hosts: &Hosts, before: &[Inventory], run_before: Option<&str>) {
+fn assert_decided(hosts: &Hosts, before: &[Inventory], run_before: Option<&str>, is_run: bool) {
     let decided = committed(&hosts.sandbox.top.join("fleet"), &hosts.names);
     if decided.as_ref().map(|(run, _)| run.as_str()) == run_before {
-        for (before, after) in before.iter().zip(&hosts.inventories_without_records()) {
-            crate::sandbox::assert_same(before, after);
+        for (before, mut after) in before.iter().zip(hosts.inventories_without_records()) {
+            // Without a run there is nothing to recover, and the next command removes the lock of a killed one.
+            after.retain(|path, _| is_run || !path.starts_with("state/swarms/") || before.contains_key(path));
+            crate::sandbox::assert_same(before, &after);
         }
         return;
     }
@@ -229,7 +231,7 @@ fn check(killed: Killed, at: usize, hosts: &Hosts, case: &str) {
             hosts.on(name, &["recover"]).expect(0);
         }
     }
-    assert_decided(hosts, &before, run_before);
+    assert_decided(hosts, &before, run_before, process != "observe");
     let again = killed.command(hosts, &launcher).output().unwrap();
     Outcome::of(again).expect(0);
     hosts.fleet("status", &[]).expect(0);

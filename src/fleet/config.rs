@@ -30,6 +30,7 @@ pub struct Config {
 /// Launcher of a fleet, as its configuration names it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "kind", rename_all = "camelCase", deny_unknown_fields)]
+#[expect(clippy::exhaustive_enums, reason = "the command line creates the launcher of each")]
 pub enum LauncherConfig {
     /// Command of the user for each host.
     Command {

@@ -173,12 +173,14 @@ fn worst(shard: &PlannedShard) -> Option<Action> {
     shard.plan.iter().flat_map(Plan::changes).map(|change| change.action).max()
 }
 
+/// Shard and path of a session.
+type ShardSession<'f> = (&'f PlannedShard, &'f str);
+
 /// Changes of active sessions with one action for the same reasons.
 struct Folded<'f> {
     action: Action,
     reasons: &'f [String],
-    /// Shards and paths.
-    sessions: Vec<(&'f PlannedShard, &'f str)>,
+    sessions: Vec<ShardSession<'f>>,
 }
 
 impl Folded<'_> {
@@ -190,7 +192,7 @@ impl Folded<'_> {
 
 /// Returns the changes of active sessions, equal ones as one, those first that may lose something.
 fn changes(fleet: &FleetPlan) -> Vec<Folded<'_>> {
-    let mut folded: BTreeMap<(Reverse<Action>, &[String]), Vec<(&PlannedShard, &str)>> = BTreeMap::new();
+    let mut folded: BTreeMap<(Reverse<Action>, &[String]), Vec<ShardSession<'_>>> = BTreeMap::new();
     for shard in &fleet.shards {
         for change in shard.plan.iter().flat_map(Plan::changes) {
             if !matches!(change.action, Action::Create | Action::Keep) {

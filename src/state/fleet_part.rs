@@ -36,7 +36,7 @@ const COORDINATOR: &str = "coordinator.lock";
 /// File of the identity of a fleet, in its directory.
 pub const FLEET_IDENTITY: &str = "fleet.json";
 
-/// FleetIdentity of a fleet, and number of its last run.
+/// Identity of a fleet, and number of its last run.
 ///
 /// A directory that was emptied and used again is another fleet: its decisions are not those of the runs before.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

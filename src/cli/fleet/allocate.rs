@@ -77,7 +77,10 @@ pub(super) fn allocate(
     let root = arguments.root_or(project, saved);
     let config = Config::new(swarm, allocation.hosts, allocation.launcher, root);
     if let Err(error) = directory.set_config(&config) {
-        Fleet { directory, config, jobs: None }.launcher(project)?.release().map_err(unreleased)?;
+        Fleet { directory, config, jobs: None }
+            .launcher(project)?
+            .release()
+            .map_err(|why| unreleased(&why))?;
         return Err(error.into());
     }
     if let LauncherConfig::Slurm(job) = &config.launcher
@@ -100,7 +103,7 @@ pub(super) fn release_if_unused(
     if is_used || !job.is_own || launcher.allocated().is_none_or(|job| job.state == JobState::Ended) {
         return Ok(());
     }
-    launcher.release().map_err(unreleased)?;
+    launcher.release().map_err(|why| unreleased(&why))?;
     if !global.quiet && !global.json {
         say!("job {} of Slurm is released", job.job);
     }
@@ -198,7 +201,7 @@ fn enclosing_job(project: &Project) -> Result<Option<u32>, Failure> {
     }
 }
 
-fn unreleased(why: String) -> Failure {
+fn unreleased(why: &str) -> Failure {
     let help = "help: release it with `scancel JOB`";
     Failure::new(error::FLEET_UNALLOCATED, format!("the allocation could not be released: {why}\n{help}"))
 }

@@ -273,7 +273,7 @@ fn collect_all(
     for (directory, positions) in git_worktree::by_repository(workspace, &worktrees) {
         let of_repository: Vec<&Source<'_>> = positions.iter().map(|at| &sources[*at]).collect();
         let heads = heads.map(|heads| positions.iter().map(|at| heads[*at].clone()).collect::<Vec<_>>());
-        match collect_in(host, workspace, &directory, (&of_repository, heads.as_deref()), into) {
+        match collect_in(host, workspace, &directory, &of_repository, heads.as_deref(), into) {
             Ok(collected) => {
                 is_any_read = true;
                 results.extend(positions.into_iter().zip(collected.results));
@@ -326,7 +326,8 @@ fn collect_in(
     host: &Host,
     workspace: &Path,
     directory: &Path,
-    (sources, heads): (&[&Source<'_>], Option<&[Result<Head, String>]>),
+    sources: &[&Source<'_>],
+    heads: Option<&[Result<Head, String>]>,
     into: Option<&str>,
 ) -> Result<Collected, Error> {
     let git = &Git::discover(host, directory);

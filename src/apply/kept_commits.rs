@@ -37,8 +37,8 @@ pub(crate) fn keep(
     commits: &BTreeSet<String>,
 ) -> Result<(), process::Error> {
     let prefix = swarm.kept_refs();
-    let updates: String =
-        commits.iter().map(|commit| format!("update {prefix}{commit} {commit}\n")).collect();
+    let updates = commits.iter().map(|commit| format!("update {prefix}{commit} {commit}\n"));
+    let updates = updates.collect::<Vec<_>>().concat();
     Git::open(swarm.host(), repository, None)
         .run_with_input(["update-ref", "--stdin"], updates.into_bytes())?;
     crashpoint!("fleet.kept");

@@ -111,13 +111,12 @@ pub fn add_deliveries(host: &Host, own: &Observation, plan: &mut FleetPlan) -> R
             let tips: Vec<_> = tips.into_iter().collect();
             let on_host = commits.iter().filter_map(|of| of.on_host.clone()).collect();
             let key = (repository.to_owned(), tips, on_host);
-            let delivery = match known.get(&key) {
-                Some(delivery) => delivery.clone(),
-                None => {
-                    let delivery = delivery(host, own, &key.0, &key.1, &key.2)?;
-                    known.insert(key, delivery.clone());
-                    delivery
-                }
+            let delivery = if let Some(delivery) = known.get(&key) {
+                delivery.clone()
+            } else {
+                let delivery = delivery(host, own, &key.0, &key.1, &key.2)?;
+                known.insert(key, delivery.clone());
+                delivery
             };
             shard.deliveries.push(delivery);
         }

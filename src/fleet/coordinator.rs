@@ -254,10 +254,9 @@ impl Coordinator<'_> {
         for (part, answer) in parts.iter().zip(answers) {
             let why = match answer {
                 Ok(Some(Answer { done: true, plan, .. })) if plan == part.plan => continue,
-                Ok(Some(Answer { error: Some(error), .. })) => error,
+                Ok(Some(Answer { error: Some(error), .. })) | Err(error) => error,
                 Ok(Some(_)) => "it voted for another plan".to_owned(),
                 Ok(None) => "it did not vote".to_owned(),
-                Err(error) => error,
             };
             refusals.push(problem(&part.host, why, &ended));
         }
@@ -287,9 +286,10 @@ impl Coordinator<'_> {
     ) -> Result<Vec<HostProblem>, DirectoryError> {
         let hosts: Vec<String> = parts.iter().map(|part| part.host.clone()).collect();
         // An interrupted run is rolled back. A signal from now on ends only the wait for hosts, which follow by themselves.
-        let (limit, cancel) = match self.hosts.cancel.is_requested() {
-            true => (self.limit.min(INTERRUPTED_LIMIT), Cancel::default()),
-            false => (self.limit, self.hosts.cancel.clone()),
+        let (limit, cancel) = if self.hosts.cancel.is_requested() {
+            (self.limit.min(INTERRUPTED_LIMIT), Cancel::default())
+        } else {
+            (self.limit, self.hosts.cancel.clone())
         };
         let words = ["--run", run];
         let ended = self.hosts.phase("resolve", &words, &hosts, limit, &cancel);

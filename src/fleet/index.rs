@@ -159,7 +159,9 @@ impl Index {
         for session in &self.sessions {
             by_host.entry(&session.host).or_default().push(&session.session);
         }
-        by_host.values_mut().for_each(|paths| paths.sort());
+        for paths in by_host.values_mut() {
+            paths.sort();
+        }
         by_host
     }
 

@@ -3,8 +3,6 @@
 //! Everyone who can write to a repository controls its configuration, and Git runs programs that it names. In the temporary
 //! repository, only the configuration of the user and the system counts.
 
-#![expect(clippy::disallowed_methods, reason = "builds a repository in a directory of its own")]
-
 use std::ffi::OsStr;
 use std::fmt::Write as _;
 use std::fs;

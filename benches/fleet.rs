@@ -37,21 +37,21 @@ fn main() {
     println!("|---|---|---|---|");
     for hosts in number.map_or_else(|| vec![4, 16], |number| vec![number]) {
         let lab = Lab::new(hosts);
-        let loop_of_git = lab.measure(|| lab.on_each(GIT[0], ";"), || lab.on_each(GIT[1], ";"));
+        let loop_of_git = measure(|| lab.on_each(GIT[0], ";"), || lab.on_each(GIT[1], ";"));
         let row = |what: &str, time: Duration| {
             let ratio = time.as_secs_f64() / loop_of_git.as_secs_f64();
             println!("| {what} | {hosts} | {} | {ratio:.2} |", shown(time));
         };
         row("git worktree add, one host after another", loop_of_git);
-        let at_once = lab.measure(|| lab.on_each(GIT[0], "&"), || lab.on_each(GIT[1], ";"));
+        let at_once = measure(|| lab.on_each(GIT[0], "&"), || lab.on_each(GIT[1], ";"));
         row("git worktree add, all hosts at once", at_once);
-        let alone = lab.measure(|| lab.on_each(ALONE[0], ";"), || lab.on_each(ALONE[1], ";"));
+        let alone = measure(|| lab.on_each(ALONE[0], ";"), || lab.on_each(ALONE[1], ";"));
         row("seedbed apply, one host after another", alone);
-        let at_once = lab.measure(|| lab.on_each(ALONE[0], "&"), || lab.on_each(ALONE[1], ";"));
+        let at_once = measure(|| lab.on_each(ALONE[0], "&"), || lab.on_each(ALONE[1], ";"));
         row("seedbed apply, all hosts at once", at_once);
-        let fleet = lab.measure(|| lab.fleet("apply"), || lab.fleet("destroy"));
+        let fleet = measure(|| lab.fleet("apply"), || lab.fleet("destroy"));
         row("seedbed fleet apply", fleet);
-        let destroy = lab.measure_after(|| lab.fleet("apply"), || lab.fleet("destroy"));
+        let destroy = measure_after(|| lab.fleet("apply"), || lab.fleet("destroy"));
         row("seedbed fleet destroy", destroy);
     }
 }
@@ -120,23 +120,23 @@ impl Lab {
             hosts.join(",")
         )));
     }
+}
 
-    /// Returns the median time of `make`; `remove` undoes it.
-    fn measure(&self, make: impl Fn(), remove: impl Fn()) -> Duration {
-        let times = (0..ROUNDS).map(|_| {
-            let time = timed(&make);
-            remove();
-            time
-        });
-        median(times.collect())
-    }
+/// Returns the median time of `make`; `remove` undoes it.
+fn measure(make: impl Fn(), remove: impl Fn()) -> Duration {
+    let times = (0..ROUNDS).map(|_| {
+        let time = timed(&make);
+        remove();
+        time
+    });
+    median(times.collect())
+}
 
-    /// Returns the median time of `act` after `make`.
-    fn measure_after(&self, make: impl Fn(), act: impl Fn()) -> Duration {
-        let times = (0..ROUNDS).map(|_| {
-            make();
-            timed(&act)
-        });
-        median(times.collect())
-    }
+/// Returns the median time of `act` after `make`.
+fn measure_after(make: impl Fn(), act: impl Fn()) -> Duration {
+    let times = (0..ROUNDS).map(|_| {
+        make();
+        timed(&act)
+    });
+    median(times.collect())
 }

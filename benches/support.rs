@@ -43,6 +43,7 @@ impl Ground {
     }
 
     /// Returns a command of seedbed in the repository, not started yet.
+    #[allow(dead_code, reason = "the benchmark of fleets starts seedbed in shells")]
     pub(crate) fn seedbed(&self, args: &[&str]) -> Command {
         let mut seedbed = self.program(env!("CARGO_BIN_EXE_seedbed"), self.0.path());
         seedbed.args(args).args(["--yes", "--quiet"]);

@@ -250,7 +250,6 @@ fn every_case_of_every_sweep() {
             "sessions::occupants::destroy_names",
             "plan::fetch::killed_fetch",
             "elsewhere",
-            "fleet::sweeps",
         ])
         .env(EVERY_CASE, "1")
         .status();

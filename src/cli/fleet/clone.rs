@@ -58,17 +58,12 @@ impl Cloning<'_> {
         let (mut directories, mut problems) = (BTreeMap::new(), Vec::new());
         for Missing { host, repositories, .. } in missing {
             for name in repositories.keys() {
-                match here.get(name) {
-                    Some(directory) => {
-                        directories.insert(name.clone(), directory.clone());
-                    }
-                    None => {
-                        let why = format!(
-                            "repository `{}` does not exist, neither there nor here",
-                            printable(name)
-                        );
-                        problems.push(HostProblem::new(host, &why));
-                    }
+                if let Some(directory) = here.get(name) {
+                    directories.insert(name.clone(), directory.clone());
+                } else {
+                    let why =
+                        format!("repository `{}` does not exist, neither there nor here", printable(name));
+                    problems.push(HostProblem::new(host, &why));
                 }
             }
         }

@@ -83,16 +83,15 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode, Fa
         let sources: Vec<_> = sources.collect();
         let answer = fleet.directory.work(&request, host).map_err(|error| error.to_string());
         let work = match answer {
-            Ok(Some(HostWork { error: Some(why), .. })) => Err(why),
+            Ok(Some(HostWork { error: Some(why), .. })) | Err(why) => Err(why),
             Ok(Some(work)) => Ok(work),
             Ok(None) => Err(match endings.get(host) {
                 Some(Err(error)) => format!("it gave no results: {error}"),
                 _ => "it gave no results".to_owned(),
             }),
-            Err(why) => Err(why),
         };
         match work {
-            Ok(work) => brought.take(&project, &swarm, &fleet, work, sources, &chosen[host])?,
+            Ok(work) => brought.take(&project, &swarm, &fleet, &work, sources, &chosen[host])?,
             Err(why) => brought.missing.push(HostProblem::new(host, &why)),
         }
     }
@@ -148,13 +147,13 @@ impl Brought {
         project: &Project,
         swarm: &Swarm<'_>,
         fleet: &Fleet,
-        work: HostWork,
+        work: &HostWork,
         sources: Vec<Source<'_>>,
         chosen: &[SessionPath],
     ) -> Result<(), Failure> {
         let from = fleet.directory.collected(&work.request, &work.host)?;
         let received =
-            brought::receive(&project.host, swarm.workspace(), &fleet.config.swarm, &sources, &work, &from);
+            brought::receive(&project.host, swarm.workspace(), &fleet.config.swarm, &sources, work, &from);
         let mut why_not = None;
         for (source, received) in sources.into_iter().zip(received) {
             if let Some(Err(why)) = &received {

@@ -98,13 +98,12 @@ impl CommandOutput {
 
     fn show(&self, host: &str, stream: Stream, line: &[u8]) {
         let parsed = (stream == Stream::Stdout).then(|| serde_json::from_slice::<Line>(line).ok()).flatten();
-        match parsed {
-            Some(line) => self.print(host, line),
+        if let Some(line) = parsed {
+            self.print(host, line);
+        } else {
             // A message of the launcher or of a login script, which is no output of a session.
-            None => {
-                let text = String::from_utf8_lossy(line);
-                output::print_error(&format!("{host}: {}\n", text.trim_end_matches('\r')));
-            }
+            let text = String::from_utf8_lossy(line);
+            output::print_error(&format!("{host}: {}\n", text.trim_end_matches('\r')));
         }
     }
 

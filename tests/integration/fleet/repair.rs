@@ -127,8 +127,9 @@ fn repair_restores_what_is_broken_on_hosts_and_changes_nothing_else() {
     // The worktree that is made again has an index and a log of its own.
     let inventories = || {
         let mut all = hosts.inventories_without_records();
-        all.iter_mut()
-            .for_each(|of_host| of_host.retain(|path, _| !path.contains("worktrees/shop-runner-0")));
+        for of_host in &mut all {
+            of_host.retain(|path, _| !path.contains("worktrees/shop-runner-0"));
+        }
         all
     };
     let stood = inventories();

@@ -256,7 +256,7 @@ fn check_all(killed: Killed, cases: &[(usize, String)]) {
                 let mut own = killed.hosts();
                 while let Some((at, case)) = cases.get(next.fetch_add(1, Ordering::Relaxed)) {
                     let checked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-                        check(killed, *at, &own, case)
+                        check(killed, *at, &own, case);
                     }));
                     if let Err(cause) = checked {
                         let text = cause.downcast_ref::<String>().cloned();

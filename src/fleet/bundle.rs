@@ -18,7 +18,6 @@ use std::path::{Path, PathBuf};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::clones::{Clones, RepositoryClone};
 use super::{FleetPlan, PlannedCommit, PlannedShard, SCHEMA_VERSION};
 use crate::host::Host;
 use crate::host::failpoint::crashpoint;
@@ -213,14 +212,14 @@ fn refusal(git: &Git<'_>, tips: &[String]) -> Result<Option<String>, process::Er
 }
 
 /// Makes the bundles of clones of the repositories around these directories, by name.
-pub(super) fn make_for_clones(
+pub(super) fn make_for_clones<'d>(
     host: &Host,
     fleet: &Root,
-    clones: &Clones,
+    deliveries: impl Iterator<Item = &'d Delivery>,
     directories: &BTreeMap<String, PathBuf>,
 ) -> Result<(), BundleError> {
     let bundles = fleet.create_directories(Path::new(BUNDLES))?;
-    for RepositoryClone { delivery, .. } in &clones.repositories {
+    for delivery in deliveries {
         let directory = directories.get(&delivery.repository);
         let git = directory.map(|directory| Git::discover(host, directory));
         make_one(host, git.as_ref(), &bundles, &delivery.name(), delivery)?;
@@ -291,7 +290,7 @@ fn make_one(
         let digest = digest(&file)?;
         bundles.rename(&Path::new(&temporary.name).join("bundle"), &bundle)?;
         bundles.sync()?;
-        crashpoint!("fleet.bundled");
+        crashpoint!("fleet.packed");
         let bytes = serde_json::to_vec(&digest).unwrap_or_default();
         Ok(bundles.replace(&record, &bytes)?)
     });

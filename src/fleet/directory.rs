@@ -290,7 +290,8 @@ impl FleetDirectory {
         clones: &Clones,
         directories: &BTreeMap<String, PathBuf>,
     ) -> Result<(), BundleError> {
-        bundle::make_for_clones(host, &self.root, clones, directories)
+        let deliveries = clones.repositories.iter().map(|clone| &clone.delivery);
+        bundle::make_for_clones(host, &self.root, deliveries, directories)
     }
 
     /// Writes the clones for the hosts that lack repositories.

@@ -88,6 +88,15 @@ impl Hosts {
         fs::write(self.root(name).join("seedbed.toml"), self.sandbox.manifest_text(rest)).unwrap();
     }
 
+    /// Replaces the state directory of a host by a file, so that no command works there.
+    fn break_state(&self, name: &str) {
+        let state = self.sandbox.top.join(name).join("state");
+        if state.exists() {
+            fs::rename(&state, state.with_extension("away")).unwrap();
+        }
+        fs::write(state, "").unwrap();
+    }
+
     fn root(&self, name: &str) -> PathBuf {
         self.sandbox.top.join(name).join("repository")
     }

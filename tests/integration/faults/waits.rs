@@ -197,7 +197,8 @@ fn fifo_in_a_worktree_blocks_only_that_session() {
 }
 
 #[test]
-fn fifo_in_the_repository_is_named_before_any_change() {
+#[ignore = "`every_case` runs it"]
+fn fifo_in_the_repository_is_named_before_any_change_in_every_case() {
     let sandbox = sandbox(TWO);
     let clean = sandbox.inventory();
     sandbox.ok(&["apply"]);

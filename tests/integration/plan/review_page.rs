@@ -421,7 +421,8 @@ fn every_text_has_contrast_in_both_colour_schemes() {
 }
 
 #[test]
-fn ten_thousand_sessions_are_searched() {
+#[ignore = "`every_case` runs it"]
+fn ten_thousand_sessions_are_searched_in_every_case() {
     let Some(browser) = Browser::start() else { return };
     browser.open(&review(&LARGE));
     assert_eq!(browser.text(SEEN), "lead-0 … lead-999,coder-0 … coder-8");

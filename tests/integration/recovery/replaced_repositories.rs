@@ -87,7 +87,8 @@ fn copy(from: &Path, to: &Path) {
 }
 
 #[test]
-fn repository_at_the_path_of_the_workspaces_own_is_not_taken_for_it() {
+#[ignore = "`every_case` runs it"]
+fn repository_at_the_path_of_the_workspaces_own_is_not_taken_for_it_in_every_case() {
     let lab = Lab::new(true);
     let sandbox = &lab.sandbox;
     let applied = sandbox.inventory();
@@ -112,7 +113,8 @@ fn repository_at_the_path_of_the_workspaces_own_is_not_taken_for_it() {
 }
 
 #[test]
-fn repository_at_the_path_of_another_one_is_not_taken_for_it() {
+#[ignore = "`every_case` runs it"]
+fn repository_at_the_path_of_another_one_is_not_taken_for_it_in_every_case() {
     let lab = Lab::new(false);
     let sandbox = &lab.sandbox;
     for other in [Other::OlderClone, Other::Initialised] {

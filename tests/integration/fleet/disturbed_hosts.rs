@@ -303,16 +303,21 @@ fn two_fleets_at_once_on_the_same_hosts_in_every_case() {
     assert_as(&ssh, &before);
 }
 
+/// Returns the variable that lets programs see another time; `None`, with a notice, on a machine without faketime.
+pub(super) fn faketime() -> Option<String> {
+    let Ok(environment) = Command::new("faketime").args(["-f", "+0", "env"]).output() else {
+        eprintln!("NOT TESTED, because there is no faketime");
+        return None;
+    };
+    let environment = String::from_utf8(environment.stdout).unwrap();
+    Some(environment.lines().find(|line| line.starts_with("LD_PRELOAD=")).unwrap().to_owned())
+}
+
 #[test]
 #[ignore = "`every_case` runs it"]
 fn clocks_an_hour_apart_change_nothing_in_every_case() {
     let Some(mut ssh) = SshHosts::start(3, &fleet(3)) else { return };
-    let Ok(environment) = Command::new("faketime").args(["-f", "+0", "env"]).output() else {
-        eprintln!("NOT TESTED, because there is no faketime");
-        return;
-    };
-    let environment = String::from_utf8(environment.stdout).unwrap();
-    let library = environment.lines().find(|line| line.starts_with("LD_PRELOAD=")).unwrap();
+    let Some(library) = faketime() else { return };
     let clocks = |ssh: &SshHosts, rest: &str| {
         for (host, offset) in [("n0", "+1h"), ("n2", "-1h")] {
             // The library of the user's programs, not of `nsenter`.

@@ -40,7 +40,8 @@ fn sixteen_runs_on_one_swarm_wait_for_one_another() {
 }
 
 #[test]
-fn sixteen_runs_that_want_the_same_ports_share_none() {
+#[ignore = "`every_case` runs it"]
+fn sixteen_runs_that_want_the_same_ports_share_none_in_every_case() {
     let sandbox = sandbox("");
     let manifest = sandbox.manifest_text("[session.a]\ncount = 3\nresources = [\"port-range\"]\n");
     let workspaces: Vec<_> = (0..RUNS).map(|run| sandbox.top.join(format!("workspace-{run}"))).collect();

@@ -118,7 +118,8 @@ fn names(sandbox: &Sandbox, args: &[&str], code: i32, path: &Path, kind: &str) {
 }
 
 #[test]
-fn fifo_in_a_worktree_blocks_only_that_session() {
+#[ignore = "`every_case` runs it"]
+fn fifo_in_a_worktree_blocks_only_that_session_in_every_case() {
     let sandbox = sandbox(TWO);
     let clean = sandbox.inventory();
     sandbox.ok(&["apply"]);

@@ -133,7 +133,8 @@ fn exec_runs_in_what_the_decision_leaves_on_a_host() {
 }
 
 #[test]
-fn exec_ends_everything_when_one_fails_fast() {
+#[ignore = "`every_case` runs it"]
+fn exec_ends_everything_when_one_fails_fast_in_every_case() {
     let hosts = applied();
     let script = "case $PWD in *-runner-3-*) exit 7;; esac; exec sleep 1000";
     let ran = hosts.fleet("exec", &["runner", "--fail-fast", "--", "sh", "-c", script]).expect(7);
@@ -141,7 +142,8 @@ fn exec_ends_everything_when_one_fails_fast() {
 }
 
 #[test]
-fn start_runs_the_command_of_each_session_until_all_have_ended() {
+#[ignore = "`every_case` runs it"]
+fn start_runs_the_command_of_each_session_until_all_have_ended_in_every_case() {
     let with_commands = fleet(3)
         .replace("[session.runner]\n", "[session.runner]\ncommand = \"echo started\"\n")
         .replace("count = 2\n", "count = 2\ncommand = \"touch begun; exec sleep 1000\"\n");
@@ -164,7 +166,8 @@ fn start_runs_the_command_of_each_session_until_all_have_ended() {
 }
 
 #[test]
-fn exec_takes_limits_of_time() {
+#[ignore = "`every_case` runs it"]
+fn exec_takes_limits_of_time_in_every_case() {
     let hosts = applied();
     let ran = hosts.fleet("exec", &["runner-1", "lead", "--timeout", "1", "--", "sleep", "1000"]).expect(124);
     ran.says(&["lead (timeout)", "runner-1 (timeout)"]);

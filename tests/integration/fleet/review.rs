@@ -44,7 +44,8 @@ fn changes_that_may_lose_something_are_named_first() {
 }
 
 #[test]
-fn the_page_of_a_fleet_is_searched_and_read() {
+#[ignore = "`every_case` runs it"]
+fn the_page_of_a_fleet_is_searched_and_read_in_every_case() {
     let Some(browser) = Browser::start() else { return };
     let hosts = changed();
     browser.open_text(&hosts.plan(&["--format", "html"]).expect(0).stdout);
@@ -62,7 +63,8 @@ fn the_page_of_a_fleet_is_searched_and_read() {
 }
 
 #[test]
-fn similar_shards_are_one_entry_which_opens_for_a_search() {
+#[ignore = "`every_case` runs it"]
+fn similar_shards_are_one_entry_which_opens_for_a_search_in_every_case() {
     let Some(browser) = Browser::start() else { return };
     let hosts =
         Hosts::new(5, "[fleet]\nshards = 5\n[session.worker]\ncount = 10\nresources = [\"git-worktree\"]\n");

@@ -186,7 +186,8 @@ fn a_first_apply_that_fails_releases_its_hosts() {
 }
 
 #[test]
-fn an_allocation_that_a_killed_apply_has_not_saved_is_replaced() {
+#[ignore = "`every_case` runs it"]
+fn an_allocation_that_a_killed_apply_has_not_saved_is_replaced_in_every_case() {
     let Some(cluster) = Cluster::start() else { return };
     let hosts = Hosts::with_names(NAMES, &fleet(3));
     let mut killed = cluster.apply_command(&hosts, "", &[]);
@@ -248,7 +249,8 @@ fn a_fleet_outlives_its_job_in_every_case() {
 }
 
 #[test]
-fn a_fleet_uses_the_job_around_it() {
+#[ignore = "`every_case` runs it"]
+fn a_fleet_uses_the_job_around_it_in_every_case() {
     let Some(cluster) = Cluster::start() else { return };
     let hosts = Hosts::with_names(NAMES, &fleet(3));
     let before = hosts.inventories();

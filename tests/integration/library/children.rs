@@ -330,7 +330,8 @@ fn with_a_disk(options: &str) -> Option<Stage> {
 }
 
 #[test]
-fn a_child_takes_its_share_of_an_external_kind() {
+#[ignore = "`every_case` runs it"]
+fn a_child_takes_its_share_of_an_external_kind_in_every_case() {
     let Some(stage) = with_a_disk("") else { return };
     let disk = |session: &Provisioned| {
         let held = session.snapshot().allocation("disk").unwrap();

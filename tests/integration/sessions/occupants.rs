@@ -92,7 +92,8 @@ fn everywhere() -> Vec<Sandbox> {
 }
 
 #[test]
-fn destroy_names_every_process_at_work_and_releases_nothing() {
+#[ignore = "`every_case` runs it"]
+fn destroy_names_every_process_at_work_and_releases_nothing_in_every_case() {
     for sandbox in everywhere() {
         let before = sandbox.inventory();
         sandbox.ok(&["apply"]);
@@ -140,7 +141,8 @@ fn a_session_beside_those_that_are_released_may_be_at_work() {
 }
 
 #[test]
-fn apply_plans_and_refuses_what_it_would_replace_or_destroy_under_a_process() {
+#[ignore = "`every_case` runs it"]
+fn apply_plans_and_refuses_what_it_would_replace_or_destroy_under_a_process_in_every_case() {
     let sandbox = applied(TWO);
     sandbox.git(&["branch", "old"]);
     let worker = Worker::sleeping_in(&sandbox, &sandbox.directory("a-1"));
@@ -228,7 +230,8 @@ fn stop_reports_each_process_as_an_event() {
 
 /// Both are named at once, by session, so that one more command with both options is enough.
 #[test]
-fn one_refusal_names_processes_and_unsaved_work() {
+#[ignore = "`every_case` runs it"]
+fn one_refusal_names_processes_and_unsaved_work_in_every_case() {
     let sandbox = applied(TWO);
     let (first, second) = (sandbox.directory("a-0"), sandbox.directory("a-1"));
     let worker = Worker::sleeping_in(&sandbox, &first);

@@ -399,7 +399,8 @@ fn start_hook(
 }
 
 #[test]
-fn sixteen_hooks_at_once_get_worktrees_of_their_own() {
+#[ignore = "`every_case` runs it"]
+fn sixteen_hooks_at_once_get_worktrees_of_their_own_in_every_case() {
     let sandbox = Sandbox::new();
     sandbox.manifest("[session.lead]\nresources = [\"git-worktree\"]\n");
     sandbox.ok(&["apply"]);

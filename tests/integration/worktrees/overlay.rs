@@ -104,7 +104,8 @@ fn apply_after_a_reboot_mounts_overlays_with_their_work() {
 
 /// Every change is found, for every form that the kernel gives it in the upper layer, mounted or not.
 #[test]
-fn work_in_an_overlay_is_always_found() {
+#[ignore = "`every_case` runs it"]
+fn work_in_an_overlay_is_always_found_in_every_case() {
     let two = r#"
         [session.a]
         resources = [{ kind = "git-worktree", checkout = "overlay" }]

@@ -103,7 +103,8 @@ const ASIDE: [(&[&str], &str); 2] =
 const FATES: [Fate; 3] = [Fate::Moved, Fate::Copied, Fate::Deleted];
 
 #[test]
-fn recovery_of_what_was_moved_copied_or_deleted_is_done_again_when_a_step_fails() {
+#[ignore = "`every_case` runs it"]
+fn recovery_of_what_was_moved_copied_or_deleted_is_done_again_when_a_step_fails_in_every_case() {
     for fate in FATES {
         check(fate, Some(ASIDE[1]), With::One, 96);
     }

@@ -299,7 +299,7 @@ fn check_digest(plan: &Plan, expected: Option<&str>, applied: Option<&Record>) -
 pub(super) struct SavedPlan<'p> {
     /// Path of its file.
     pub(super) path: &'p Path,
-    /// Commits that refs have for this plan, whatever they name on this host.
+    /// Commits that refs have for this plan, instead of those that they name on this host.
     pub(super) commits: &'p [PlannedCommit],
 }
 

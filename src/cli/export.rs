@@ -11,14 +11,12 @@ mod systemd;
 mod tests;
 pub(super) mod tmux;
 
-use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, ValueEnum};
 use seedbed::discovery;
 use seedbed::host::occupants::MARK;
-use seedbed::host::text::{printable, shell_quoted};
 use seedbed::provider::Registry;
 use seedbed::report::error;
 
@@ -26,8 +24,8 @@ use self::containers::Containers;
 use super::exec::parallel::Job;
 use super::exit::{Failure, Status};
 use super::lookup::Family;
-use super::project::{self, Project};
-use super::{Global, completions, output, output_file, start};
+use super::project::Project;
+use super::{Global, completions, output_file, start};
 
 /// Text near the beginning of each file that is written.
 const FILE_MARK: &str = "`seedbed export` wrote this file";
@@ -115,15 +113,7 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode, Fa
         Format::ComposeMounts => compose::file(&Containers::new(&project, &family, arguments)?)?,
         Format::Bubblewrap => bubblewrap::script(&Containers::new(&project, &family, arguments)?)?,
     };
-    let Some(path) = &arguments.output else {
-        output::print(&text);
-        return Ok(Status::Done.into());
-    };
-    let file = project::directory(global)?.join(path);
-    let mut created = output_file::create(&file, FILE_MARK)?;
-    created.write_all(text.as_bytes()).map_err(|error| output_file::unwritten(&file, &error))?;
-    if !global.quiet {
-        let path = shell_quoted(&printable(&path.to_string_lossy()));
+    if let Some(path) = output_file::write_or_print(global, arguments.output.as_deref(), FILE_MARK, &text)? {
         say!(
             "{}",
             match arguments.format {

@@ -1,16 +1,35 @@
 //! Files that `-o` names.
 
 use std::fs::File;
-use std::io::Read as _;
+use std::io::{Read as _, Write as _};
 use std::path::Path;
 
-use seedbed::host::text::printable;
+use seedbed::host::text::{printable, shell_quoted};
 use seedbed::report::error;
 
 use super::exit::Failure;
+use super::{Global, output, project};
 
 /// Number of bytes of a file in which the mark of an earlier output stands.
 const BEGINNING: u64 = 1 << 16;
+
+/// Writes a text into the file that `-o` names, as [`create`] does, or prints it. Returns the path as a word for a shell, unless
+/// the text was printed or messages are off.
+pub(super) fn write_or_print(
+    global: &Global,
+    path: Option<&Path>,
+    mark: &str,
+    text: &str,
+) -> Result<Option<String>, Failure> {
+    let Some(path) = path else {
+        output::print(text);
+        return Ok(None);
+    };
+    let file = project::directory(global)?.join(path);
+    let mut created = create(&file, mark)?;
+    created.write_all(text.as_bytes()).map_err(|error| unwritten(&file, &error))?;
+    Ok((!global.quiet).then(|| shell_quoted(&printable(&path.to_string_lossy()))))
+}
 
 /// Creates the file that `-o` names, or replaces an earlier output: a file whose beginning contains `mark`. An error if it
 /// has other content, such as a manifest.

@@ -194,8 +194,7 @@ impl Launcher for CommandLauncher<'_> {
 
     fn run(&self, hosts: &[String], command: &HostCommand, limit: Duration, cancel: &Cancel) -> Ended {
         on_each(hosts, self.at_once, |host| {
-            let process = self.process(host, command, cancel).deadline(limit).stdout_max(OUTPUT_MAX);
-            process.run().map(drop).map_err(|error| error.to_string())
+            ended(self.process(host, command, cancel).deadline(limit).stdout_max(OUTPUT_MAX))
         })
     }
 
@@ -207,8 +206,7 @@ impl Launcher for CommandLauncher<'_> {
         cancel: &Cancel,
     ) -> Ended {
         on_each(hosts, hosts.len(), |host| {
-            let process = self.process(host, command, cancel).listener(listener(host));
-            process.run().map(drop).map_err(|error| error.to_string())
+            ended(self.process(host, command, cancel).listener(listener(host)))
         })
     }
 
@@ -223,6 +221,11 @@ impl Launcher for CommandLauncher<'_> {
     fn release(&self) -> Result<(), String> {
         Ok(())
     }
+}
+
+/// Runs a process, and returns how it ended.
+pub(super) fn ended(process: Process) -> Result<(), String> {
+    process.run().map(drop).map_err(|error| error.to_string())
 }
 
 /// Calls a function for each host, for so many hosts at once.

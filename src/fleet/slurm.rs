@@ -14,7 +14,7 @@ use super::config::{LauncherConfig, SlurmJob};
 use super::directory::FleetDirectory;
 use super::is_host_name;
 use super::launcher::{
-    Allocated, Allocation, Ended, HostCommand, HostRequest, JobState, Launcher, OUTPUT_MAX, on_each,
+    Allocated, Allocation, Ended, HostCommand, HostRequest, JobState, Launcher, OUTPUT_MAX, ended, on_each,
 };
 use crate::host::Host;
 use crate::host::failpoint::crashpoint;
@@ -415,7 +415,7 @@ impl Launcher for SlurmLauncher<'_> {
                 .arg(command.for_host(host))
                 .listener(listener(host))
                 .cancel(cancel);
-            process.run().map(drop).map_err(|error| error.to_string())
+            ended(process)
         })
     }
 

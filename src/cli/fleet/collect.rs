@@ -129,7 +129,7 @@ fn plans(
     }
 }
 
-/// What hosts have brought: the worktrees of the chosen sessions, in the order of hosts and plans.
+/// Results that hosts have brought: the worktrees of the chosen sessions, in the order of hosts and plans.
 #[derive(Default)]
 struct Brought {
     sessions: Vec<(SessionPath, String, Worktree)>,

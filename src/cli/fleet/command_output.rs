@@ -13,7 +13,7 @@ use seedbed::state::Exited;
 
 use crate::cli::output;
 
-/// Longest line of a host, in bytes. A line of seedbed is shorter, whatever a command prints.
+/// Longest line of a host, in bytes. A line of seedbed is shorter.
 const LINE_MAX: usize = 1 << 20;
 
 /// Output of all hosts.

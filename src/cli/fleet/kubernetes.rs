@@ -2,20 +2,19 @@
 
 mod objects;
 
-use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Args;
-use seedbed::host::text::{printable, shell_quoted};
+use seedbed::host::text::printable;
 use seedbed::manifest::Fleet;
 use seedbed::report::error;
 
 use self::objects::{Cluster, WORKSPACE};
 use crate::cli::exit::{Failure, Status};
-use crate::cli::project::{self, Project};
-use crate::cli::{Global, output, output_file, time_limit};
+use crate::cli::project::Project;
+use crate::cli::{Global, output_file, time_limit};
 
 /// Text near the beginning of each file that is written.
 const FILE_MARK: &str = "`seedbed fleet kubernetes` wrote this file";
@@ -95,15 +94,7 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<ExitCode, Fa
         ));
     }
     let text = cluster.document(FILE_MARK);
-    let Some(path) = &arguments.output else {
-        output::print(&text);
-        return Ok(Status::Done.into());
-    };
-    let file = project::directory(global)?.join(path);
-    let mut created = output_file::create(&file, FILE_MARK)?;
-    created.write_all(text.as_bytes()).map_err(|error| output_file::unwritten(&file, &error))?;
-    if !global.quiet {
-        let path = shell_quoted(&printable(&path.to_string_lossy()));
+    if let Some(path) = output_file::write_or_print(global, arguments.output.as_deref(), FILE_MARK, &text)? {
         say!("run `kubectl apply -f {path}` to create the pods; the file has the next commands");
     }
     Ok(Status::Done.into())

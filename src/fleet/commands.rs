@@ -7,7 +7,7 @@
 //! ```
 //!
 //! A host cannot rely on a signal: the launcher may end without passing it on. So it ends the commands when the coordinator
-//! requests it, when the sign of life does not change for a while, or when nobody reads its output.
+//! requests it, when the sign of life does not change for a while, or when its output has no reader.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

@@ -50,7 +50,7 @@ impl FleetDirectory {
         Ok(state::fleet_identity(&self.root)?)
     }
 
-    /// Returns the name of the next run. No two runs of a fleet have one name, even if somebody removes the directories of
+    /// Returns the name of the next run. No two runs of a fleet have one name, even after a user removes the directories of
     /// runs: a host may still be prepared for the first.
     pub fn new_run(&self) -> Result<String, DirectoryError> {
         let mut identity = match self.identity()? {

@@ -1,4 +1,4 @@
-//! What a plan says about sessions beside their allocations: unsaved work, processes at work, newer commits of the base.
+//! Facts about sessions in a plan, beside their allocations: unsaved work, processes at work, newer commits of the base.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};

@@ -70,7 +70,7 @@ fn a_host_gets_the_commits_that_it_lacks_and_keeps_its_refs() {
     let grown = hosts.fleet("apply", &[]).expect(0);
     assert!(grown.stderr.contains("14 sessions") && !grown.stderr.contains(" get "), "{grown:?}");
     assert_eq!(bundles(&hosts), [""; 0], "no host needs one any more");
-    // Garbage collection keeps the commits, which are nobody's unsaved work.
+    // Garbage collection keeps the commits, which are no unsaved work.
     hosts.sandbox.git_in(&hosts.root("n2"), &["repack", "-a", "-d", "-n", "--quiet"]);
     hosts.manifest(&fleet(3));
     hosts.fleet("destroy", &["--yes"]).expect(0);

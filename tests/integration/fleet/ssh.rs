@@ -105,7 +105,7 @@ impl SshHosts {
         )
         .unwrap();
         let log = fs::File::create(home.join("sshd.log")).unwrap();
-        // It ends with the thread of this test, whatever ends it.
+        // It ends with the thread of this test, also if that panics or is killed.
         let mut command = Command::new("setpriv");
         command
             .args(["--pdeathsig", "KILL", "unshare", "--mount", "--propagation", "slave", "--uts", "--pid"])

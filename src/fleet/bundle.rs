@@ -7,7 +7,7 @@
 //!
 //! The coordinator makes a bundle before the hosts prepare their parts, and removes those that the run does not need: every
 //! earlier run is decided. The directory may be writable by others, so that a host checks the objects and the commit ids.
-#![expect(clippy::disallowed_methods, reason = "Git writes a bundle, and its file is read again")]
+#![expect(clippy::disallowed_methods, reason = "reads a bundle again that was written")]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
@@ -23,7 +23,7 @@ use crate::host::Host;
 use crate::host::failpoint::crashpoint;
 use crate::host::files::{self, Root};
 use crate::host::git::Git;
-use crate::host::git::scratch::{Located, Scratch};
+use crate::host::git::bundle::{self, BundledCommit};
 use crate::host::process;
 use crate::name::{Sha256Hasher, sha256_hex};
 use crate::observe::Observation;
@@ -81,6 +81,15 @@ pub enum BundleError {
     /// A host lacks commits, and gets none that it can use.
     #[error("{0}")]
     Unusable(String),
+}
+
+impl From<bundle::BundleError> for BundleError {
+    fn from(error: bundle::BundleError) -> Self {
+        match error {
+            bundle::BundleError::Git(error) => error.into(),
+            error => Self::Unusable(error.to_string()),
+        }
+    }
 }
 
 impl Delivery {
@@ -222,7 +231,7 @@ pub(super) fn make_for_clones<'d>(
     for delivery in deliveries {
         let directory = directories.get(&delivery.repository);
         let git = directory.map(|directory| Git::discover(host, directory));
-        make_one(host, git.as_ref(), &bundles, &delivery.name(), delivery)?;
+        make_one(git.as_ref(), &bundles, &delivery.name(), delivery)?;
     }
     Ok(())
 }
@@ -245,7 +254,7 @@ pub(super) fn make(
     let bundles = fleet.create_directories(Path::new(BUNDLES))?;
     for (name, delivery) in &needed {
         let git = source(own, &delivery.repository).map(|directory| Git::open(host, directory, None));
-        make_one(host, git.as_ref(), &bundles, name, delivery)?;
+        make_one(git.as_ref(), &bundles, name, delivery)?;
     }
     for name in bundles.names()? {
         let stem = Path::new(&name).file_stem().and_then(OsStr::to_str);
@@ -258,7 +267,6 @@ pub(super) fn make(
 
 /// Makes a bundle from the repository of `git`, unless it is complete.
 fn make_one(
-    host: &Host,
     git: Option<&Git<'_>>,
     bundles: &Root,
     name: &str,
@@ -270,25 +278,19 @@ fn make_one(
     }
     let unusable = |why: &str| BundleError::Unusable(why.to_owned());
     let git = git.ok_or_else(|| unusable("there is no such repository"))?;
-    let located = Located::new(git)?;
-    let located = located.ok_or_else(|| unusable("the repository cannot be read"))?;
-    let refs: Vec<_> = delivery.tips.iter().map(|tip| (format!("refs/seedbed/{tip}"), tip)).collect();
-    let scratch =
-        Scratch::new(host, "bundle", &located, refs.iter().map(|(name, tip)| (name.as_str(), tip.as_str())))?;
+    let commits: Vec<_> = delivery
+        .tips
+        .iter()
+        .map(|tip| BundledCommit { name: format!("refs/seedbed/{tip}"), id: tip.clone() })
+        .collect();
     let temporary = bundles.make_temporary_directory(OsStr::new(name))?;
-    let file = bundles.path().join(&temporary.name).join("bundle");
-    let mut args: Vec<std::ffi::OsString> = ["bundle", "create", "--quiet"].map(Into::into).into();
-    args.push((&file).into());
-    args.extend(refs.iter().map(|(name, _)| name.into()));
-    args.extend(delivery.beyond.iter().map(|commit| format!("^{commit}").into()));
+    let unfinished = Path::new(&temporary.name).join("bundle");
+    let file = bundles.open_or_create(&unfinished)?;
     crashpoint!("fleet.bundling");
-    let path = scratch.path();
-    let git = Git::open(host, &path, None).with_variable("GIT_OBJECT_DIRECTORY", &located.objects);
-    let made = git.run(&args);
-    scratch.remove()?;
+    let made = git.write_bundle(&commits, &delivery.beyond.iter().cloned().collect(), &file);
     let made = made.map_err(BundleError::from).and_then(|_| {
-        let digest = digest(&file)?;
-        bundles.rename(&Path::new(&temporary.name).join("bundle"), &bundle)?;
+        let digest = digest(&bundles.path().join(&unfinished))?;
+        bundles.rename(&unfinished, &bundle)?;
         bundles.sync()?;
         crashpoint!("fleet.packed");
         let bytes = serde_json::to_vec(&digest).unwrap_or_default();

@@ -5,7 +5,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
-use std::io::{Read as _, Seek as _, SeekFrom};
 use std::path::{Path, PathBuf};
 
 use super::bundle::{BUNDLES, BundleError, Delivery};
@@ -14,6 +13,7 @@ use crate::apply::kept_commits::{self, INCOMING, SCRATCH};
 use crate::host::Host;
 use crate::host::failpoint::crashpoint;
 use crate::host::files::Root;
+use crate::host::git::bundle::{self, seek_pack};
 use crate::host::git::scratch::{Located, Scratch};
 use crate::host::git::{Git, is_object_id};
 use crate::host::process;
@@ -169,13 +169,10 @@ pub(super) fn unpack(git: &Git<'_>, fleet: &FleetDirectory, delivery: &Delivery)
     let shown = || printable(&fleet.path().join(&name).to_string_lossy());
     let invalid = |why: &str| BundleError::Unusable(format!("{} {why}: repeat the command", shown()));
     let (mut file, _) = fleet.root.open_to_read(&name)?.ok_or_else(|| invalid("does not exist"))?;
-    let mut start = Vec::new();
-    let read = (&mut file).take(HEADER_MAX).read_to_end(&mut start);
-    read.map_err(|error| invalid(&format!("cannot be read: {error}")))?;
-    let is_bundle = start.starts_with(b"# v2 git bundle\n") || start.starts_with(b"# v3 git bundle\n");
-    let end = start.windows(2).position(|two| two == b"\n\n").filter(|_| is_bundle);
-    let end = end.ok_or_else(|| invalid("is no bundle"))?;
-    file.seek(SeekFrom::Start(end as u64 + 2)).map_err(|error| invalid(&error.to_string()))?;
+    seek_pack(&mut file, HEADER_MAX).map_err(|error| match error {
+        bundle::BundleError::File(error) => invalid(&format!("cannot be read: {error}")),
+        _ => invalid("is no bundle"),
+    })?;
     // Git reads the pack from the position of the file.
     git.clone().holding(Some(&file)).run(["index-pack", "--stdin", "--fix-thin", STRICT]).map_err(
         |error| match error {

@@ -106,7 +106,8 @@ impl Git<'_> {
     /// is changed.
     pub fn read_bundle(&self, file: &File, expected: &BTreeSet<BundledCommit>) -> Result<(), BundleError> {
         let format = self.line(["rev-parse", "--show-object-format"])?;
-        let (header, length) = header(file)?;
+        let mut pack = file.try_clone()?;
+        let header = seek_pack(&mut pack, HEADER_MAX)?;
         if header.format != format {
             return Err(BundleError::Invalid("its object ids have another format"));
         }
@@ -117,8 +118,6 @@ impl Git<'_> {
         if let Some(lacking) = header.known.difference(&existing).next() {
             return Err(BundleError::Lacking(lacking.clone()));
         }
-        let mut pack = file.try_clone()?;
-        pack.seek(SeekFrom::Start(length))?;
         let process =
             self.process(["index-pack", "--stdin", "--fix-thin", "--strict"])?.stdin(Stdin::File(pack));
         let command = process.command();
@@ -150,24 +149,35 @@ impl Git<'_> {
 }
 
 /// Header of a bundle.
-struct Header {
+pub(crate) struct Header {
     format: String,
     /// Commits that a reader has to have.
     known: BTreeSet<String>,
     commits: BTreeSet<BundledCommit>,
 }
 
+/// Reads the header of a bundle, and moves the position of the file to the pack behind it.
+/// A header is at most `header_max` bytes long.
+pub(crate) fn seek_pack(file: &mut File, header_max: u64) -> Result<Header, BundleError> {
+    let (header, length) = header(file, header_max)?;
+    file.seek(SeekFrom::Start(length))?;
+    Ok(header)
+}
+
 /// Reads the header of a bundle, and returns its length too.
-fn header(file: &File) -> Result<(Header, u64), BundleError> {
+fn header(file: &File, header_max: u64) -> Result<(Header, u64), BundleError> {
     let invalid = BundleError::Invalid;
     let mut file = file.try_clone()?;
     file.rewind()?;
-    let mut lines = BufReader::new(file.take(HEADER_MAX));
+    let mut lines = BufReader::new(file.take(header_max));
     let mut length = 0;
     let mut line = String::new();
     let mut next = || {
         line.clear();
-        let count = lines.read_line(&mut line).map_err(|_| invalid("its header is no text"))?;
+        let count = lines.read_line(&mut line).map_err(|error| match error.kind() {
+            io::ErrorKind::InvalidData => invalid("its header is no text"),
+            _ => error.into(),
+        })?;
         length += count as u64;
         let line = line.strip_suffix('\n').ok_or(invalid("its header has no end"))?;
         Ok::<_, BundleError>((line.to_owned(), length))

@@ -24,6 +24,7 @@ mod waits;
 mod writers;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Display;
 use std::fs;
 use std::path::Path;
 use std::process::Command;
@@ -259,13 +260,23 @@ fn every_case_of_every_sweep() {
 /// Checks every case, as many at once as there are cores, each worker in a sandbox of its own; reports all failures.
 #[track_caller]
 pub(crate) fn check_all(manifest: &str, cases: &[String], check: impl Fn(&Sandbox, &str) + Sync) {
+    check_all_in(|| sandbox(manifest), cases, |own, case| check(own, case));
+}
+
+/// Checks every case, as [`check_all`] does. Each worker has what `make` returns, and another one after a failure.
+#[track_caller]
+pub(crate) fn check_all_in<T, C: Display + Sync>(
+    make: impl Fn() -> T + Sync,
+    cases: &[C],
+    check: impl Fn(&T, &C) + Sync,
+) {
     let next = AtomicUsize::new(0);
     let failed = Mutex::new(Vec::new());
-    let workers = thread::available_parallelism().map_or(2, usize::from).min(8);
+    let workers = thread::available_parallelism().map_or(2, usize::from).min(8).min(cases.len());
     thread::scope(|scope| {
         for _ in 0..workers {
             scope.spawn(|| {
-                let mut own = sandbox(manifest);
+                let mut own = make();
                 while let Some(case) = cases.get(next.fetch_add(1, Ordering::Relaxed)) {
                     let checked =
                         std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| check(&own, case)));
@@ -274,7 +285,7 @@ pub(crate) fn check_all(manifest: &str, cases: &[String], check: impl Fn(&Sandbo
                         let text =
                             text.or_else(|| cause.downcast_ref::<&str>().map(|text| (*text).to_owned()));
                         failed.lock().unwrap().push(format!("{case}: {}", text.unwrap_or_default()));
-                        own = sandbox(manifest);
+                        own = make();
                     }
                 }
             });

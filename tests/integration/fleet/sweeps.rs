@@ -1,17 +1,14 @@
 //! Sweeps of SIGKILL over every failpoint that the coordinator and a host reach in runs over all hosts.
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::path::Path;
 use std::process::Command;
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::thread;
+use std::{fmt, fs};
 
 use serde_json::Value;
 
 use super::Hosts;
-use crate::faults::{one_in, twice};
+use crate::faults::{check_all_in, one_in, twice};
 use crate::sandbox::{Inventory, Outcome};
 
 /// Sessions on each of three hosts; those of `n1`, which is killed, have every feature that a session can have.
@@ -244,40 +241,28 @@ fn check(killed: Killed, at: usize, hosts: &Hosts, case: &str) {
     fs::remove_dir_all(&fleet).unwrap();
 }
 
-/// Checks every case, two at once, each worker with hosts of its own; reports all failures.
+/// Kill, with its position among all kills of its sweep, which chooses how the run is recovered.
+struct Case {
+    at: usize,
+    kill: String,
+}
+
+impl fmt::Display for Case {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.kill)
+    }
+}
+
+/// Checks some of these kills, or all, each worker with hosts of its own.
 #[track_caller]
-fn check_all(killed: Killed, cases: &[(usize, String)]) {
-    let next = AtomicUsize::new(0);
-    let failed = Mutex::new(Vec::new());
-    let workers = thread::available_parallelism().map_or(2, usize::from).min(8).min(cases.len());
-    thread::scope(|scope| {
-        for _ in 0..workers {
-            scope.spawn(|| {
-                let mut own = killed.hosts();
-                while let Some((at, case)) = cases.get(next.fetch_add(1, Ordering::Relaxed)) {
-                    let checked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-                        check(killed, *at, &own, case);
-                    }));
-                    if let Err(cause) = checked {
-                        let text = cause.downcast_ref::<String>().cloned();
-                        let text =
-                            text.or_else(|| cause.downcast_ref::<&str>().map(|text| (*text).to_owned()));
-                        failed.lock().unwrap().push(format!("{case}: {}", text.unwrap_or_default()));
-                        own = killed.hosts();
-                    }
-                }
-            });
-        }
-    });
-    let failed = failed.into_inner().unwrap();
-    assert!(failed.is_empty(), "{} of {} cases:\n{}", failed.len(), cases.len(), failed.join("\n"));
-    assert!(!cases.is_empty());
+fn check_some(killed: Killed, kills: impl IntoIterator<Item = String>) {
+    let cases: Vec<_> = kills.into_iter().enumerate().map(|(at, kill)| Case { at, kill }).collect();
+    eprintln!("{killed:?}: {} cases", cases.len());
+    check_all_in(|| killed.hosts(), &one_in(96, cases), |own, case| check(killed, case.at, own, &case.kill));
 }
 
 fn sweep(killed: Killed) {
-    let cases: Vec<_> = killed.cases().into_iter().enumerate().collect();
-    eprintln!("{killed:?}: {} cases", cases.len());
-    check_all(killed, &one_in(96, cases));
+    check_some(killed, killed.cases());
 }
 
 #[test]
@@ -316,9 +301,6 @@ fn a_repair_killed_anywhere_is_all_or_nothing_in_every_case() {
 #[ignore = "`every_case` runs it"]
 fn an_apply_and_its_recovery_killed_anywhere_are_all_or_nothing_in_every_case() {
     let recoveries = Killed::Recover("fleet.decided").cases();
-    let pair =
-        |(at, case): (usize, String)| (at, format!("{case} | {}", recoveries[at * 37 % recoveries.len()]));
-    let pairs: Vec<_> = Killed::Changed.cases().into_iter().enumerate().map(pair).collect();
-    eprintln!("{} pairs", pairs.len());
-    check_all(Killed::Changed, &one_in(96, pairs));
+    let pair = |(at, case): (usize, String)| format!("{case} | {}", recoveries[at * 37 % recoveries.len()]);
+    check_some(Killed::Changed, Killed::Changed.cases().into_iter().enumerate().map(pair));
 }

@@ -303,6 +303,19 @@ fn two_fleets_at_once_on_the_same_hosts_in_every_case() {
     assert_as(&ssh, &before);
 }
 
+/// Applies the fleet, changes it and destroys it, and expects each host to be as it was.
+#[track_caller]
+pub(super) fn is_applied_changed_and_destroyed(machines: &dyn Machines) {
+    let before = machines.inventories();
+    machines.first(&[]).expect(0);
+    machines.fleet("status", &[]).expect(0);
+    machines.manifest(&fleet(3).replace("count = 8", "count = 10"));
+    machines.fleet("apply", &[]).expect(0);
+    machines.fleet("destroy", &["--yes"]).expect(0);
+    machines.manifest(&fleet(3));
+    assert_as(machines, &before);
+}
+
 /// Returns the variable that lets programs see another time; `None`, with a notice, on a machine without faketime.
 pub(super) fn faketime() -> Option<String> {
     let Ok(environment) = Command::new("faketime").args(["-f", "+0", "env"]).output() else {
@@ -331,13 +344,7 @@ fn clocks_an_hour_apart_change_nothing_in_every_case() {
     let before = ssh.inventories();
     let hour = |host: &str| ssh.shell(host, "date +%s").expect(0).stdout.trim().parse::<i64>().unwrap();
     assert!((7190..7300).contains(&(hour("n0") - hour("n2"))), "the clocks differ");
-    ssh.first(&[]).expect(0);
-    ssh.fleet("status", &[]).expect(0);
-    ssh.manifest(&fleet(3).replace("count = 8", "count = 10"));
-    ssh.fleet("apply", &[]).expect(0);
-    ssh.fleet("destroy", &["--yes"]).expect(0);
-    ssh.manifest(&fleet(3));
-    assert_as(&ssh, &before);
+    is_applied_changed_and_destroyed(&ssh);
     // Lost after the decision, back with another clock.
     clocks(&ssh, &waits_after_the_decision(&ssh, 4));
     let coordinator = Coordinator::start(ssh.fleet_command("apply", &[]));

@@ -6,7 +6,7 @@ use std::process::Command;
 
 use rustix::process::Signal;
 
-use super::disturbed_hosts::faketime;
+use super::disturbed_hosts::{faketime, is_applied_changed_and_destroyed};
 use super::lost_hosts::{assert_as, lives_on, nothing_runs};
 use super::machines::{Machines, wait_until_begun, waiting, write_enter};
 use super::slurm::Cluster;
@@ -254,14 +254,7 @@ fn nodes_whose_clocks_differ_by_two_hours_are_one_fleet_in_every_case() {
     for (host, offset) in [("n1", "+1h"), ("n3", "-1h")] {
         slurm.hook(host, &format!("export '{library}' FAKETIME={offset} FAKETIME_DONT_FAKE_MONOTONIC=1\n"));
     }
-    let before = slurm.inventories();
     let clock = |host: &str| slurm.shell(host, "date +%s").expect(0).stdout.trim().parse::<i64>().unwrap();
     assert!((7190..7300).contains(&(clock("n1") - clock("n3"))), "the clocks differ");
-    slurm.first(&[]).expect(0);
-    slurm.fleet("status", &[]).expect(0);
-    slurm.manifest(&fleet(3).replace("count = 8", "count = 10"));
-    slurm.fleet("apply", &[]).expect(0);
-    slurm.fleet("destroy", &["--yes"]).expect(0);
-    slurm.manifest(&fleet(3));
-    assert_as(&slurm, &before);
+    is_applied_changed_and_destroyed(&slurm);
 }
